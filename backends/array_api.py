@@ -1,0 +1,103 @@
+"""NumPy, array-api-strict, CuPy, Dask, and whatever else has an Array API namespace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import array_api_compat
+
+from sincere_spec.errors import UnknownArrayError
+from sincere_spec.types import Array, Differentiable, Namespace, T
+
+
+class ArrayApiBackend:
+    """Plain arrays: no tracing, no gradients of the framework's own."""
+
+    name = "array_api"
+    prefers_written_gradients = False
+    traces = False
+
+    def namespace(self, x: Array) -> Namespace:
+        return array_api_compat.array_namespace(x)
+
+    def prepare(self, x: Array, argument: str) -> Array:
+        kind = type(x).__name__
+        if kind in ("matrix", "MaskedArray"):
+            raise UnknownArrayError(
+                f"{argument}: expected a plain array; got numpy's {kind}: pass numpy.asarray of it."
+            )
+        try:
+            array_api_compat.array_namespace(x)
+        except TypeError:
+            root = type(x).__module__.partition(".")[0]
+            raise UnknownArrayError(
+                f"{argument}: {root}'s {kind} has no Array API namespace; convert it to an array."
+            ) from None
+        return x
+
+    def dtype_name(self, x: Array) -> str:
+        name = str(getattr(x.dtype, "name", x.dtype)).rpartition(".")[2]
+        return "string" if name.startswith("str") else name
+
+    def dtype(self, name: str, like: Array) -> Any:
+        return getattr(self.namespace(like), name)
+
+    def device(self, x: Array) -> object:
+        return array_api_compat.device(x)
+
+    def concrete(self, x: Array) -> bool:
+        return not (array_api_compat.is_dask_array(x) or array_api_compat.is_ndonnx_array(x))
+
+    def on_host(self, x: Array) -> bool:
+        return self.concrete(x) and not array_api_compat.is_cupy_array(x)
+
+    def to_host(self, x: Array) -> Any:
+        import numpy
+
+        if array_api_compat.is_cupy_array(x):
+            return x.get()
+        return x if isinstance(x, numpy.ndarray) else numpy.from_dlpack(x)
+
+    def integers(self, values: Sequence[int], like: Array) -> Array:
+        xp = self.namespace(like)
+        return xp.asarray(values, dtype=xp.int64, device=self.device(like))
+
+    def length(self, x: Array) -> Any:
+        return x.shape[0]
+
+    def indices(self, x: Array) -> Array:
+        return self.namespace(x).arange(x.shape[0], device=self.device(x))
+
+    def hold(self, x: Array) -> Array:
+        return x
+
+    def product(self, a: Array, b: Array) -> Array:
+        return a @ b
+
+    def scratch(self, like: Array, size: int) -> Array:
+        return self.namespace(like).empty((size,), dtype=like.dtype, device=self.device(like))
+
+    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+        if not array_api_compat.is_numpy_array(a):
+            return a @ b
+        numpy = sys.modules["numpy"]
+        out = scratch[: a.shape[0] * b.shape[1]].reshape(a.shape[0], b.shape[1])
+        return numpy.matmul(a, b, out=out)
+
+    def exp_of(self, x: Array) -> Array:
+        return self.namespace(x).exp(x, out=x) if array_api_compat.is_numpy_array(x) else self.namespace(x).exp(x)
+
+    def tiles_obstacle(self) -> str | None:
+        return None
+
+    def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        return steps.value(*arrays)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return function(*arguments)
+        with numpy.errstate(all="ignore"):  # an overflow is in the result; it needs no warning besides
+            return function(*arguments)

@@ -1,0 +1,125 @@
+"""JAX: its transforms differentiate the dense engine, and get the tiled one's gradient by rules of `transforms`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sincere_spec.backends.jax import namespace
+from sincere_spec.backends.jax.transforms import row_values, scalar_value
+from sincere_spec.errors import EngineUnavailable, UnknownArrayError
+from sincere_spec.types import Array, Described, Differentiable, Namespace, T
+
+
+class JaxBackend:
+    """Arrays and tracers."""
+
+    name = "jax"
+    prefers_written_gradients = False
+    traces = True
+
+    def namespace(self, x: Array) -> Namespace:
+        return namespace
+
+    def prepare(self, x: Array, argument: str) -> Array:
+        if not isinstance(x, jax.Array):
+            raise UnknownArrayError(
+                f"{argument}: expected a dense jax.Array; got jax's {type(x).__name__}: convert it."
+            )
+        return x
+
+    def dtype_name(self, x: Array) -> str:
+        return str(x.dtype)
+
+    def dtype(self, name: str, like: Array) -> Any:
+        return jnp.dtype(name)
+
+    def device(self, x: Array) -> object:
+        return None  # jax moves and shards arrays itself, and refuses what it cannot place
+
+    def concrete(self, x: Array) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
+    def on_host(self, x: Array) -> bool:
+        return self.concrete(x) and all(device.platform == "cpu" for device in x.devices())
+
+    def to_host(self, x: Array) -> Any:
+        return jax.device_get(x)
+
+    def integers(self, values: Sequence[int], like: Array) -> Array:
+        return jnp.asarray(values, dtype=jnp.int32)
+
+    def length(self, x: Array) -> Any:
+        return x.shape[0]
+
+    def indices(self, x: Array) -> Array:
+        return jnp.arange(x.shape[0])
+
+    def hold(self, x: Array) -> Array:
+        return lax.stop_gradient(x)
+
+    def product(self, a: Array, b: Array) -> Array:
+        return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+    def scratch(self, like: Array, size: int) -> Array:
+        return like
+
+    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+        return self.product(a, b)
+
+    def exp_of(self, x: Array) -> Array:
+        return self.namespace(x).exp(x)
+
+    def tiles_obstacle(self) -> str | None:
+        return None
+
+    def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        described = cast(Described, steps)
+        # A rule's gradient is rounded before it meets the cotangent: in half precision it could vanish.
+        arrays = tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in arrays)
+        if described.description.scalar:
+            return scalar_value(described.description, described.constants, arrays)
+        try:
+            return row_values(described.description, described.constants, arrays)
+        except TypeError as error:
+            if "forward-mode" not in str(error):
+                raise
+            raise EngineUnavailable(
+                'jax has no rule for forward mode through tiles of a vector of row losses; ask for engine="dense".'
+            ) from error
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        return function(*arguments)
+
+    def loop(self, start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
+        return lax.fori_loop(start, stop, body, state)
+
+    def when(self, condition: Array, yes: Callable[[], T], no: Callable[[], T]) -> T:
+        result: T = lax.cond(condition, yes, no)
+        return result
+
+    def rows_of(self, x: Array, start: Any, count: int) -> Array:
+        return lax.dynamic_slice_in_dim(x, start, count)
+
+    def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
+        return lax.dynamic_update_slice_in_dim(x, rows, start, 0)
+
+    def padded(self, x: Array, count: Any) -> Array:
+        return jnp.pad(x, [(0, count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+    def number(self, value: float, dtype: str) -> Array:
+        return jnp.asarray(value, dtype=dtype)
+
+    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
+        result: T = _compiled(function, description, arrays)
+        return result
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(function: Callable[..., Any], description: Hashable, arrays: tuple[Any, ...]) -> Any:
+    return function(description, *arrays)

@@ -1,0 +1,129 @@
+"""TensorFlow: its tapes differentiate the dense engine, eagerly and in graphs; XLA compiles the loops of the tiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from sincere_spec.backends.tensorflow import derivatives, namespace
+from sincere_spec.errors import ShapeError, UnknownArrayError
+from sincere_spec.types import Array, Differentiable, Namespace, T
+
+
+class TensorFlowBackend:
+    """Eager and symbolic tensors, and variables."""
+
+    name = "tensorflow"
+    prefers_written_gradients = False
+    traces = True
+
+    def namespace(self, x: Array) -> Namespace:
+        return namespace
+
+    def prepare(self, x: Array, argument: str) -> Array:
+        if isinstance(x, tf.Variable):
+            return tf.convert_to_tensor(x)
+        if not isinstance(x, tf.Tensor):
+            raise UnknownArrayError(f"{argument}: expected a dense tensor; got a {type(x).__name__}: convert it.")
+        if x.shape.rank is None:
+            raise ShapeError(
+                f"{argument}: expected a tensor of known rank; got one of unknown: give it a shape by set_shape."
+            )
+        return x
+
+    def dtype_name(self, x: Array) -> str:
+        name: str = x.dtype.name
+        return name
+
+    def dtype(self, name: str, like: Array) -> Any:
+        return tf.as_dtype(name)
+
+    def device(self, x: Array) -> object:
+        return None  # TensorFlow copies between devices by itself
+
+    def concrete(self, x: Array) -> bool:
+        return hasattr(x, "numpy") and tf.executing_eagerly()
+
+    def on_host(self, x: Array) -> bool:
+        return self.concrete(x) and "GPU" not in x.device
+
+    def to_host(self, x: Array) -> Any:
+        return x.numpy()
+
+    def integers(self, values: Sequence[int], like: Array) -> Array:
+        return tf.constant(values, dtype=tf.int64)
+
+    def length(self, x: Array) -> Any:
+        return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+
+    def indices(self, x: Array) -> Array:
+        return tf.range(self.length(x), dtype=tf.int64)
+
+    def hold(self, x: Array) -> Array:
+        return tf.stop_gradient(x)
+
+    def product(self, a: Array, b: Array) -> Array:
+        return tf.matmul(a, b)
+
+    def tiles_obstacle(self) -> str | None:
+        return None
+
+    def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        return derivatives.value(steps, arrays)
+
+    def scratch(self, like: Array, size: int) -> Array:
+        return like
+
+    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+        return self.product(a, b)
+
+    def exp_of(self, x: Array) -> Array:
+        return self.namespace(x).exp(x)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        result: T = tf.autograph.experimental.do_not_convert(function)(*arguments)
+        return result
+
+    def loop(self, start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
+        first = tf.convert_to_tensor(start, tf.int32)
+        _, state = tf.while_loop(
+            lambda i, _: i < stop, lambda i, state: (i + 1, body(i, state)), (first, state), parallel_iterations=1
+        )
+        return state
+
+    def when(self, condition: Array, yes: Callable[[], T], no: Callable[[], T]) -> T:
+        result: T = tf.cond(condition, yes, no)
+        return result
+
+    def rows_of(self, x: Array, start: Any, count: int) -> Array:
+        others = x.shape[1:].as_list()
+        return tf.slice(x, [start, *(0 for _ in others)], [count, *others])
+
+    def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
+        where = [start, *(0 for _ in rows.shape[1:])]
+        updated = gen_xla_ops.xla_dynamic_update_slice(input=x, update=rows, indices=where)
+        updated.set_shape(x.shape)
+        return updated
+
+    def padded(self, x: Array, count: Any) -> Array:
+        return tf.pad(x, [[0, count - self.length(x)], *([0, 0] for _ in x.shape[1:])])
+
+    def number(self, value: float, dtype: str) -> Array:
+        return tf.constant(value, dtype=dtype)
+
+    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
+        result: T = _compiled(function, description)(*arrays)
+        return result
+
+
+@lru_cache(maxsize=256)
+def _compiled(function: Callable[..., Any], description: Hashable) -> Callable[..., Any]:
+    """One program for all sizes of a batch, until XLA makes one for each."""
+    program: Callable[..., Any] = tf.function(
+        partial(function, description), jit_compile=True, autograph=False, reduce_retracing=True
+    )
+    return program

@@ -1,0 +1,103 @@
+"""PyTorch: its autograd differentiates the dense engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from sincere_spec.backends.torch import namespace
+from sincere_spec.backends.torch.autograd import Value
+from sincere_spec.errors import UnknownArrayError
+from sincere_spec.types import Array, Differentiable, Namespace, T
+
+LOG2_E = 1.4426950408889634
+
+
+class TorchBackend:
+    """Tensors on any device, eager and traced."""
+
+    name = "torch"
+    prefers_written_gradients = True
+    traces = False
+
+    def namespace(self, x: Array) -> Namespace:
+        return namespace
+
+    def prepare(self, x: Array, argument: str) -> Array:
+        if not isinstance(x, torch.Tensor):
+            raise UnknownArrayError(f"{argument}: expected a torch.Tensor; got torch's {type(x).__name__}.")
+        if x.layout is not torch.strided or x.is_quantized or x.is_nested:
+            kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout).removeprefix("torch.")
+            raise UnknownArrayError(
+                f"{argument}: expected a dense tensor; got a {kind} one: convert it, for example by to_dense()."
+            )
+        return x
+
+    def dtype_name(self, x: Array) -> str:
+        return str(x.dtype).removeprefix("torch.")
+
+    def dtype(self, name: str, like: Array) -> Any:
+        return getattr(torch, name)
+
+    def device(self, x: Array) -> object:
+        return x.device
+
+    def concrete(self, x: Array) -> bool:
+        traced = torch.compiler.is_compiling() or type(x).__name__ == "FakeTensor"
+        return not (traced or torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+    def on_host(self, x: Array) -> bool:
+        return self.concrete(x) and x.device.type == "cpu"
+
+    def to_host(self, x: Array) -> Any:
+        x = x.detach().cpu()
+        return (x.float() if x.dtype is torch.bfloat16 else x).numpy()  # NumPy has no bfloat16
+
+    def integers(self, values: Sequence[int], like: Array) -> Array:
+        return torch.tensor(values, dtype=torch.int64, device=like.device)
+
+    def length(self, x: Array) -> Any:
+        return x.shape[0]
+
+    def indices(self, x: Array) -> Array:
+        return torch.arange(x.shape[0], device=x.device)
+
+    def hold(self, x: Array) -> Array:
+        return x.detach()
+
+    def product(self, a: Array, b: Array) -> Array:
+        return a @ b
+
+    def scratch(self, like: Array, size: int) -> Array:
+        return torch.empty(size, dtype=like.dtype, device=like.device)
+
+    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+        out = scratch[: a.shape[0] * b.shape[1]].view(a.shape[0], b.shape[1])
+        return torch.mm(a, b, out=out)
+
+    def exp_of(self, x: Array) -> Array:
+        return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_
+
+    def tiles_obstacle(self) -> str | None:
+        if torch.compiler.is_compiling():
+            return "torch.compile and torch.export cannot trace it"
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return "transforms of torch.func cannot enter it"
+        return None
+
+    def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        moving = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
+        if not moving and forward_ad._current_level < 0:
+            return steps.value(*arrays)
+        value: Array = Value.apply(steps, *arrays)  # type: ignore[no-untyped-call]
+        return value
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        if not (torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")):
+            return function(*arguments)
+        # Inside autocast a product of float32 tensors would be taken in half precision.
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            return function(*arguments)

@@ -1,0 +1,208 @@
+"""Judging: what an implementation answered, held against what is right. No process, no framework, no file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from sincere_spec.conformance.questions import Array, Question, Wanted
+from sincere_spec.conformance.tolerance import K, ratios, value_dtype
+
+__all__ = ["Answer", "Implementation", "Result", "Returned", "Status", "Unsupported", "ask", "judge"]
+
+Status = Literal["pass", "fail", "error", "unsupported", "skipped"]
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """An array that came back: its numbers, which float64 holds exactly, and the dtype that they had."""
+
+    numbers: Array
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The value, and the gradients by argument; None where no gradient was asked.
+
+    `under_cotangent` says whether the gradients are of cotangent times value, or of the value alone.
+    """
+
+    value: Returned
+    gradients: Mapping[str, Returned | None] | None = None
+    under_cotangent: bool = True
+
+
+class Unsupported(Exception):
+    """Raised by an implementation that declares that it cannot be asked something; the message says why."""
+
+
+class Implementation(Protocol):
+    """Anything that can be judged."""
+
+    framework: str
+
+    def routes(self, question: Question) -> tuple[str, ...]:
+        """The ways in which a question is put to it; each is judged by itself."""
+
+    def answer(self, question: Question, dtype: str, engine: str, route: str) -> Answer:
+        """The value and gradients in one dtype, by one engine, in one way; may raise Unsupported, or fail in any way."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One verdict: on the value, or on one gradient, of one question in one column of the matrix.
+
+    Attributes:
+        case: The id of the question.
+        row: The loss and its form.
+        profile: The profile of the question.
+        framework, dtype, engine: The column.
+        route: How it was asked: "plain" with numbers as parameters, "autograd" the framework's own way, "formula"
+            `value_and_gradient`, "compiled" and "graph" the framework's own way inside its compiler.
+        quantity: "value", "gradient.embeddings" and so on, or "all" where nothing came.
+        status: One of the five.
+        ratio: The worst error in units of u times the scale; right is at most 4. None where nothing was compared.
+        reason: Why it is not a pass.
+        at, expected, got: The worst entry of a failure.
+        seconds: How long the answer took, all quantities of it together.
+    """
+
+    case: str
+    row: str
+    profile: str
+    framework: str
+    dtype: str
+    engine: str
+    route: str
+    quantity: str
+    status: Status
+    ratio: float | None = None
+    reason: str = ""
+    at: tuple[int, ...] = ()
+    expected: float | None = None
+    got: float | None = None
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that say something, ready for JSON: a number that is not finite is a string."""
+        kept = {name: x for name, x in asdict(self).items() if x not in (None, "", ())}
+        return {name: repr(x) if isinstance(x, float) and not np.isfinite(x) else x for name, x in kept.items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Result:
+        """The result that `to_dict` wrote."""
+        numbers = {name: float(fields[name]) for name in ("ratio", "expected", "got") if name in fields}
+        return cls(**{**fields, **numbers, "at": tuple(fields.get("at", ()))})
+
+
+def ask(
+    implementation: Implementation,
+    question: Question,
+    dtype: str,
+    engine: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Result]:
+    """Put one question to an implementation in every way that it has, and judge what comes; never raises."""
+    results = []
+    for route in implementation.routes(question):
+        began, framework = clock(), implementation.framework
+        try:
+            answer = implementation.answer(question, dtype, engine, route)
+        except Unsupported as declared:
+            results.append(_nothing(question, "unsupported", str(declared), framework, dtype, engine, route))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            results.append(_nothing(question, "error", reason, framework, dtype, engine, route))
+        else:
+            seconds = round(clock() - began, 4)
+            results += judge(
+                question, answer, framework=framework, dtype=dtype, engine=engine, route=route, seconds=seconds
+            )
+    return results
+
+
+def _nothing(
+    question: Question, status: Status, reason: str, framework: str, dtype: str, engine: str, route: str
+) -> Result:
+    """The result of a question that was not answered."""
+    return Result(
+        case=question.id,
+        row=question.row,
+        profile=question.profile,
+        framework=framework,
+        dtype=dtype,
+        engine=engine,
+        route=route,
+        quantity="all",
+        status=status,
+        reason=shortened(reason),
+    )
+
+
+def shortened(reason: str, length: int = 300) -> str:
+    """A reason in one line; of a long one its end, where causes stand, and its beginning."""
+    line = " ".join(reason.split())
+    return line if len(line) <= length else f"{line[: length // 3]} ... {line[-length * 2 // 3 :]}"
+
+
+def judge(
+    question: Question, answer: Answer, *, framework: str, dtype: str, engine: str, route: str, seconds: float = 0.0
+) -> list[Result]:
+    """A verdict on the value, and on every gradient that was asked."""
+
+    def verdict(quantity: str, got: Returned | None, wanted: Wanted, output: str) -> Result:
+        status, ratio, found = _compare(got, wanted, dtype, output, question.floor)
+        return Result(
+            case=question.id,
+            row=question.row,
+            profile=question.profile,
+            framework=framework,
+            dtype=dtype,
+            engine=engine,
+            route=route,
+            quantity=quantity,
+            status=status,
+            ratio=ratio,
+            seconds=seconds,
+            **found,
+        )
+
+    results = [verdict("value", answer.value, question.value, value_dtype(dtype))]
+    if answer.gradients is not None:
+        for name, wanted in (question.gradient or {}).items():
+            if not answer.under_cotangent:
+                c = float(question.cotangent)
+                wanted = Wanted(wanted.numbers / c, wanted.scale / abs(c))
+            results.append(verdict(f"gradient.{name}", answer.gradients.get(name), wanted, dtype))
+    return results
+
+
+def _compare(
+    got: Returned | None, wanted: Wanted, dtype: str, output: str, floor: float
+) -> tuple[Status, float | None, dict[str, Any]]:
+    if got is None:
+        return "fail", None, {"reason": "no gradient came"}
+    if got.numbers.shape != wanted.numbers.shape:
+        return "fail", None, {"reason": f"shape {wanted.numbers.shape} was expected, and {got.numbers.shape} came"}
+    if got.dtype != output:
+        return "fail", None, {"reason": f"{output} was expected, and {got.dtype} came"}
+    if not wanted.numbers.size:
+        return "pass", 0.0, {}
+    errors = ratios(got.numbers, wanted.numbers, wanted.scale, dtype=dtype, output=output, floor=floor)
+    at = tuple(int(k) for k in np.unravel_index(int(np.argmax(errors)), errors.shape))
+    worst = float(errors[at])
+    if worst <= K:
+        return "pass", worst, {}
+    expected, came = float(wanted.numbers[at]), float(got.numbers[at])
+    return "fail", worst, {"reason": _why(errors, came), "at": at, "expected": expected, "got": came}
+
+
+def _why(errors: Array, came: float) -> str:
+    wrong = int(np.sum(errors > K))
+    several = f", as are {wrong - 1} of {errors.size - 1} other entries" if wrong > 1 else ""
+    return f"{'not finite' if not np.isfinite(came) else 'wrong'}{several}"

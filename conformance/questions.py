@@ -1,0 +1,198 @@
+"""What is asked: the suite's cases, NaN, and real data, as NumPy arrays with the answers that are right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sincere_spec.conformance.cases import DTYPES, SUITE, Case, Expected, Numbers, load
+
+__all__ = ["DIGITS", "INTEGRITY", "LOSSES", "Array", "Question", "Wanted", "integrity", "of_suite", "read", "write"]
+
+Array = NDArray[np.float64]
+
+LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
+INTEGERS = ("labels", "key_labels", "ids", "key_ids")
+PARAMETERS = ("temperature", "bias")
+
+# One ordinary case of each kind of stage is also asked under the frameworks' compilers.
+COMPILED = ("sincere", "supcon out", "nt_xent", "dystress", "siglip", "f_micl kl")
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is right, and the scale that an error in it is measured by."""
+
+    numbers: Array
+    scale: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One evaluation of one loss, with its value and its gradient under the cotangent.
+
+    `gradient` is None where only the value is asked. `compiled` asks it of the frameworks' compilers, too.
+    """
+
+    id: str
+    profile: str
+    says: str
+    loss: str
+    options: Mapping[str, float | str | bool]
+    arguments: Mapping[str, NDArray[np.generic]]
+    normalize: bool
+    reduction: str
+    dtypes: tuple[str, ...]
+    cotangent: Array
+    value: Wanted
+    gradient: Mapping[str, Wanted] | None
+    floor: float
+    compiled: bool = False
+
+    @property
+    def row(self) -> str:
+        """The row of the matrix that this is in: the loss and its form, such as `f_micl kl`."""
+        options = self.options
+        if self.loss == "supcon":
+            return f"supcon {options['summation']}"
+        if self.loss == "f_micl":
+            return f"f_micl {options['divergence']}"
+        if self.loss == "sincere" and options.get("epsilon"):
+            return "sincere epsilon"
+        if self.loss == "dystress" and options.get("schedule") == "shifted":
+            return "dystress shifted"
+        if self.loss == "info_nce" and "negatives" in self.arguments:
+            return "info_nce queue"
+        return self.loss
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arguments that receive a gradient."""
+        return {name: x.astype(np.float64) for name, x in self.arguments.items() if name not in INTEGERS}
+
+    @property
+    def integers(self) -> dict[str, NDArray[np.generic]]:
+        """Labels and ids."""
+        return {name: x for name, x in self.arguments.items() if name in INTEGERS}
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The options that may be arrays and then receive a gradient."""
+        return {name: float(self.options[name]) for name in PARAMETERS if name in self.options}
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a compiled program depends on: everything but the numbers."""
+        fixed = tuple((name, x) for name, x in self.options.items() if name not in PARAMETERS)
+        shapes = tuple((name, x.shape) for name, x in self.arguments.items())
+        return self.loss, fixed, self.normalize, self.reduction, shapes
+
+
+def of_suite(directory: Path = SUITE, profiles: Iterable[str] | None = None) -> tuple[Question, ...]:
+    """The cases of the suite; raises `cases.CaseError` where a file of it is not what it must be."""
+    return tuple(_from_case(case) for case in load(directory, profiles))
+
+
+def integrity(asked: Iterable[Question]) -> tuple[Question, ...]:
+    """What is asked beside the suite: an ordinary case of some losses under compilers, and a NaN of every loss."""
+    found: dict[str, Question] = {}
+    for question in asked:
+        scalar = question.reduction == "mean" and question.normalize and set(question.dtypes) == set(DTYPES)
+        if question.profile not in (INTEGRITY, DIGITS) and scalar and min(_sizes(question)) > 2:
+            found.setdefault(question.row, question)
+    return tuple(one for question in found.values() for one in _checks(question))
+
+
+def _sizes(question: Question) -> list[int]:
+    return [x.size for x in question.arguments.values()]
+
+
+def _checks(question: Question) -> Iterator[Question]:
+    compiled = question.row in COMPILED
+    name = question.row.replace(" ", "-")
+    if compiled:
+        says = f"The frameworks' compilers change nothing. {question.says}"
+        yield replace(question, id=f"{name}/compiled", profile=INTEGRITY, says=says, dtypes=("float32",), compiled=True)
+    first = next(iter(question.arrays))
+    spoilt = question.arrays[first].copy()
+    spoilt.flat[spoilt.size // 2] = np.nan
+    nothing = Wanted(np.full_like(question.value.numbers, np.nan), np.ones_like(question.value.scale))
+    yield replace(
+        question,
+        id=f"{name}/nan",
+        profile=INTEGRITY,
+        says="NaN in one entry of one row gives NaN, never a finite wrong number.",
+        arguments={**question.arguments, first: spoilt},
+        dtypes=("float32",),
+        value=nothing,
+        gradient=None,
+        compiled=compiled,
+    )
+
+
+def _from_case(case: Case) -> Question:
+    return Question(
+        id=case.id,
+        profile=case.profile,
+        says=case.says,
+        loss=case.loss,
+        options=dict(case.options),
+        arguments={name: _argument(x) for name, x in case.arguments.items()},
+        normalize=case.normalize,
+        reduction=case.reduction,
+        dtypes=case.dtypes,
+        cotangent=_array(case.cotangent),
+        value=_wanted(case.value),
+        gradient={name: _wanted(x) for name, x in case.gradient.items()},
+        floor=case.floor,
+    )
+
+
+def _array(x: Numbers) -> Array:
+    return np.asarray(x.flat, dtype=np.float64).reshape(x.shape)
+
+
+def _argument(x: Numbers | tuple[int, ...]) -> NDArray[np.generic]:
+    return _array(x) if isinstance(x, Numbers) else np.asarray(x, dtype=np.int64)
+
+
+def _wanted(x: Expected) -> Wanted:
+    return Wanted(_array(x.want), _array(x.scale))
+
+
+# Questions about real data travel between processes as files: the arrays, and the rest as JSON beside them.
+
+
+def write(question: Question, path: Path) -> None:
+    """Write a question with all its arrays to one .npz file."""
+    arrays: dict[str, NDArray[np.generic]] = {f"argument {name}": x for name, x in question.arguments.items()}
+    arrays |= {"cotangent": question.cotangent, "value": question.value.numbers, "value scale": question.value.scale}
+    for name, wanted in (question.gradient or {}).items():
+        arrays |= {f"gradient {name}": wanted.numbers, f"scale {name}": wanted.scale}
+    words = ("id", "profile", "says", "loss", "options", "normalize", "reduction", "dtypes", "floor", "compiled")
+    arrays["words"] = np.asarray(json.dumps({name: getattr(question, name) for name in words}))
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def read(path: Path) -> Question:
+    """The question that `write` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        words = json.loads(str(arrays["words"]))
+        words["dtypes"] = tuple(words["dtypes"])
+        names = [name.removeprefix("gradient ") for name in arrays.files if name.startswith("gradient ")]
+        return Question(
+            arguments={
+                name.removeprefix("argument "): arrays[name] for name in arrays.files if name.startswith("argument ")
+            },
+            cotangent=arrays["cotangent"],
+            value=Wanted(arrays["value"], arrays["value scale"]),
+            gradient={name: Wanted(arrays[f"gradient {name}"], arrays[f"scale {name}"]) for name in names},
+            **words,
+        )

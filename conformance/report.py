@@ -1,0 +1,321 @@
+"""The report: every verdict with what it was reached on, as JSON, which is the truth, and as Markdown, which is a view."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sincere_spec
+from sincere_spec.conformance.judge import Result, Status
+from sincere_spec.conformance.questions import DIGITS
+from sincere_spec.conformance.tolerance import K
+
+__all__ = ["Cell", "Column", "Failure", "Report", "markdown", "report", "save", "to_json"]
+
+SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the matrix."""
+
+    framework: str
+    dtype: str
+    engine: str
+
+    @property
+    def title(self) -> str:
+        """The dtype in short, and the engine unless it is the dense one."""
+        return SHORT[self.dtype] if self.engine == "dense" else f"{SHORT[self.dtype]} {self.engine}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The worst of many verdicts. `status` is None where nothing has been asked."""
+
+    status: Status | None
+    ratio: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The worst ratio, or a word for why there is none."""
+        if self.status is None:
+            return ""
+        if self.status in ("error", "unsupported", "skipped"):
+            return {"error": "error", "unsupported": "none", "skipped": "skip"}[self.status]
+        if self.ratio is None:
+            return self.status
+        return in_short(self.ratio)
+
+
+def in_short(ratio: float) -> str:
+    """A ratio in few characters."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0e}".replace("e+0", "e").replace("e+", "e")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """All that went wrong with one case: the worst of it, and where else."""
+
+    case: str
+    row: str
+    says: str
+    worst: Result
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was judged, on what, with which verdicts. `frameworks` has versions, device, status, reason and seconds of each."""
+
+    suite: str
+    package: str
+    machine: Mapping[str, str]
+    rows: tuple[str, ...]
+    columns: tuple[Column, ...]
+    frameworks: Mapping[str, Mapping[str, Any]]
+    says: Mapping[str, str]
+    results: tuple[Result, ...]
+    seconds: float
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many verdicts there are of each status."""
+        return Counter(result.status for result in self.results)
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all that was asked passed, 1 if something did not, 2 if something could not be judged at all."""
+        if self.counts["fail"] or self.counts["error"]:
+            return 1
+        judged = {
+            Column(result.framework, result.dtype, result.engine) for result in self.results if result.status == "pass"
+        }
+        return 0 if judged and judged >= set(self.columns) else 2
+
+    @property
+    def verdict(self) -> str:
+        """The word for the exit status."""
+        return {0: "pass", 1: "fail", 2: "not judged"}[self.exit_status]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        here = [name for name, facts in self.frameworks.items() if facts.get("status") != "skipped"]
+        where = f"{len(here)} framework{'s' if len(here) != 1 else ''} ({', '.join(here)}), suite {self.suite}"
+        if self.exit_status == 2:
+            reasons = sorted({result.reason for result in self.results if result.reason})
+            return f"NOT JUDGED: {'; '.join(reasons) or 'nothing was asked'} ({where})"
+        if self.exit_status == 1:
+            wrong = self.counts["fail"] + self.counts["error"]
+            return f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
+        worst = max(
+            (result for result in self.results if result.ratio is not None), key=lambda result: result.ratio or 0.0
+        )
+        at = f"{worst.case} {worst.quantity}, {worst.framework} {worst.dtype}"
+        return (
+            f"PASS: {self.counts['pass']} verdicts in {where}; the worst error is {worst.ratio:.2f} of the {K:g} allowed "
+            f"({at}), {self.seconds:.0f} s"
+        )
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """What failed, by case, in the order of the matrix's rows."""
+        by_case: dict[str, list[Result]] = defaultdict(list)
+        for result in self.results:
+            if result.status in ("fail", "error"):
+                by_case[result.case].append(result)
+        found = [
+            Failure(case, wrong[0].row, self.says.get(case, ""), max(wrong, key=_badness), tuple(wrong))
+            for case, wrong in by_case.items()
+        ]
+        order = {row: k for k, row in enumerate(self.rows)}
+        return tuple(sorted(found, key=lambda failure: order.get(failure.row, -1)))
+
+    @cached_property
+    def culprits(self) -> tuple[str, ...]:
+        """One sentence for each row that has failures: where they are, and so where to look."""
+        asked, wrong = defaultdict(set), defaultdict(list)
+        for result in self.results:
+            if result.status != "unsupported":
+                asked[result.row].add(result)
+            if result.status in ("fail", "error"):
+                wrong[result.row].append(result)
+        return tuple(_culprit(row, asked[row], wrong[row]) for row in self.rows if row in wrong)
+
+    def cells(self, digits: bool) -> dict[tuple[str, Column], Cell]:
+        """The matrix, of the suite or of the digits."""
+        return cells(result for result in self.results if (result.profile == DIGITS) is digits)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why something was not asked: frameworks that are not there, and what implementations declare."""
+        skipped = [f"{name}: {facts['reason']}" for name, facts in self.frameworks.items() if facts.get("reason")]
+        declared = Counter(
+            (result.framework, result.reason) for result in self.results if result.status == "unsupported"
+        )
+        return skipped + [f"{name}, {number} times: {reason}" for (name, reason), number in declared.items()]
+
+
+def _badness(result: Result) -> tuple[bool, float]:
+    return result.status == "fail", result.ratio if result.ratio is not None else float("inf")
+
+
+def cells(results: Iterable[Result]) -> dict[tuple[str, Column], Cell]:
+    """The worst verdict of every row and column."""
+    worst: dict[tuple[str, Column], Cell] = {}
+    for result in results:
+        worsen(worst, result)
+    return worst
+
+
+_RANK = ("skipped", "unsupported", "pass", "error", "fail")
+
+
+def worsen(cells: dict[tuple[str, Column], Cell], result: Result) -> None:
+    """Take one more verdict into the matrix."""
+    place = result.row, Column(result.framework, result.dtype, result.engine)
+    old = cells.get(place, Cell("skipped"))
+    status = max(old.status or "skipped", result.status, key=_RANK.index)
+    ratios = [ratio for ratio in (old.ratio, result.ratio) if ratio is not None]
+    cells[place] = Cell(status, max(ratios, default=None))
+
+
+def _culprit(row: str, asked: Iterable[Result], wrong: Sequence[Result]) -> str:
+    asked = list(asked)
+
+    def limited(which: str) -> str:
+        here = list(dict.fromkeys(getattr(result, which) for result in wrong))
+        every = {getattr(result, which) for result in asked}
+        told = len(here) < len(every) and len(here) <= 3 and all(here)
+        return f", only {which} {', '.join(here)}" if told else ""
+
+    cases, of = len({result.case for result in wrong}), len({result.case for result in asked})
+    limits = "".join(limited(which) for which in ("framework", "dtype", "engine", "route", "profile"))
+    quantities = list(dict.fromkeys(result.quantity.partition(".")[0] for result in wrong))
+    what = " and ".join("no answer" if quantity == "all" else f"wrong {quantity}" for quantity in quantities)
+    return f"{row}: {what} in {cases} of {of} cases{limits or ', in everything that was asked'}"
+
+
+def report(**fields: Any) -> Report:
+    """A report of this package on this machine."""
+    machine = {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processors": str(os.cpu_count()),
+        "python": platform.python_version(),
+    }
+    return Report(package=sincere_spec.__version__, machine=machine, **fields)
+
+
+def to_json(made: Report) -> str:
+    """The report as JSON, a line for each verdict, so that two reports can be compared line by line."""
+    head = {
+        "format": 1,
+        "verdict": made.verdict,
+        "sentence": made.sentence,
+        "suite": made.suite,
+        "package": made.package,
+        "seconds": made.seconds,
+        "machine": dict(made.machine),
+        "frameworks": {name: dict(facts) for name, facts in made.frameworks.items()},
+        "tolerance": K,
+        "rows": list(made.rows),
+        "columns": [asdict(column) for column in made.columns],
+        "counts": dict(made.counts),
+        "culprits": list(made.culprits),
+        "says": dict(made.says),
+    }
+    results = ",\n".join("  " + json.dumps(result.to_dict(), ensure_ascii=False) for result in made.results)
+    top = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+    return f'{top},\n "results": [\n{results}\n ]\n}}\n'
+
+
+def markdown(made: Report) -> str:
+    """The report for reading."""
+    facts = [f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"]
+    for name, known in made.frameworks.items():
+        versions = ", ".join(f"{what} {version}" for what, version in known.get("versions", {}).items())
+        told = [known.get("reason", ""), versions, f"on {known['device']}" if "device" in known else ""]
+        took = [f"{known['seconds']:.0f} s"] if "seconds" in known else []
+        facts.append(f"{name}: {'; '.join(filter(None, [*told, *took]))}")
+    parts = [
+        "# Conformance report",
+        f"**{made.sentence}**",
+        "\n".join(f"- {fact}" for fact in [f"sincere-spec {made.package}, suite {made.suite}", *facts]),
+        f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
+        "## The suite",
+        _table(made, digits=False),
+    ]
+    if any(result.profile == DIGITS for result in made.results):
+        parts += ["## Real data: handwritten digits", _table(made, digits=True)]
+    if made.reasons:
+        parts += ["## Not asked", "\n".join(f"- {reason}" for reason in made.reasons)]
+    if made.failures:
+        parts += ["## Failures", "\n".join(f"- {culprit}" for culprit in made.culprits)]
+        parts += [_paragraph(failure) for failure in made.failures]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(made: Report, digits: bool) -> str:
+    found = made.cells(digits)
+    columns = [column for column in made.columns if any(place[1] == column for place in found)]
+    head = ["", *(f"{column.framework} {column.title}" for column in columns)]
+    lines = [head, ["---"] + ["--:"] * len(columns)]
+    for row in made.rows:
+        cells = [found.get((row, column), Cell(None)) for column in columns]
+        lines.append([row, *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _paragraph(failure: Failure) -> str:
+    lines = [f"### {failure.case}", failure.says]
+    lines += ["\n".join(f"- {described(result)}" for result in failure.results)]
+    return "\n\n".join(lines)
+
+
+def described(result: Result) -> str:
+    """A failure in one line: where, what was expected, what came."""
+    where = f"{result.framework} {result.dtype} {result.engine}"
+    if result.route:
+        where += f" {result.route}"
+    if result.expected is None or result.got is None:
+        what = "" if result.quantity == "all" else f"{result.quantity}: "
+        return f"{where}: {what}{result.reason}"
+    at = str(list(result.at)) if result.at else ""
+    ratio = f"ratio {in_short(result.ratio)}" if result.ratio is not None else ""
+    return (
+        f"{where}: {result.quantity}{at} expected {result.expected!r}, got {result.got!r}, {ratio} of {K:g} allowed; "
+        f"{result.reason}"
+    )
+
+
+def save(made: Report, folder: Path) -> tuple[Path, Path]:
+    """Write report.json and report.md; each is whole or not there at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {folder / "report.json": to_json(made), folder / "report.md": markdown(made)}
+    drafts: dict[Path, Path] = {}
+    try:
+        for path, text in texts.items():
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=folder, prefix=f".{path.name}.", delete=False
+            ) as draft:
+                drafts[path] = Path(draft.name)
+                draft.write(text)
+        for path, whole in drafts.items():
+            whole.chmod(0o644)
+            whole.replace(path)
+    finally:
+        for whole in drafts.values():
+            with suppress(FileNotFoundError):
+                whole.unlink()
+    return folder / "report.json", folder / "report.md"

@@ -1,0 +1,295 @@
+"""Running: a process for each framework, some at a time, and what they say gathered into one report."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sincere_spec.conformance import cases, questions
+from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
+from sincere_spec.conformance.judge import Result
+from sincere_spec.conformance.processes import Conversation, Processes
+from sincere_spec.conformance.questions import DIGITS, Question
+from sincere_spec.conformance.report import Column, Report, report
+from sincere_spec.errors import OptionError, unknown_choice
+
+__all__ = ["CannotJudge", "Event", "Request", "Unit", "plan", "run"]
+
+Unit = tuple[str, str, str]
+"""The id of a question, a dtype and an engine: what one line of a worker answers."""
+
+WORKER = (sys.executable, "-m", "sincere_spec.conformance.worker")
+ANSWERS = (sys.executable, "-m", "sincere_spec.conformance.digits")
+SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
+
+
+class CannotJudge(Exception):
+    """What was asked for cannot be judged here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be judged; empty means all there is. `quick` is the smallest run that means something."""
+
+    frameworks: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ("dense",)
+    digits: bool = True
+    jobs: int = 2
+    timeout: float = 180.0
+    suite: Path = cases.SUITE
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a framework's process.
+
+    Its kind is "start" or "more", with a number of units to come, "results", or "end", with what is known of the framework.
+    """
+
+    kind: str
+    framework: str
+    results: tuple[Result, ...] = ()
+    units: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, checked: who is asked what. `absent` has the frameworks that are not installed."""
+
+    questions: Mapping[str, Question]
+    rows: tuple[str, ...]
+    columns: tuple[Column, ...]
+    units: Mapping[str, tuple[Unit, ...]]
+    absent: tuple[str, ...]
+    digits: bool
+
+
+def plan(request: Request) -> Plan:
+    """Who is asked what; raises OptionError for a word that is unknown, CannotJudge for a framework that is not there."""
+    for name in request.frameworks:
+        if name not in FRAMEWORKS:
+            raise unknown_choice("framework", name, FRAMEWORKS)
+    for dtype in request.dtypes:
+        if dtype not in cases.DTYPES:
+            raise unknown_choice("dtype", dtype, cases.DTYPES)
+    for engine in request.engines:
+        if engine not in ("dense", "tiled", "kernel"):
+            raise unknown_choice("engine", engine, ("dense", "tiled", "kernel"))
+    if request.jobs < 1:
+        raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
+    suite = questions.of_suite(request.suite)
+    asked = (*suite, *questions.integrity(suite))
+    profiles = tuple(dict.fromkeys(question.profile for question in asked))
+    for profile in request.profiles:
+        if profile not in (*profiles, DIGITS):
+            raise unknown_choice("profile", profile, (*profiles, DIGITS))
+    rows = _rows(asked, request.losses)
+    digits = request.digits and (not request.profiles or DIGITS in request.profiles)
+
+    names = request.frameworks or tuple(FRAMEWORKS)
+    absent = tuple(name for name in names if not FRAMEWORKS[name].installed)
+    if absent and request.frameworks:
+        extra = FRAMEWORKS[absent[0]].extra
+        raise CannotJudge(f"{absent[0]} is not installed; try: pip install 'sincere-spec[{extra}]'")
+    columns = tuple(
+        Column(name, dtype, engine)
+        for name in names
+        if name not in absent
+        for engine in request.engines
+        for dtype in cases.DTYPES
+        if dtype in FRAMEWORKS[name].dtypes and (not request.dtypes or dtype in request.dtypes)
+    )
+    if not columns:
+        raise CannotJudge(f"{', '.join(names)}: none has {' or '.join(request.dtypes)}")
+    chosen = {
+        question.id: question
+        for question in asked
+        if question.row in rows and (not request.profiles or question.profile in request.profiles)
+    }
+    units = {
+        name: tuple(
+            (question.id, column.dtype, column.engine)
+            for column in columns
+            if column.framework == name
+            for question in chosen.values()
+            if column.dtype in question.dtypes
+        )
+        for name in dict.fromkeys(column.framework for column in columns)
+    }
+    if not digits and not any(units.values()):
+        raise CannotJudge("the suite has no such case: no profile of these has these losses in these dtypes")
+    if not digits:
+        rows = tuple(row for row in rows if any(question.row == row for question in chosen.values()))
+    return Plan(chosen, rows, columns, units, absent, digits)
+
+
+def _rows(asked: Sequence[Question], losses: Sequence[str]) -> tuple[str, ...]:
+    """The rows of the matrix, or those of some losses or rows."""
+    by_loss: dict[str, list[str]] = {loss: [] for loss in questions.LOSSES}
+    for question in asked:
+        if question.row not in by_loss[question.loss]:
+            by_loss[question.loss].append(question.row)
+    every = [row for rows in by_loss.values() for row in rows]
+    for loss in losses:
+        if loss not in by_loss and loss not in every:
+            raise unknown_choice("loss", loss, dict.fromkeys((*by_loss, *every)))
+    wanted = {row for loss in losses for row in by_loss.get(loss, [loss])} | set(losses)
+    return tuple(row for row in every if not losses or row in wanted)
+
+
+def run(
+    request: Request,
+    observe: Callable[[Event], None] = lambda event: None,
+    worker: Sequence[str] = WORKER,
+    answers: Sequence[str] = ANSWERS,
+) -> Report:
+    """Judge what is asked; `observe` is called in this thread as things happen. A worker's end, however bad, is a result."""
+    todo, began = plan(request), time.monotonic()
+    results: list[Result] = []
+    facts: dict[str, dict[str, Any]] = {name: {"status": "skipped", "reason": "not installed"} for name in todo.absent}
+    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+    processes = Processes()
+    with tempfile.TemporaryDirectory(prefix="sincere-spec-") as folder:
+        data = _Digits(Path(folder), todo, answers, request.timeout)
+        workers = [
+            _Worker(name, todo, data, request, worker, events.put)
+            for name in sorted(todo.units, key=SLOWEST_FIRST.index)
+        ]
+        with ThreadPoolExecutor(request.jobs) as pool:
+            try:
+                # First, so that no worker waits for what has not begun.
+                pending = [pool.submit(data.answer, processes)] if todo.digits else []
+                pending += [pool.submit(each.judge, processes) for each in workers]
+                for future in pending:
+                    future.add_done_callback(lambda end: events.put(None if end.cancelled() else end.exception()))
+                left = len(pending)
+                while left:
+                    event = events.get()
+                    if isinstance(event, BaseException):
+                        raise event
+                    if event is None:
+                        left -= 1
+                        continue
+                    results += event.results
+                    facts.setdefault(event.framework, {}).update(event.facts)
+                    observe(event)
+            finally:  # also when interrupted: nothing goes on behind our back
+                data.ready.set()
+                for future in pending:
+                    future.cancel()
+                processes.end()
+    says = {question.id: question.says for question in todo.questions.values()} | data.says
+    named = {name: facts[name] for name in FRAMEWORKS if name in facts}
+    return report(
+        suite=cases.version(request.suite),
+        rows=todo.rows,
+        columns=todo.columns,
+        frameworks=named,
+        says=says,
+        results=tuple(results),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+class _Digits:
+    """The questions on real data: answered in a process of their own, and handed to every worker when they are."""
+
+    def __init__(self, folder: Path, todo: Plan, command: Sequence[str], timeout: float) -> None:
+        self.ready = threading.Event()
+        self.trouble = ""
+        self.files: dict[str, str] = {}
+        self.rows: dict[str, str] = {}
+        self.says: dict[str, str] = {}
+        self._folder, self._wanted, self._command, self._timeout = folder, todo.rows, command, timeout
+
+    def answer(self, processes: Processes) -> None:
+        """Run that process; `ready` is set in the end, whatever happens."""
+        try:
+            talk = Conversation(processes, self._command, environment("numpy", os.environ), self._timeout)
+            talk.send({"folder": str(self._folder), "rows": list(self._wanted)})
+            for message in talk.lines():
+                name = message["question"]
+                self.files[name], self.rows[name], self.says[name] = message["file"], message["row"], message["says"]
+            self.trouble = talk.trouble
+        finally:
+            if self.trouble:
+                missing = [row for row in self._wanted if row not in self.rows.values()]
+                self.rows |= {f"{DIGITS}/{row.replace(' ', '-')}": row for row in missing}
+            self.ready.set()
+
+    def units(self, columns: Sequence[Column]) -> list[Unit]:
+        """What a framework is to be asked; without a file where there is no answer to hold its own against."""
+        wanted = [column for column in columns if column.dtype in ("float32", "float64")]
+        return [(name, column.dtype, column.engine) for column in wanted for name in self.rows]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """One framework's process, from its start to its end."""
+
+    framework: str
+    todo: Plan
+    digits: _Digits
+    request: Request
+    command: Sequence[str]
+    tell: Callable[[Event], None]
+
+    def judge(self, processes: Processes) -> None:
+        """Run it; every unit ends in results, if only in one that says what became of the process."""
+        name, began, digits = self.framework, time.monotonic(), self.digits
+        columns = [column for column in self.todo.columns if column.framework == name]
+        left = dict.fromkeys(self.todo.units[name])
+        self.tell(Event("start", name, units=len(left)))
+        talk = Conversation(processes, self.command, environment(name, os.environ), self.request.timeout)
+        talk.send(
+            {"framework": name, "suite": str(self.request.suite), "units": list(left), "digits": self.todo.digits}
+        )
+        facts: dict[str, Any] = {"status": "judged"}
+        data: list[Unit] = []
+        for message in talk.lines():
+            if "results" in message:
+                case, dtype, engine = message["unit"]
+                left.pop((case, dtype, engine), None)
+                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+            elif "waiting" in message:
+                digits.ready.wait()
+                data = digits.units(columns)
+                left |= dict.fromkeys(data)
+                self.tell(Event("more", name, units=len(data)))
+                talk.send([(digits.files[case], dtype, engine) for case, dtype, engine in data if case in digits.files])
+            else:
+                facts |= message
+        if self.todo.digits and not data:
+            digits.ready.wait()
+            left |= dict.fromkeys(digits.units(columns))
+        trouble = f"the process of {name} {talk.trouble or 'left this out'}"
+        if left:
+            self.tell(Event("results", name, tuple(self._lost(unit, trouble) for unit in left)))
+        if talk.trouble:
+            facts |= {"status": "error", "reason": trouble}
+        self.tell(Event("end", name, facts={**facts, "seconds": round(time.monotonic() - began, 1)}))
+
+    def _lost(self, unit: Unit, trouble: str) -> Result:
+        case, dtype, engine = unit
+        if case in self.digits.rows:
+            row, profile = self.digits.rows[case], DIGITS
+            if case not in self.digits.files:
+                trouble = f"the process that answers for the digits {self.digits.trouble}"
+        else:
+            row, profile = self.todo.questions[case].row, self.todo.questions[case].profile
+        return Result(
+            case, row, profile, self.framework, dtype, engine, route="", quantity="all", status="error", reason=trouble
+        )

@@ -1,0 +1,174 @@
+"""The report on a terminal: a matrix that fills while it runs, the verdict, and what failed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from sincere_spec.conformance.judge import Result
+from sincere_spec.conformance.questions import DIGITS
+from sincere_spec.conformance.report import Cell, Column, Report, described, worsen
+from sincere_spec.conformance.runner import Event, Plan
+from sincere_spec.conformance.tolerance import K
+
+__all__ = ["Board", "show"]
+
+STYLE = {
+    None: "dim",
+    "pass": "green",
+    "fail": "bold red",
+    "error": "bold red",
+    "unsupported": "yellow",
+    "skipped": "dim",
+}
+SHOWN, WIDEST = 8, 160  # failures shown in full, and the width where there is no terminal
+NICK = {"array_api_strict": "strict"}
+
+
+class Matrix:
+    """Losses by framework and dtype, in as many bands as the width asks for."""
+
+    def __init__(
+        self, title: str, rows: Sequence[str], columns: Sequence[Column], found: Mapping[tuple[str, Column], Cell]
+    ) -> None:
+        self._title, self._rows, self._columns, self._found = title, rows, columns, found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = Table(box=None, padding=(0, 1, 0, 0), title=" ", show_edge=False)
+        names.add_column(" ")
+        for row in self._rows:
+            names.add_row(row)
+        room = first = options.max_width - console.measure(names).maximum
+        bands: list[list[Table]] = [[]]
+        for framework in dict.fromkeys(column.framework for column in self._columns):
+            table = self._framework(framework)
+            width = console.measure(table).maximum + 2
+            if width > room and bands[-1]:
+                bands.append([])
+                room = first
+            bands[-1].append(table)
+            room -= width
+        yield Text(self._title, style="bold")
+        for band in bands:
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_row(names, *band)
+            yield grid
+
+    def _framework(self, framework: str) -> Table:
+        columns = [column for column in self._columns if column.framework == framework]
+        table = Table(
+            box=None, padding=(0, 1, 0, 0), title=NICK.get(framework, framework), title_style="bold", show_edge=False
+        )
+        for column in columns:
+            table.add_column(column.title, justify="right", min_width=4, header_style="dim")
+        for row in self._rows:
+            found = [self._found.get((row, column), Cell(None)) for column in columns]
+            table.add_row(*(Text(cell.text or "·", style=STYLE[cell.status]) for cell in found))
+        return table
+
+
+class Board:
+    """What is seen while it runs. Where there is no terminal, a line for each framework when it is done."""
+
+    def __init__(self, console: Console, todo: Plan) -> None:
+        self._console, self._todo = console, todo
+        self._results: dict[str, list[Result]] = defaultdict(list)
+        self._suite: dict[tuple[str, Column], Cell] = {}
+        self._digits: dict[tuple[str, Column], Cell] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+
+    @contextmanager
+    def live(self) -> Iterator[Board]:
+        """While it is seen."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        for name in self._todo.units:
+            self._tasks[name] = self._progress.add_task(name, total=len(self._todo.units[name]), start=False)
+        with self._live:
+            yield self
+
+    def __call__(self, event: Event) -> None:
+        """Take notice of an event."""
+        self._results[event.framework] += event.results
+        if not self._console.is_terminal:
+            if event.kind == "end":
+                self._console.print(_line(event, self._results[event.framework]))
+            return
+        for result in event.results:
+            worsen(self._digits if result.profile == DIGITS else self._suite, result)
+        task = self._tasks[event.framework]
+        if event.kind == "start":
+            self._progress.start_task(task)
+        elif event.kind == "more":
+            total = self._progress.tasks[task].total or 0
+            self._progress.update(task, total=total + event.units)
+        elif event.kind == "results":
+            units = {(result.case, result.dtype, result.engine) for result in event.results}
+            self._progress.advance(task, len(units))
+        elif event.kind == "end":
+            self._progress.stop_task(task)
+
+    def _render(self) -> RenderableType:
+        rows, columns = self._todo.rows, self._todo.columns
+        parts: list[RenderableType] = [self._progress, Matrix("The suite", rows, columns, dict(self._suite))]
+        if self._digits:
+            parts.append(Matrix("Handwritten digits", rows, _full(columns), dict(self._digits)))
+        return Group(*parts)
+
+
+def _line(event: Event, results: Sequence[Result]) -> str:
+    wrong = sum(result.status in ("fail", "error") for result in results)
+    worst = max((result.ratio for result in results if result.ratio is not None), default=0.0)
+    verdict = f"{wrong} wrong" if wrong else f"worst ratio {worst:.2f}"
+    return f"{event.framework}: {len(results)} verdicts, {verdict}, {event.facts.get('seconds', 0):.0f} s"
+
+
+def _full(columns: Iterable[Column]) -> list[Column]:
+    return [column for column in columns if column.dtype in ("float32", "float64")]
+
+
+def console(errors: bool = False) -> Console:
+    """Standard output, or standard error; wide where it is no terminal."""
+    made = Console(stderr=errors, highlight=False)
+    return made if made.is_terminal else Console(stderr=errors, highlight=False, width=WIDEST)
+
+
+def show(made: Report, console: Console) -> None:
+    """The matrices, what was not asked and why, what failed, and last the verdict."""
+    console.print(Matrix("The suite", made.rows, made.columns, made.cells(digits=False)))
+    if any(result.profile == DIGITS for result in made.results):
+        console.print(Matrix("Handwritten digits", made.rows, _full(made.columns), made.cells(digits=True)))
+    console.print(
+        f"[dim]Each cell: the worst error in units of u times the case's scale; at most {K:g} is right.[/dim]"
+    )
+    for reason in made.reasons:
+        console.print(f"[dim]{escape(reason)}[/dim]")
+    if made.failures:
+        _explain(made, console)
+    style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[made.exit_status]
+    console.print(Text(made.sentence, style=style), soft_wrap=True)
+
+
+def _explain(made: Report, console: Console) -> None:
+    for failure in made.failures[:SHOWN]:
+        console.print(f"[bold red]{escape(failure.case)}[/bold red]  {escape(failure.says)}", soft_wrap=True)
+        more = f" [dim](and {len(failure.results) - 1} more)[/dim]" if len(failure.results) > 1 else ""
+        console.print(f"  {escape(described(failure.worst))}{more}", soft_wrap=True)
+    if len(made.failures) > SHOWN:
+        console.print(f"[dim]... and {len(made.failures) - SHOWN} more cases, in the report[/dim]")
+    console.print("[bold]The culprits[/bold]")
+    for culprit in made.culprits:
+        console.print(f"  {escape(culprit)}", style="red", soft_wrap=True)

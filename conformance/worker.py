@@ -1,0 +1,62 @@
+"""One framework's process: it reads a plan from standard input and writes a line of JSON for each question answered.
+
+The first line out says what runs here. Where real data is to come, `{"waiting": "digits"}` goes out when the rest is done,
+and one more line comes in. `{"done": true}` is the last. Whatever else the framework prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sincere_spec.conformance import frameworks, questions
+from sincere_spec.conformance.implementations import Package
+from sincere_spec.conformance.judge import Implementation, ask
+from sincere_spec.conformance.tolerance import compute_dtype
+
+
+def main() -> int:
+    """Returns the exit status."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(**fields: Any) -> None:
+        lines.write(json.dumps(fields) + "\n")
+        lines.flush()
+
+    plan = json.loads(sys.stdin.readline())
+    framework = frameworks.start(plan["framework"])
+    emit(versions=frameworks.versions(framework.listing), device=framework.device())
+    implementation = Package(framework)
+    suite = questions.of_suite(Path(plan["suite"]))
+    known = {question.id: question for question in (*suite, *questions.integrity(suite))}
+    for _, units in groupby(
+        plan["units"], key=lambda unit: compute_dtype(unit[1])
+    ):  # half types share float32's programs
+        for name, dtype, engine in units:
+            answer(implementation, known[name], dtype, engine, emit)
+        framework.forget()
+    if plan["digits"]:
+        emit(waiting="digits")
+        for file, dtype, engine in json.loads(sys.stdin.readline()):
+            answer(implementation, questions.read(Path(file)), dtype, engine, emit)
+            framework.forget()
+    emit(done=True)
+    return 0
+
+
+def answer(
+    implementation: Implementation, question: questions.Question, dtype: str, engine: str, emit: Callable[..., None]
+) -> None:
+    """Put a question to an implementation and send off the verdicts."""
+    results = ask(implementation, question, dtype, engine)
+    emit(unit=[question.id, dtype, engine], results=[result.to_dict() for result in results])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

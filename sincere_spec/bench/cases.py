@@ -1,0 +1,93 @@
+"""The losses, their inputs, and the programs that are compared on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sincere_spec.bench.settings import SEED
+from sincere_spec.protocol import PairLoss
+
+if TYPE_CHECKING:
+    import numpy
+
+Function = Callable[..., Any]  # of the embeddings, then the labels if the loss has any; returns the loss
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """NumPy values: the embeddings that receive a gradient, and the labels if the loss has any."""
+
+    embeddings: tuple[numpy.ndarray, ...]
+    labels: numpy.ndarray | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """One way to compute a loss: an engine of ours, the plain formula, or a peer.
+
+    mode   how the framework runs it: "" as its users do by default, "xla" or "compiled" by its compiler
+    tile   rows of a tile, for our tiled engine; None chooses
+    """
+
+    kind: str
+    name: str
+    mode: str = ""
+    tile: int | None = None
+
+    def __str__(self) -> str:
+        return self.name + (f"@{self.tile}" if self.tile else "") + (f"-{self.mode}" if self.mode else "")
+
+
+def shape(loss: str) -> str:
+    """How a size becomes arrays: "labelled" `[n, d]` and labels, "views" two of n/2 rows, "towers" two of n rows."""
+    if loss in ("sincere", "supcon", "decoupled"):
+        return "labelled"
+    return "views" if loss in ("nt_xent", "dystress") else "towers"
+
+
+def record(loss: str) -> PairLoss:
+    """The loss with its default keywords."""
+    from sincere_spec import losses
+
+    made: PairLoss = getattr(losses, loss)()
+    return made
+
+
+def draw(loss: str, size: int, dim: int, classes: int) -> Inputs:
+    """Inputs of which the similarity matrix has size x size entries; the second of a pair is a noisy first."""
+    import numpy as np
+
+    random = np.random.default_rng(SEED)
+    if shape(loss) == "labelled":
+        return Inputs((random.normal(size=(size, dim)),), random.integers(0, classes, size))
+    rows = size // 2 if shape(loss) == "views" else size
+    first = random.normal(size=(rows, dim))
+    return Inputs((first, first + random.normal(size=(rows, dim))), None)
+
+
+def ours(loss: str, program: Program) -> Function:
+    """Our function, for the arrays of any framework but NumPy, whose gradients are not automatic."""
+    from sincere_spec import evaluate
+
+    made, engine, tile = record(loss), program.name, program.tile
+
+    def value(*arrays: Any) -> Any:
+        return evaluate(made, *arrays, engine=engine, tile=tile)
+
+    return value
+
+
+def programs(framework: str, loss: str, engines: tuple[str, ...], device: str, peers: bool) -> list[Program]:
+    """What is compared: our engines, the plain formula, peers, each in every mode of the framework."""
+    from sincere_spec.bench.peers import PEERS
+
+    ways = {"tensorflow": ("", "xla")}.get(framework, ("",))
+    found = [Program("ours", engine, way) for way in ways for engine in engines]
+    found += [Program("plain", "plain", way) for way in ways]
+    if framework == "torch" and device == "cuda":
+        found.append(Program("plain", "plain", "compiled"))
+    if peers:
+        found += [Program("peer", peer.name) for peer in PEERS if (peer.framework, peer.loss) == (framework, loss)]
+    return found

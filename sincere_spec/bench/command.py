@@ -1,0 +1,229 @@
+"""What `sincere-spec bench` does: choose, measure with a progress bar, write and render."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sincere_spec.bench import crossover as crossovers
+from sincere_spec.bench import measure, report, results
+from sincere_spec.bench.process import Died, Stopped
+from sincere_spec.bench.settings import (
+    DEFAULT_LOSSES,
+    DEFAULT_SIZES,
+    DEVICES,
+    DTYPES,
+    ENGINES,
+    FRAMEWORKS,
+    LOSSES,
+    QUICK_LOSSES,
+    QUICK_MEMORY_SIZE,
+    QUICK_SIZES,
+    SMALLEST_MEMORY_SIZE,
+    Settings,
+)
+from sincere_spec.errors import unknown_choice
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DONE, FAILED, CANNOT = 0, 1, 2
+RESULTS = Path("benchmarks/results")
+QUICK_RESULTS = Path("report/bench")  # a quick run never replaces committed results
+README = Path("README.md")
+
+
+class CannotRun(Exception):
+    """The command cannot do what it was asked; the message says why."""
+
+
+def settings(
+    *,
+    frameworks: Sequence[str] = (),
+    losses: Sequence[str] = (),
+    sizes: Sequence[int] = (),
+    engines: Sequence[str] = (),
+    dim: int = 128,
+    classes: int = 100,
+    dtype: str = "float32",
+    device: str = "cpu",
+    threads: int = 1,
+    quick: bool = False,
+    peers: bool = True,
+    memory: bool = True,
+) -> Settings:
+    """The settings of a run; raises `CannotRun` for what cannot be run here."""
+    for keyword, values, choices in (
+        ("framework", frameworks, FRAMEWORKS),
+        ("loss", losses, LOSSES),
+        ("engine", engines, ENGINES),
+        ("dtype", [dtype], DTYPES),
+        ("device", [device], DEVICES),
+    ):
+        for value in values:
+            if value not in choices:
+                raise CannotRun(str(unknown_choice(keyword, value, choices)))
+    for keyword, least, numbers in (
+        ("size", 8, sizes),
+        ("dim", 1, [dim]),
+        ("classes", 1, [classes]),
+        ("threads", 1, [threads]),
+    ):
+        if any(number < least for number in numbers):
+            raise CannotRun(f"{keyword} must be at least {least}; got {min(numbers)}.")
+    missing = [name for name in frameworks if find_spec(name) is None]
+    if missing:
+        raise CannotRun(f"{', '.join(missing)} is not installed; pip install 'sincere-spec[{missing[0]}]'.")
+    found = tuple(name for name in FRAMEWORKS if name in frameworks or (not frameworks and find_spec(name) is not None))
+    if device == "cuda":
+        found = tuple(name for name in found if name != "numpy")
+    if not found:
+        raise CannotRun("no framework is installed that runs there; pip install 'sincere-spec[torch]', for one.")
+    chosen = tuple(sorted(set(sizes))) or (QUICK_SIZES if quick else DEFAULT_SIZES)
+    # A size that was named is measured for memory too, however small.
+    least = QUICK_MEMORY_SIZE if quick else 0 if sizes else SMALLEST_MEMORY_SIZE
+    return Settings(
+        frameworks=found,
+        losses=tuple(dict.fromkeys(losses)) or (QUICK_LOSSES if quick else DEFAULT_LOSSES),
+        sizes=chosen,
+        engines=tuple(engine for engine in ENGINES if engine in engines or not engines),
+        dim=dim,
+        classes=classes,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        runs=3 if quick else 5,
+        peers=peers,
+        memory=memory,
+        memory_sizes=tuple(size for size in chosen if size >= least),
+        seconds=20.0 if quick else 60.0,
+    )
+
+
+def run(chosen: Settings, *, output: Path, as_json: bool) -> int:
+    """Measure, and write JSON and figures; the exit status."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    measured, status = [], DONE
+    with _progress(console, measure.count(chosen)) as tell:
+        for framework in chosen.frameworks:
+            try:
+                result = measure.measure(framework, chosen, tell)
+            except (Died, Stopped) as reason:
+                console.print(f"{framework} cannot be measured: {reason}", style="red", markup=False)
+                status = CANNOT
+                continue
+            measured.append(result)
+            results.write(result, output)
+    rows: list[results.Time | results.Memory] = []
+    for result in measured:
+        rows += result.times
+        rows += result.memory
+    for row in rows:
+        if row.status == "failed":
+            console.print(f"{row.loss} N={row.size} {row.program} failed: {row.reason}", style="red", markup=False)
+            status = status or FAILED
+    if as_json:
+        sys.stdout.write(json.dumps([json.loads(results.to_json(result)) for result in measured], indent=2) + "\n")
+    else:
+        for result in measured:
+            Console().print(report.render([result], str(output)), markup=False, soft_wrap=True)
+    console.print(f"Written to {output}: {', '.join(f'{result.file}.json' for result in measured)}", markup=False)
+    _figures(measured, output, console)
+    return status
+
+
+def render(output: Path) -> int:
+    """Figures and tables of the results in a folder, and the README's part; the exit status."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not output.is_dir():
+        raise CannotRun(f"{output} is no folder with results; run sincere-spec bench first.")
+    found = results.read(output)
+    if find_spec("matplotlib") is None and found:
+        raise CannotRun("figures need matplotlib; pip install 'sincere-spec[bench]'.")
+    _figures(found, output, console)
+    if not README.exists():
+        console.print("There is no README.md here; the tables are in no file.")
+        return DONE
+    text = README.read_text(encoding="utf-8")
+    try:
+        new = report.rewrite(text, report.render(found, report.link(output, README)))
+    except ValueError as error:
+        raise CannotRun(f"README.md: {error}") from error
+    README.write_text(new, encoding="utf-8")
+    console.print(f"README.md has the tables of {len(found)} results.")
+    return DONE
+
+
+def crossover(chosen: Settings, *, quick: bool) -> int:
+    """Measure the crossovers and print their table, as the plan reads it; the exit status."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    table: dict[str, Any] = {}
+    status = DONE
+    with _progress(console, crossovers.count(chosen, quick)) as tell:
+        for framework in chosen.frameworks:
+            try:
+                found = crossovers.crossover(framework, chosen, quick, tell)
+            except (Died, Stopped) as reason:
+                found = str(reason)
+            if isinstance(found, str):
+                console.print(f"{framework}: no crossover: {found}", markup=False)
+                status = FAILED
+                continue
+            each = ", ".join(f"{loss} {pairs or 'none'}" for loss, pairs in found.by_loss.items())
+            console.print(f"{framework}: best tile {found.tile}; tiles are faster from so many pairs on: {each}")
+            if found.pairs is None:
+                console.print(f"{framework}: some loss was never faster in tiles; it is left out", markup=False)
+                status = FAILED
+                continue
+            table[found.backend] = {"pairs": found.pairs, "tile": found.tile}
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
+    sys.stdout.write(f"{{\n{rows}\n}}\n" if rows else "{}\n")
+    return status
+
+
+def _figures(found: Sequence[results.Result], output: Path, console: Console) -> None:
+    if not found:
+        return
+    if find_spec("matplotlib") is None:
+        console.print("No figures: they need matplotlib (pip install 'sincere-spec[bench]').")
+        return
+    from sincere_spec.bench import plots
+
+    for result in found:
+        plots.write(result, output)
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[measure.Tell]:
+    """A bar on a terminal, a line for each job anywhere else."""
+    if not console.is_terminal:
+        done = 0
+
+        def say(text: str) -> None:
+            nonlocal done
+            done += 1
+            console.print(f"{done}/{total} {text}", markup=False, highlight=False)
+
+        yield say
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def show(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        yield show

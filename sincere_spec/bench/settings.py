@@ -1,0 +1,57 @@
+"""What a run measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
+LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+ENGINES = ("dense", "tiled", "auto")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
+
+DEFAULT_LOSSES = ("sincere", "supcon", "nt_xent", "clip")
+DEFAULT_SIZES = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+QUICK_LOSSES = ("sincere", "clip")
+QUICK_SIZES = (128, 512, 1024)
+
+# Below this, a process's own noise is larger than what a call needs.
+SMALLEST_MEMORY_SIZE = 4096
+QUICK_MEMORY_SIZE = 1024
+# From here on one call is enough.
+SINGLE_SIZE = 65536
+# Up to here auto is timed; above, it is the engine that it names, which is timed under its own name.
+LARGEST_AUTO_SIZE = 4096
+OVERHEAD_SIZE = 8
+SEED = 20240817
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run. `seconds` limits one call of a program that is not ours, and `bytes` the memory of any program."""
+
+    frameworks: tuple[str, ...] = FRAMEWORKS
+    losses: tuple[str, ...] = DEFAULT_LOSSES
+    sizes: tuple[int, ...] = DEFAULT_SIZES
+    engines: tuple[str, ...] = ENGINES
+    dim: int = 128
+    classes: int = 100
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    runs: int = 5
+    peers: bool = True
+    memory: bool = True
+    memory_sizes: tuple[int, ...] = tuple(size for size in DEFAULT_SIZES if size >= SMALLEST_MEMORY_SIZE)
+    seconds: float = 60.0
+    own_seconds: float = 900.0
+    bytes: int = 8 * 10**9
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,227 @@
+"""The command `sincere-spec`: `verify` runs the conformance suite, `losses` shows the catalogue, `bench` measures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.table import Table
+
+    from sincere_spec.conformance import terminal
+    from sincere_spec.conformance.cases import CaseError
+    from sincere_spec.conformance.report import Report, save, to_json
+    from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
+except ImportError as error:
+    missing = (error.name or str(error)).partition(".")[0]
+    sys.stderr.write(f"sincere-spec: {missing} is not installed; try: pip install 'sincere-spec[verify]'\n")
+    raise SystemExit(2) from None
+
+from sincere_spec import catalogue
+from sincere_spec.errors import SincereSpecError
+
+QUICK = ("core", "two-tower", "queue")  # the profiles that have every loss once
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Contrastive losses, defined once for every framework, and the suite that holds every framework to it.",
+)
+
+
+def _words(given: list[str] | None) -> tuple[str, ...]:
+    """Options that may come several times, or with commas."""
+    return tuple(dict.fromkeys(word for text in given or () for word in text.split(",") if word))
+
+
+@app.command()
+def verify(
+    framework: Annotated[
+        list[str] | None, typer.Option(help="numpy, array_api_strict, torch, jax or tensorflow; again for more.")
+    ] = None,
+    loss: Annotated[
+        list[str] | None, typer.Option(help="A loss, such as sincere, or a row, such as 'f_micl kl'; again for more.")
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="core, degenerate, precision, queue, ..., integrity or digits; again for more."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float16, bfloat16, float32 or float64; again for more.")
+    ] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
+    report: Annotated[Path, typer.Option(help="Where report.json and report.md go.")] = Path("conformance-report"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The report as JSON on standard output, and no matrix.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Ordinary cases in float32 only, without the digits: half a minute.")
+    ] = False,
+    digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
+    ] = 180.0,
+) -> None:
+    """Hold every installed framework to the conformance suite, and to real data.
+
+    Every loss is evaluated and differentiated in every dtype and judged against an oracle of 80 digits. Each framework
+    runs in a process of its own.
+
+    Exit status: 0 if everything that was asked passed, 1 if something failed, 2 if it could not be judged.
+
+    Example: `sincere-spec verify --framework torch --framework jax --loss sincere --dtype float32`
+    """
+    request = Request(
+        frameworks=_words(framework),
+        losses=_words(loss),
+        profiles=_words(profile) or (QUICK if quick else ()),
+        dtypes=_words(dtype) or (("float32",) if quick else ()),
+        engines=_words(engine) or ("dense",),
+        digits=digits and not quick,
+        jobs=jobs,
+        timeout=timeout,
+    )
+    try:
+        made = _judged(request, as_json)
+        files = save(made, report)
+    except (SincereSpecError, CannotJudge, CaseError, OSError) as error:
+        sys.stderr.write(f"sincere-spec verify: {error}\n")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("sincere-spec verify: interrupted; no report was written.\n")
+        raise typer.Exit(2) from None
+    if as_json:
+        sys.stdout.write(to_json(made))
+    else:
+        out = terminal.console()
+        out.print(f"[dim]{' and '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
+        terminal.show(made, out)
+    raise typer.Exit(made.exit_status)
+
+
+def _judged(request: Request, quiet: bool) -> Report:
+    with terminal.Board(terminal.console(errors=quiet), plan(request)).live() as board:
+        return run(request, board)
+
+
+@app.command("losses")
+def show_losses(
+    as_json: Annotated[bool, typer.Option("--json", help="The catalogue as JSON on standard output.")] = False,
+) -> None:
+    """The catalogue: every loss with its formula, and the stages that compute it.
+
+    Example: `sincere-spec losses --json`
+    """
+    entries = catalogue.entries()
+    if as_json:
+        sys.stdout.write(json.dumps([entry.to_dict() for entry in entries], indent=1, ensure_ascii=False) + "\n")
+        return
+    out = terminal.console()
+    for entry in entries:
+        out.print(entry.signature, style="bold", markup=False)
+        out.print(f"{entry.summary} {entry.source}.", markup=False)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        table.add_column(style="cyan")
+        for line in entry.formula:
+            table.add_row(line)
+        out.print(table)
+        out.print(f"  {'; '.join((*entry.stages, f'loss = {entry.loss}'))}\n", style="dim", markup=False)
+
+
+@app.command()
+def bench(
+    framework: Annotated[
+        list[str] | None, typer.Option(help="numpy, torch, jax or tensorflow; again for more.")
+    ] = None,
+    loss: Annotated[list[str] | None, typer.Option(help="A loss, such as sincere; again for more.")] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(help="N, the rows of the similarity matrix; again for more.")
+    ] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or auto; again for more.")] = None,
+    dim: Annotated[int, typer.Option(help="Numbers in an embedding.")] = 128,
+    classes: Annotated[int, typer.Option(help="Classes of the labelled losses.")] = 100,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of every framework.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Two losses at small sizes, into report/bench.")] = False,
+    peers: Annotated[bool, typer.Option(help="Also measure other packages that are installed.")] = True,
+    memory: Annotated[bool, typer.Option(help="Also measure peaks of memory, each in a process of its own.")] = True,
+    output: Annotated[
+        Path | None, typer.Option(help="Where JSON and figures go; benchmarks/results if not said.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The results as JSON on standard output, and no table.")
+    ] = False,
+    render: Annotated[
+        bool,
+        typer.Option("--render", help="Measure nothing: figures, and README.md's tables, from the JSON in --output."),
+    ] = False,
+    crossover: Annotated[
+        bool, typer.Option("--crossover", help="Only find from how many pairs on tiles are faster; prints the table.")
+    ] = False,
+) -> None:
+    """Speed and memory, forward and backward, against the plain formula and installed peers.
+
+    Compared programs take turns in one process for each framework. A time is quoted in milliseconds and in units: one
+    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, and one that
+    is not ours at 60 s.
+
+    Exit status: 0 if all of it could be measured, 1 if a program failed, 2 if it could not run.
+
+    Example: `sincere-spec bench --framework torch --loss sincere --size 1024 --size 4096`
+    """
+    from sincere_spec.bench import command
+
+    try:
+        if render:
+            status = command.render(output or command.RESULTS)
+        else:
+            chosen = command.settings(
+                frameworks=_words(framework),
+                losses=_words(loss),
+                sizes=tuple(size or ()),
+                engines=_words(engine),
+                dim=dim,
+                classes=classes,
+                dtype=dtype,
+                device=device,
+                threads=threads,
+                quick=quick,
+                peers=peers,
+                memory=memory,
+            )
+            folder = output or (command.QUICK_RESULTS if quick else command.RESULTS)
+            status = (
+                command.crossover(chosen, quick=quick)
+                if crossover
+                else command.run(chosen, output=folder, as_json=as_json)
+            )
+    except (command.CannotRun, OSError, ValueError) as error:
+        sys.stderr.write(f"sincere-spec bench: {error}\n")
+        raise typer.Exit(command.CANNOT) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("sincere-spec bench: interrupted; the framework that was being measured is not written.\n")
+        raise typer.Exit(command.CANNOT) from None
+    raise typer.Exit(status)
+
+
+def verify_alone() -> None:
+    """`verify` by itself, for `python -m sincere_spec.conformance`."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    alone.command()(verify)
+    alone(prog_name="python -m sincere_spec.conformance")
+
+
+def main() -> None:
+    """The command `sincere-spec`."""
+    app(prog_name="sincere-spec")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The algorithms: dense is the definition; read it first."""

@@ -1,0 +1,110 @@
+"""A call's arrays in their roles: what every engine gets, whatever the arrangement was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sincere_spec.protocol import PairLoss, Roles, Rows
+from sincere_spec.types import Array, Backend, Namespace
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
+
+    Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
+    keys are negatives only. `both_ways` adds a second set of rows, in which the keys are the anchors.
+    `distinct` says that no two rows are the same sample, unless a row meets itself.
+    """
+
+    anchors: Array
+    keys: Array | None
+    partners: Array | None
+    labels: Array
+    key_labels: Array
+    ids: Array
+    key_ids: Array
+    both_ways: bool
+    distinct: bool
+
+    @property
+    def columns(self) -> Array:
+        """The keys, or the anchors where they are the keys."""
+        return self.anchors if self.keys is None else self.keys
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient of a value by each array of a comparison, the temperature and the bias; None where not needed."""
+
+    anchors: Array | None
+    keys: Array | None
+    partners: Array | None
+    temperature: Array | None
+    bias: Array | None
+
+
+def nothing(xp: Namespace, comparison: Comparison, temperature: Array, bias: Array) -> Array | None:
+    """A zero for each row if there is no pair to compare, still depending on every argument; else None."""
+    if 0 not in (comparison.anchors.shape[0], comparison.columns.shape[0]) or (
+        comparison.partners is not None and comparison.anchors.shape[0] != 0
+    ):
+        return None
+    rest = xp.sum(comparison.columns * 0.0) + temperature * 0.0 + bias * 0.0
+    if comparison.partners is not None:
+        rest = rest + xp.sum(comparison.partners * 0.0)
+    return xp.sum(comparison.anchors * 0.0, axis=1) + rest
+
+
+def zeros(xp: Namespace, comparison: Comparison) -> Gradients:
+    """The gradient of a constant."""
+    keys, partners = comparison.keys, comparison.partners
+    zero = xp.sum(comparison.anchors * 0.0)
+    return Gradients(
+        xp.zeros_like(comparison.anchors),
+        None if keys is None else xp.zeros_like(keys),
+        None if partners is None else xp.zeros_like(partners),
+        zero,
+        zero,
+    )
+
+
+def gather(xp: Namespace, roles: Roles, embeddings: Mapping[str, Array]) -> tuple[Array, Array | None, Array | None]:
+    """The anchors, keys and partners of a call, from its arrays by name."""
+
+    def joined(names: tuple[str, ...]) -> Array | None:
+        arrays = [embeddings[name] for name in names]
+        return None if not arrays else arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=0)
+
+    return joined(roles.anchors), joined(roles.keys), joined(roles.partners)
+
+
+def scatter(backend: Backend, roles: Roles, embeddings: Mapping[str, Array], gradients: Gradients) -> dict[str, Array]:
+    """The gradient of each of a call's arrays, from those of its roles: the adjoint of `gather`."""
+    parts = ((roles.anchors, gradients.anchors), (roles.keys, gradients.keys), (roles.partners, gradients.partners))
+    total: dict[str, Array] = {}
+    gradient: Array
+    for names, gradient in parts:
+        start = 0
+        if gradient is None:
+            continue
+        for name in names:
+            stop = start + backend.length(embeddings[name])
+            part = gradient if len(names) == 1 else gradient[start:stop, :]
+            total[name] = total[name] + part if name in total else part
+            start = stop
+    return total
+
+
+def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
+    """The same loss without the terms and stages that this comparison cannot need: partners are one positive a row."""
+    if comparison.partners is None:
+        return loss
+    terms = tuple(term for term in loss.terms if term.rows is not Rows.SEVERAL_POSITIVES)
+    needed = {term.stage for term in terms}
+    for stage in reversed(loss.stages):
+        if stage.name in needed and stage.minus is not None:
+            needed.add(stage.minus)
+    stages = tuple(stage for stage in loss.stages if stage.name in needed)
+    return PairLoss(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)

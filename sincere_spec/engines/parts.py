@@ -1,0 +1,82 @@
+"""Stages taken apart for tiles: the sums over positives and over negatives that they share, and the order to make them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sincere_spec.engines.rows import Counts
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
+from sincere_spec.types import Array, Namespace
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sum over the positives, or over the negatives, of a row: stages over both have two, and equal ones are shared."""
+
+    fold: Fold
+    over: Pairs
+    scale: float
+    offset: float
+    minus: str | None
+
+
+def parts_of(stage: Reduce) -> tuple[Part, ...]:
+    """The sums that a stage is made of."""
+    halves = (Pairs.POSITIVE, Pairs.NEGATIVE) if stage.over is Pairs.OTHERS else (stage.over,)
+    return tuple(Part(stage.fold, over, stage.scale, stage.offset, stage.minus) for over in halves)
+
+
+def levels_of(loss: PairLoss) -> tuple[tuple[Part, ...], ...]:
+    """The parts of a loss, by sweep: a part that subtracts a stage comes after the sweep that made it."""
+    depth: dict[str, int] = {}
+    for stage in loss.stages:
+        depth[stage.name] = 0 if stage.minus is None else depth[stage.minus] + 1
+    levels: list[dict[Part, None]] = [{} for _ in range(max(depth.values()) + 1)]
+    for stage in loss.stages:
+        for part in parts_of(stage):
+            levels[depth[stage.name]][part] = None
+    return tuple(tuple(level) for level in levels)
+
+
+def stage_result(
+    xp: Namespace, stage: Reduce, sums: Mapping[Part, Array], peaks: Mapping[Part, Array], counts: Counts
+) -> Array:
+    """A stage from its sums; those of a log-sum-exp are relative to a peak each."""
+    size, divisor = counts.over(stage.over), counts.divisor(xp, stage.over)
+    first, *others = parts_of(stage)
+    total = sums[first]
+    if stage.fold is not Fold.LOGSUMEXP:
+        for part in others:
+            total = total + sums[part]
+        return total / divisor if stage.mean else total
+    peak = peaks[first]
+    for part in others:
+        higher = xp.where(peaks[part] > peak, peaks[part], peak)
+        total = total * xp.exp(peak - higher) + sums[part] * xp.exp(peaks[part] - higher)
+        peak = higher
+    empty = size == 0.0
+    result = xp.where(empty, xp.zeros_like(size), xp.log(xp.where(empty, xp.ones_like(size), total)) + peak)
+    return result - xp.log(divisor) if stage.mean else result
+
+
+def part_weights(
+    xp: Namespace,
+    loss: PairLoss,
+    results: Mapping[str, Array],
+    peaks: Mapping[Part, Array],
+    counts: Counts,
+    cotangents: Mapping[str, Array],
+) -> dict[Part, Array]:
+    """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
+    weights: dict[Part, Array] = {}
+    for stage in loss.stages:
+        size, divisor = counts.over(stage.over), counts.divisor(xp, stage.over)
+        share = stage.scale * cotangents[stage.name]
+        for part in parts_of(stage):
+            weight = share / divisor if stage.mean and stage.fold is not Fold.LOGSUMEXP else share
+            if stage.fold is Fold.LOGSUMEXP:
+                total = results[stage.name] + xp.log(divisor) if stage.mean else results[stage.name]
+                weight = share * xp.exp(xp.where(size == 0.0, xp.zeros_like(size), peaks[part] - total))
+            weights[part] = weights[part] + weight if part in weights else weight
+    return weights

@@ -1,0 +1,108 @@
+"""From the stages of a row to its loss and back: the arithmetic on vectors of length N that every engine shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sincere_spec.errors import unknown_choice
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Rows, Term
+from sincere_spec.types import Array, Namespace
+
+REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many positives and negatives each row has, in the dtype of the loss."""
+
+    positive: Array
+    negative: Array
+
+    def over(self, pairs: Pairs) -> Array:
+        """The size of one of a row's sets of pairs."""
+        if pairs is Pairs.POSITIVE:
+            return self.positive
+        if pairs is Pairs.NEGATIVE:
+            return self.negative
+        return self.positive + self.negative
+
+    def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
+        """What makes a mean of a sum over a set: its size, or 1 where it is empty."""
+        size = self.over(pairs)
+        return xp.where(size == 0.0, 1.0, size)
+
+
+def belongs(counts: Counts, term: Term) -> Array | None:
+    """Which rows a term is for; None for all of them."""
+    if term.rows is Rows.ONE_POSITIVE:
+        return counts.positive == 1.0
+    if term.rows is Rows.SEVERAL_POSITIVES:
+        return counts.positive > 1.0
+    return None
+
+
+def counted(loss: PairLoss, counts: Counts) -> Array:
+    """Which rows count: those with a positive, and with no log-sum-exp term over nothing."""
+    stages = {stage.name: stage for stage in loss.stages}
+    result = counts.positive > 0.0
+    for term in loss.terms:
+        stage = stages[term.stage]
+        if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE:  # a positive is in all other sets
+            rows, there = belongs(counts, term), counts.negative > 0.0
+            result = result & (there if rows is None else there | ~rows)
+    return result
+
+
+def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts) -> Array:
+    """The loss of each row from its stages; 0 where the row does not count."""
+    over = {stage.name: stage.over for stage in loss.stages}
+    total: Array = None
+    for term in loss.terms:
+        summand = stages[term.stage]
+        if term.coefficient != 1.0:
+            summand = term.coefficient * summand
+        if term.constant:
+            summand = xp.where(counts.over(over[term.stage]) > 0.0, summand + term.constant, summand)
+        rows = belongs(counts, term)
+        if rows is not None:
+            summand = xp.where(rows, summand, 0.0)
+        total = summand if total is None else total + summand
+    return xp.where(counted(loss, counts), total, 0.0)
+
+
+def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
+    """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
+    share = xp.astype(counted(loss, counts), counts.positive.dtype)
+    if reduction == "sum":
+        return share
+    if reduction == "batch":
+        return share / xp.sum(xp.ones_like(share))
+    if reduction == "pairs":
+        share = share * counts.positive
+    total = xp.sum(share)
+    return share / xp.where(total == 0.0, 1.0, total)
+
+
+def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangents: Array) -> dict[str, Array]:
+    """The derivative of the value with respect to each stage through the terms alone, from that of each row's loss.
+
+    The cotangent of a row that does not count must be 0.
+    """
+    result: dict[str, Array] = {}
+    for term in loss.terms:
+        rows = belongs(counts, term)
+        share = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
+        if term.coefficient != 1.0:
+            share = term.coefficient * share
+        result[term.stage] = result[term.stage] + share if term.stage in result else share
+    for stage in loss.stages:
+        if stage.name not in result:
+            result[stage.name] = xp.zeros_like(row_cotangents)
+    return result
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise OptionError unless the word is a reduction."""
+    if reduction not in REDUCTIONS:
+        raise unknown_choice("reduction", reduction, REDUCTIONS)

@@ -1,0 +1,738 @@
+"""The tiled engine for frameworks that trace programs: the same sums in loops of the framework's own.
+
+A traced program has one shape and cannot read labels, so rows are sorted by label and padded to whole tiles, a mark says
+which rows are real, and a tile asks at run time whether it needs a mask. Negatives are swept in large tiles, of which most
+need none; positives in small ones, along the band where labels of rows and of columns meet, and nowhere else. Where the
+anchors are their own keys one triangle is visited, each tile for its rows and for its columns. Nothing here is updated in
+place: the compiler does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sincere_spec import elementwise, relations
+from sincere_spec.engines import rows
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
+from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result
+from sincere_spec.engines.tiled import SPREAD
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
+from sincere_spec.types import Array, Namespace, T, TracingBackend
+
+BAND = 64
+"""The rows of the small tiles: as few as a product is still efficient with."""
+
+
+class Statistics(NamedTuple):
+    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on."""
+
+    results: tuple[Array, ...]
+    slopes: tuple[Array, ...]
+    peaks: tuple[Array, ...]
+    positive: Array
+    negative: Array
+
+
+class Tally(NamedTuple):
+    """The running sums of some rows over the pairs of a kind: one for each part, and what belongs to it.
+
+    `peaks` are of the parts whose peak is found on the way, `falls` of those that subtract a stage.
+    """
+
+    sums: tuple[Array, ...]
+    peaks: tuple[Array, ...]
+    falls: tuple[Array, ...]
+    counts: tuple[Array, ...]
+
+
+class Flow(NamedTuple):
+    """The running gradient by sorted rows of both sides, Σ C and Σ C value(s); C is the derivative by a logit."""
+
+    anchors: Array
+    columns: Array
+    pulled: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the tiles of a side are: the lowest and the highest label of each, and whether all of its rows are real."""
+
+    size: int
+    count: Any
+    lowest: Array
+    highest: Array
+    whole: Array
+
+
+@dataclass(frozen=True)
+class Side:
+    """Embeddings sorted by label and padded to whole tiles; `real` marks the rows that are no padding."""
+
+    embeddings: Array
+    labels: Array
+    ids: Array
+    real: Array
+    order: Array
+    inverse: Array
+    tiles: Grid
+    pieces: Grid
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A comparison laid out for tiles, and how its logits are made."""
+
+    backend: TracingBackend
+    xp: Namespace
+    loss: PairLoss
+    anchors: Side
+    columns: Side
+    partners: Array | None
+    both_ways: bool
+    masked: bool
+    temperature: Array
+    bias: Array
+    near: bool
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the anchors are their own keys."""
+        return self.columns is self.anchors
+
+    @property
+    def both_roles(self) -> bool:
+        """Whether the columns of a tile are rows with a loss, too."""
+        return self.symmetric or self.both_ways
+
+    @property
+    def offset(self) -> Any:
+        """Where the statistics of the columns begin."""
+        return 0 if self.symmetric else self.anchors.tiles.count * self.anchors.tiles.size
+
+    @property
+    def real(self) -> Array:
+        """Which of the rows with a loss are no padding."""
+        return self.xp.concat([self.anchors.real, self.columns.real], axis=0) if self.both_ways else self.anchors.real
+
+    def shift(self, part: Part) -> Array | None:
+        """The largest argument of a part's exponential, if the others are near it; None if its peak must be found."""
+        reach = self.loss.logit.reach
+        if not self.near or reach is None or part.minus is not None:
+            return None
+        first, second = (self.argument(part, value / self.temperature + self.bias) for value in reach)
+        return self.xp.where(first > second, first, second)
+
+    def seeking(self, part: Part) -> bool:
+        """Whether the peak of a part is found on the way."""
+        return part.fold is Fold.LOGSUMEXP and (not self.near or part.minus is not None)
+
+    def logits(self, similarity: Array) -> Array:
+        """The logits of similarities."""
+        return self.loss.logit.value(self.xp, similarity) / self.temperature + self.bias
+
+    def argument(self, part: Part, logits: Array) -> Array:
+        """The argument of a part's fold."""
+        t = part.scale * logits if part.scale != 1.0 else logits
+        return t + part.offset if part.offset else t
+
+    def mask(self, over: Pairs, i: Any, j: Any, size: int) -> Array:
+        """The pairs of a kind in a tile; none with padding."""
+        at, a, b = self.backend.rows_of, self.anchors, self.columns
+        labels, key_labels = at(a.labels, i * size, size)[:, None], at(b.labels, j * size, size)[None, :]
+        if self.partners is not None:
+            found = relations.beside_partners(labels, key_labels)
+        else:
+            ids, key_ids = at(a.ids, i * size, size)[:, None], at(b.ids, j * size, size)[None, :]
+            positive, negative = relations.by_label(labels, key_labels, ids, key_ids)
+            found = positive if over is Pairs.POSITIVE else negative
+        return found & (at(a.real, i * size, size)[:, None] & at(b.real, j * size, size)[None, :])
+
+
+@dataclass(frozen=True)
+class Role:
+    """Some rows as one of the two roles of a tile, and their part of any vector by row."""
+
+    axis: int
+    at: Callable[[Array], Array]
+
+    def along(self, vector: Array) -> Array:
+        """Its part of a vector, to be set against a tile."""
+        part = self.at(vector)
+        return part[:, None] if self.axis else part[None, :]
+
+
+def near(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
+    """Whether all logits are so near the largest possible one that exponentials relative to it stay in range."""
+    widest = max((abs(part.scale) for part in _exponential(loss) if part.minus is None), default=0.0)
+    if not widest:
+        return True
+    reach = loss.logit.reach
+    if not unit_rows or reach is None:
+        return False
+    return widest * (reach[1] - reach[0]) <= SPREAD[kind] * temperature
+
+
+def fitted(tile: int, length: int) -> int:
+    """The rows of a tile, about as many as these, of which a number of rows needs the least padding.
+
+    Odd multiples of 16 come first: rows of a tile that lie a power of two apart contend for the same cache lines.
+    """
+    if length <= tile:
+        return max(8, -(-length // 8) * 8)
+    sizes = [size for size in range(tile, 3 * tile // 4, -1) if size % 32 == 16] or [tile]
+    return min(sizes, key=lambda size: -(-length // size) * size)
+
+
+def forward(
+    backend: TracingBackend,
+    loss: PairLoss,
+    comparison: Comparison,
+    temperature: Array,
+    bias: Array,
+    reduction: str,
+    tile: int,
+    unit_rows: bool,
+    is_near: bool | None,
+) -> tuple[Array, Statistics | None]:
+    """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs.
+
+    `is_near` is the answer of `near` where it is known; otherwise the temperature is asked at run time.
+    """
+    xp = backend.namespace(comparison.anchors)
+    empty = nothing(xp, comparison, temperature, bias)
+    if empty is not None:
+        return (empty if reduction == "none" else xp.sum(empty)), None
+    sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
+    statistics = _either(sweep, unit_rows, is_near, _statistics)
+    results, counts = _results(sweep.loss, statistics), _counts(statistics)
+    row_losses = rows.losses(xp, sweep.loss, results, counts)
+    if reduction == "none":
+        return _unsorted(sweep, row_losses), statistics
+    return xp.sum(_row_weights(sweep, reduction, counts) * row_losses), statistics
+
+
+def backward(
+    backend: TracingBackend,
+    loss: PairLoss,
+    comparison: Comparison,
+    temperature: Array,
+    bias: Array,
+    reduction: str,
+    tile: int,
+    unit_rows: bool,
+    is_near: bool | None,
+    statistics: Statistics | None,
+    cotangent: float | Array,
+    needed: frozenset[str],
+) -> Gradients:
+    """The gradient of what `forward` returned, under its cotangent; parts that are not needed are not computed.
+
+    `needed` has any of "anchors", "keys", "partners", "temperature" and "bias".
+    """
+    xp = backend.namespace(comparison.anchors)
+    if statistics is None:
+        return zeros(xp, comparison)
+    sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
+    loss, counts = sweep.loss, _counts(statistics)
+    if reduction == "none":
+        row_cotangents = xp.where(rows.counted(loss, counts), _sorted(sweep, cotangent), 0.0)
+    else:
+        row_cotangents = cotangent * _row_weights(sweep, reduction, counts)
+    cotangents = rows.term_cotangents(xp, loss, counts, row_cotangents)
+    slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
+    for stage in reversed(loss.stages):
+        if stage.minus is not None:
+            cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
+    weights = part_weights(xp, loss, _results(loss, statistics), _peaks(loss, statistics), counts, cotangents)
+    found = _either(sweep, unit_rows, is_near, lambda sweep: _gradients(sweep, statistics, weights, needed))
+    return Gradients(**{name: found.get(name) for name in ("anchors", "keys", "partners", "temperature", "bias")})
+
+
+def _either(sweep: Sweep, unit_rows: bool, is_near: bool | None, run: Callable[[Sweep], T]) -> T:
+    """What is run on the sweep, told whether logits are near; both ways are there if only the temperature can tell."""
+    answer = is_near
+    if answer is None:
+        kind = sweep.backend.dtype_name(sweep.anchors.embeddings)
+        answer = near(sweep.loss, sweep.temperature, kind, unit_rows)
+    if isinstance(answer, bool):
+        return run(replace(sweep, near=answer))
+    return sweep.backend.when(answer, lambda: run(replace(sweep, near=True)), lambda: run(replace(sweep, near=False)))
+
+
+def _row_weights(sweep: Sweep, reduction: str, counts: rows.Counts) -> Array:
+    """The weight of each sorted row in a scalar reduction; padding is no row."""
+    real = rows.Counts(_unsorted(sweep, counts.positive), _unsorted(sweep, counts.negative))
+    return _sorted(sweep, rows.weights(sweep.xp, sweep.loss, reduction, real))
+
+
+def _unsorted(sweep: Sweep, vector: Array) -> Array:
+    """A vector by row in the order in which the rows came, without padding."""
+    xp = sweep.xp
+    own = xp.take(vector, sweep.anchors.inverse, axis=0)
+    if not sweep.both_ways:
+        return own
+    return xp.concat([own, xp.take(vector[sweep.offset :], sweep.columns.inverse, axis=0)], axis=0)
+
+
+def _sorted(sweep: Sweep, vector: Array) -> Array:
+    """The inverse of `_unsorted`; padding gets 0."""
+    backend = sweep.backend
+    if not sweep.both_ways:
+        return _laid_out(backend, vector, sweep.anchors)
+    count = backend.length(sweep.anchors.order)
+    own, other = _laid_out(backend, vector[:count], sweep.anchors), _laid_out(backend, vector[count:], sweep.columns)
+    return sweep.xp.concat([own, other], axis=0)
+
+
+def _sweep(
+    backend: TracingBackend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, tile: int
+) -> Sweep:
+    loss = specialise(loss, comparison)
+    anchors = _side(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
+    columns = anchors
+    if comparison.keys is not None:
+        columns = _side(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
+    return Sweep(
+        backend=backend,
+        xp=backend.namespace(comparison.anchors),
+        loss=loss,
+        anchors=anchors,
+        columns=columns,
+        partners=None if comparison.partners is None else _laid_out(backend, comparison.partners, anchors),
+        both_ways=comparison.both_ways,
+        # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
+        masked=not comparison.distinct
+        or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
+        temperature=temperature,
+        bias=bias,
+        near=False,
+    )
+
+
+def _side(backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
+    xp = backend.namespace(embeddings)
+    length = backend.length(embeddings)
+    count = -(-length // tile)
+    if not isinstance(length, int):  # without any row there is a tile of padding
+        count = xp.where(count > 0, count, 1)
+    total = count * tile
+    order = xp.argsort(labels, stable=True)
+    labels = backend.padded(xp.take(labels, order, axis=0), length + 1)
+    number = xp.arange(total)
+    real = number < length
+    last = xp.where(real, number, length - 1)
+    labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
+    piece = next(size for size in range(min(BAND, tile), 0, -1) if tile % size == 0)
+    return Side(
+        embeddings=backend.padded(xp.take(embeddings, order, axis=0), total),
+        labels=labels,
+        ids=backend.padded(xp.take(ids, order, axis=0), total),
+        real=real,
+        order=order,
+        inverse=xp.argsort(order),
+        tiles=_grid(xp, labels, real, tile, count),
+        pieces=_grid(xp, labels, real, piece, count * (tile // piece)),
+    )
+
+
+def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> Grid:
+    table = xp.reshape(labels, (count, size))
+    whole = xp.reshape(real, (count, size))[:, size - 1]  # padding is at the end of a tile
+    return Grid(size, count, table[:, 0], table[:, size - 1], whole)
+
+
+def _laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
+    """Rows, or a vector by row, sorted and padded as a side is."""
+    xp = backend.namespace(x)
+    return backend.padded(xp.take(x, side.order, axis=0), side.tiles.count * side.tiles.size)
+
+
+def _statistics(sweep: Sweep) -> Statistics:
+    xp, loss, real = sweep.xp, sweep.loss, sweep.real
+    nil = xp.astype(real, sweep.anchors.embeddings.dtype) * 0.0
+    counts = {Pairs.POSITIVE: nil, Pairs.NEGATIVE: nil}
+    sums: dict[Part, Array] = {}
+    peaks: dict[Part, Array] = {}
+    falls: dict[Part, Array] = {}
+    results: dict[str, Array] = {}
+    slopes: dict[str, Array] = {}
+    for number, level in enumerate(levels_of(loss)):
+        made = rows.Counts(counts[Pairs.POSITIVE], counts[Pairs.NEGATIVE])
+        for over in (Pairs.POSITIVE, Pairs.NEGATIVE):
+            parts = tuple(part for part in level if part.over is over)
+            if not parts and number > 0:
+                continue
+            tally = _tallied(sweep, over, parts, _present(loss, made), results, nil, counting=number == 0)
+            found = iter(tally.peaks)
+            fallen = iter(tally.falls)
+            for part, total in zip(parts, tally.sums, strict=True):
+                sums[part] = total
+                if part.fold is Fold.LOGSUMEXP:
+                    peaks[part] = next(found) if sweep.seeking(part) else nil + sweep.shift(part)
+                elif part.minus is not None:
+                    falls[part] = next(fallen)
+            if number == 0:
+                (counts[over],) = tally.counts
+        made = rows.Counts(counts[Pairs.POSITIVE], counts[Pairs.NEGATIVE])
+        for stage in loss.stages:
+            if parts_of(stage)[0] in level:
+                results[stage.name] = stage_result(xp, stage, sums, peaks, made)
+                if stage.minus is not None:
+                    slopes[stage.name] = _fall(xp, loss, stage.name, falls, made)
+    return Statistics(
+        tuple(results[stage.name] for stage in loss.stages),
+        tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
+        tuple(peaks[part] for part in _exponential(loss)),
+        counts[Pairs.POSITIVE],
+        counts[Pairs.NEGATIVE],
+    )
+
+
+def _exponential(loss: PairLoss) -> list[Part]:
+    return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
+
+
+def _results(loss: PairLoss, statistics: Statistics) -> dict[str, Array]:
+    return dict(zip((stage.name for stage in loss.stages), statistics.results, strict=True))
+
+
+def _peaks(loss: PairLoss, statistics: Statistics) -> dict[Part, Array]:
+    return dict(zip(_exponential(loss), statistics.peaks, strict=True))
+
+
+def _counts(statistics: Statistics) -> rows.Counts:
+    return rows.Counts(statistics.positive, statistics.negative)
+
+
+def _present(loss: PairLoss, counts: rows.Counts) -> dict[str, Array]:
+    """Which rows have pairs in the stages that others subtract: against an empty one a row has no pairs."""
+    return {stage.name: counts.over(stage.over) > 0.0 for stage in loss.stages}
+
+
+def _fall(xp: Namespace, loss: PairLoss, name: str, falls: Mapping[Part, Array], counts: rows.Counts) -> Array:
+    """The derivative of a stage with respect to the one that it subtracts."""
+    stage = next(stage for stage in loss.stages if stage.name == name)
+    if stage.fold is Fold.LOGSUMEXP:
+        return xp.where(counts.over(stage.over) > 0.0, xp.zeros_like(counts.positive) - stage.scale, 0.0)
+    total = sum(falls[part] for part in parts_of(stage))
+    return -total / counts.divisor(xp, stage.over) if stage.mean else -total
+
+
+def _tallied(
+    sweep: Sweep,
+    over: Pairs,
+    parts: tuple[Part, ...],
+    present: Mapping[str, Array],
+    results: Mapping[str, Array],
+    nil: Array,
+    counting: bool,
+) -> Tally:
+    """The sums of every row over its pairs of a kind."""
+    if over is Pairs.POSITIVE and sweep.partners is not None:
+        mask = sweep.real[:, None]
+        own = Role(1, lambda vector: vector)
+        return _summed(sweep, parts, sweep.logits(_aligned(sweep)), mask, own, present, results, counting)
+
+    whole = _blank(sweep, parts, nil, counting)
+    grid = sweep.anchors.pieces if over is Pairs.POSITIVE else sweep.anchors.tiles
+    size, offset = grid.size, sweep.offset
+
+    def at(tally: Tally, start: Any) -> Tally:
+        return _each(lambda x: sweep.backend.rows_of(x, start, size), tally)
+
+    def put(tally: Tally, part: Tally, start: Any) -> Tally:
+        return _each(lambda x, y: sweep.backend.with_rows(x, y, start), tally, part)
+
+    def visit(i: Any, j: Any, diagonal: bool, clear: Array | None, state: tuple[Tally, Tally]) -> tuple[Tally, Tally]:
+        row, whole = state
+        roles = _roles(sweep, i, j, size)[: 1 if diagonal or not sweep.both_roles else 2]
+
+        def summed(masked: bool) -> tuple[Tally, ...]:
+            mask = sweep.mask(over, i, j, size) if masked else None
+            logits = sweep.logits(_similarity(sweep, i, j, size)) if parts else nil[:size, None]
+            return tuple(_summed(sweep, parts, logits, mask, role, present, results, counting, size) for role in roles)
+
+        fresh = (
+            summed(True) if clear is None else sweep.backend.when(clear, lambda: summed(False), lambda: summed(True))
+        )
+        row = _merged(sweep, parts, row, fresh[0])
+        if len(roles) == 2:
+            start = offset + j * size
+            whole = put(whole, _merged(sweep, parts, at(whole, start), fresh[1]), start)
+        return row, whole
+
+    def begin(i: Any, whole: Tally) -> tuple[Tally, Tally]:
+        return at(whole, i * size), whole
+
+    def end(i: Any, state: tuple[Tally, Tally]) -> Tally:
+        return put(state[1], state[0], i * size)
+
+    tally: Tally = _over_tiles(sweep, over, whole, begin, visit, end)
+    return tally
+
+
+def _over_tiles(
+    sweep: Sweep,
+    over: Pairs,
+    whole: Any,
+    begin: Callable[[Any, Any], Any],
+    visit: Callable[[Any, Any, bool, Array | None, Any], Any],
+    end: Callable[[Any, Any], Any],
+) -> Any:
+    """Visit every tile that may hold pairs of a kind, row by row of tiles; of a symmetric comparison one triangle.
+
+    `visit(i, j, diagonal, clear, state)` is told whether the tile is on the diagonal of a symmetric comparison, and
+    whether it is known to hold negatives only: a truth value of the framework, or None if it needs a mask anyhow.
+    """
+    xp, backend, loop = sweep.xp, sweep.backend, sweep.backend.loop
+    band = over is Pairs.POSITIVE
+    a = sweep.anchors.pieces if band else sweep.anchors.tiles
+    b = sweep.columns.pieces if band else sweep.columns.tiles
+    integer = backend.dtype("int32", a.lowest)
+
+    def outer(i: Any, whole: Any) -> Any:
+        first = xp.sum(xp.astype(b.highest < backend.rows_of(a.lowest, i, 1), integer))
+        last = b.count - xp.sum(xp.astype(b.lowest > backend.rows_of(a.highest, i, 1), integer))
+        state = begin(i, whole)
+        if sweep.symmetric:
+            state = visit(i, i, True, None, state)
+
+        def inner(j: Any, state: Any) -> Any:
+            clear = None
+            if not (band or sweep.masked):
+                whole_tile = backend.rows_of(a.whole, i, 1)[0] & backend.rows_of(b.whole, j, 1)[0]
+                clear = whole_tile & ((j < first) | (j >= last))
+            return visit(i, j, False, clear, state)
+
+        start = i + 1 if sweep.symmetric else first if band else 0
+        return end(i, loop(start, last if band else b.count, inner, state))
+
+    return loop(0, a.count, outer, whole)
+
+
+def _roles(sweep: Sweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
+    """The rows of a tile, and its columns as rows."""
+    at, column = sweep.backend.rows_of, sweep.offset + j * size
+    return Role(1, lambda vector: at(vector, i * size, size)), Role(0, lambda vector: at(vector, column, size))
+
+
+def _similarity(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
+    a = sweep.backend.rows_of(sweep.anchors.embeddings, i * size, size)
+    b = sweep.backend.rows_of(sweep.columns.embeddings, j * size, size)
+    return sweep.backend.product(a, sweep.xp.matrix_transpose(b))
+
+
+def _aligned(sweep: Sweep) -> Array:
+    """The similarity of each row to its partner, as a column."""
+    aligned = sweep.xp.sum(sweep.anchors.embeddings * sweep.partners, axis=1, keepdims=True)
+    return sweep.xp.concat([aligned, aligned], axis=0) if sweep.both_ways else aligned
+
+
+def _each(function: Callable[..., Array], *tallies: Tally) -> Tally:
+    return Tally(*(tuple(map(function, *fields)) for fields in zip(*tallies, strict=True)))
+
+
+def _blank(sweep: Sweep, parts: Sequence[Part], nil: Array, counting: bool) -> Tally:
+    """The tally of no pairs."""
+    return Tally(
+        tuple(nil for _ in parts),
+        tuple(nil - float("inf") for part in parts if sweep.seeking(part)),
+        tuple(nil for part in parts if part.minus is not None and part.fold is not Fold.LOGSUMEXP),
+        (nil,) if counting else (),
+    )
+
+
+def _merged(sweep: Sweep, parts: Sequence[Part], one: Tally, other: Tally) -> Tally:
+    """The tally of the pairs of both."""
+    xp = sweep.xp
+    sums, peaks = [], []
+    found = iter(zip(one.peaks, other.peaks, strict=True))
+    for part, x, y in zip(parts, one.sums, other.sums, strict=True):
+        if not sweep.seeking(part):
+            sums.append(x + y)
+            continue
+        p, q = next(found)
+        peak = xp.where(q > p, q, p)
+        finite = xp.where(peak > -float("inf"), peak, 0.0)
+        sums.append(x * xp.exp(p - finite) + y * xp.exp(q - finite))
+        peaks.append(peak)
+    falls = tuple(x + y for x, y in zip(one.falls, other.falls, strict=True))
+    return Tally(tuple(sums), tuple(peaks), falls, tuple(x + y for x, y in zip(one.counts, other.counts, strict=True)))
+
+
+def _summed(
+    sweep: Sweep,
+    parts: Sequence[Part],
+    logits: Array,
+    mask: Array | None,
+    role: Role,
+    present: Mapping[str, Array],
+    results: Mapping[str, Array],
+    counting: bool,
+    size: int = 1,
+) -> Tally:
+    """The tally of a tile, for the rows of one of its roles; without a mask all of its pairs are counted."""
+    xp, axis = sweep.xp, role.axis
+    sums, peaks, falls, counts = [], [], [], []
+    for part in parts:
+        seen, t = _argument(sweep, part, logits, mask, role, present, results)
+
+        def total(x: Array, seen: Array | None = seen) -> Array:
+            return xp.sum(x if seen is None else xp.where(seen, x, 0.0), axis=axis)
+
+        if sweep.seeking(part):
+            peak = xp.max(t if seen is None else xp.where(seen, t, -float("inf")), axis=axis)
+            finite = xp.where(peak > -float("inf"), peak, 0.0)
+            sums.append(total(xp.exp(t - (finite[:, None] if axis else finite[None, :]))))
+            peaks.append(peak)
+        elif part.fold is Fold.LOGSUMEXP:
+            sums.append(total(xp.exp(t - sweep.shift(part))))
+        else:
+            sums.append(total(elementwise.value(xp, part.fold, t)))
+            if part.minus is not None:
+                falls.append(part.scale * total(elementwise.slope(xp, part.fold, t)))
+    if counting:
+        if mask is None:
+            counts.append(xp.zeros_like(logits[:, 0]) + float(size))
+        else:
+            counts.append(xp.sum(xp.astype(mask, sweep.anchors.embeddings.dtype), axis=axis))
+    return Tally(tuple(sums), tuple(peaks), tuple(falls), tuple(counts))
+
+
+def _argument(
+    sweep: Sweep,
+    part: Part,
+    logits: Array,
+    mask: Array | None,
+    role: Role,
+    present: Mapping[str, Array],
+    results: Mapping[str, Array],
+) -> tuple[Array | None, Array]:
+    """The pairs of a tile that a part sees from one of its roles, and the argument of its fold."""
+    if part.minus is None:
+        return mask, sweep.argument(part, logits)
+    there = role.along(present[part.minus])
+    mask = there if mask is None else mask & there
+    return mask, sweep.argument(part, logits - role.along(results[part.minus]))
+
+
+def _pull(
+    sweep: Sweep,
+    logits: Array,
+    mask: Array | None,
+    roles: Sequence[Role],
+    statistics: Statistics,
+    weights: Mapping[Part, Array],
+) -> Array:
+    """The derivative of the value by each logit of a tile, as seen from its roles."""
+    xp = sweep.xp
+    present, results = _present(sweep.loss, _counts(statistics)), _results(sweep.loss, statistics)
+    peaks = _peaks(sweep.loss, statistics)
+    total: Array = None
+    for part, weight in weights.items():
+        shared = part.minus is None and not sweep.seeking(part)
+        for role in roles[:1] if shared else roles:
+            seen, t = _argument(sweep, part, logits, mask, role, present, results)
+            if part.fold is Fold.LOGSUMEXP:
+                slope = xp.exp(t - (sweep.shift(part) if shared else role.along(peaks[part])))
+            else:
+                slope = elementwise.slope(xp, part.fold, t)
+            pull = slope * (sum(each.along(weight) for each in roles) if shared else role.along(weight))
+            pull = pull if seen is None else xp.where(seen, pull, 0.0)
+            total = pull if total is None else total + pull
+    return total
+
+
+def _gradients(
+    sweep: Sweep, statistics: Statistics, weights: Mapping[Part, Array], needed: frozenset[str]
+) -> dict[str, Array]:
+    xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
+    anchors, columns = sweep.anchors.embeddings, sweep.columns.embeddings
+    linear = logit.unit_slope  # then Euler's relation makes Σ C s of the gradient
+    wants_moved = "temperature" in needed and not linear
+    wants_pulled = "bias" in needed or ("temperature" in needed and linear and not isinstance(logit, Similarity))
+    wants_columns = "keys" in needed and not sweep.symmetric
+    wants_anchors = sweep.symmetric or "anchors" in needed or ("temperature" in needed and linear)
+    nil = xp.sum(anchors[:0, :])
+    flow = Flow(
+        xp.zeros_like(anchors) if wants_anchors else anchors[:0, :],
+        xp.zeros_like(columns) if wants_columns else columns[:0, :],
+        nil,
+        nil,
+    )
+
+    def swept(flow: Flow, over: Pairs) -> Flow:
+        own = {part: weight for part, weight in weights.items() if part.over is over}
+        grid = sweep.anchors.pieces if over is Pairs.POSITIVE else sweep.anchors.tiles
+        size = grid.size
+
+        def begin(i: Any, flow: Flow) -> tuple[Array, Flow]:
+            return (backend.rows_of(flow.anchors, i * size, size) if wants_anchors else nil), flow
+
+        def end(i: Any, state: tuple[Array, Flow]) -> Flow:
+            row, flow = state
+            return flow._replace(anchors=backend.with_rows(flow.anchors, row, i * size)) if wants_anchors else flow
+
+        def visit(i: Any, j: Any, diagonal: bool, clear: Array | None, state: tuple[Array, Flow]) -> tuple[Array, Flow]:
+            row, flow = state
+            roles = _roles(sweep, i, j, size)[: 2 if sweep.both_roles else 1]
+            similarity = _similarity(sweep, i, j, size)
+
+            def pulled(masked: bool) -> Array:
+                mask = sweep.mask(over, i, j, size) if masked else None
+                return _pull(sweep, sweep.logits(similarity), mask, roles, statistics, own)
+
+            pull = pulled(True) if clear is None else backend.when(clear, lambda: pulled(False), lambda: pulled(True))
+            share = 0.5 if diagonal else 1.0  # the diagonal's pairs are seen twice, from either end
+            if wants_pulled:
+                flow = flow._replace(pulled=flow.pulled + share * xp.sum(pull))
+            if wants_moved:
+                flow = flow._replace(moved=flow.moved + share * xp.sum(pull * logit.value(xp, similarity)))
+            if not linear:
+                pull = pull * logit.slope(xp, similarity)
+            a = backend.rows_of(anchors, i * size, size)
+            b = backend.rows_of(columns, j * size, size)
+            if wants_anchors:
+                row = row + backend.product(pull, b)
+            if diagonal or not (sweep.symmetric or wants_columns):
+                return row, flow
+            back = backend.product(xp.matrix_transpose(pull), a)
+            whole = flow.anchors if sweep.symmetric else flow.columns
+            whole = backend.with_rows(whole, backend.rows_of(whole, j * size, size) + back, j * size)
+            return row, flow._replace(**{"anchors" if sweep.symmetric else "columns": whole})
+
+        return _over_tiles(sweep, over, flow, begin, visit, end) if own else flow
+
+    flow = swept(flow, Pairs.NEGATIVE)
+    if sweep.partners is None:
+        flow = swept(flow, Pairs.POSITIVE)
+    if "temperature" in needed and linear:
+        along = xp.sum(anchors * flow.anchors)
+        moved = 0.5 * along if sweep.symmetric else along
+        if not isinstance(logit, Similarity):
+            moved = moved + logit.value(xp, nil) * flow.pulled
+        flow = flow._replace(moved=moved)
+    back: dict[str, Array] = {}
+    if sweep.partners is not None:
+        aligned = _aligned(sweep)
+        own = {part: weight for part, weight in weights.items() if part.over is Pairs.POSITIVE}
+        everyone = Role(1, lambda vector: vector)
+        pull = _pull(sweep, sweep.logits(aligned), sweep.real[:, None], (everyone,), statistics, own)
+        flow = flow._replace(
+            pulled=flow.pulled + xp.sum(pull), moved=flow.moved + xp.sum(pull * logit.value(xp, aligned))
+        )
+        pull = pull * logit.slope(xp, aligned)
+        if sweep.both_ways:
+            pull = pull[: sweep.offset, :] + pull[sweep.offset :, :]
+        if wants_anchors:
+            flow = flow._replace(anchors=flow.anchors + pull * sweep.partners)
+        if "partners" in needed:
+            back["partners"] = xp.take(pull * anchors, sweep.anchors.inverse, axis=0) / sweep.temperature
+    if wants_anchors:
+        back["anchors"] = xp.take(flow.anchors, sweep.anchors.inverse, axis=0) / sweep.temperature
+    if wants_columns:
+        back["keys"] = xp.take(flow.columns, sweep.columns.inverse, axis=0) / sweep.temperature
+    return back | {"temperature": -flow.moved / sweep.temperature / sweep.temperature, "bias": flow.pulled}

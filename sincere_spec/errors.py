@@ -1,0 +1,69 @@
+"""Every error the package raises on purpose.
+
+    SincereSpecError
+    ├── UnknownArrayError    (TypeError)     not an array of a framework that is known here
+    ├── MixedBackendsError   (TypeError)     arrays of two frameworks, or of two devices, in one call
+    ├── DtypeError           (TypeError)     integer, complex or differing embeddings
+    ├── ShapeError           (ValueError)    wrong rank, length or width
+    ├── LabelError           (ValueError)    labels or ids that name no classes
+    ├── OptionError          (ValueError)    a keyword's value
+    ├── EngineUnavailable    (RuntimeError)  an engine asked for by name cannot serve this call
+    └── BackendNotInstalled  (ImportError)   the framework of an array, or its adapter, cannot be imported
+
+Each message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+
+class SincereSpecError(Exception):
+    """The root of the tree: catch it to catch every refusal of this package."""
+
+    # TensorFlow's AutoGraph raises an error again, in its own class, only if that is made as an Exception is.
+    if not TYPE_CHECKING:
+        __init__ = Exception.__init__
+
+
+class UnknownArrayError(SincereSpecError, TypeError):
+    """An argument is not an array of a framework that is known here."""
+
+
+class MixedBackendsError(SincereSpecError, TypeError):
+    """Arrays of two frameworks, or on two devices, came in one call."""
+
+
+class DtypeError(SincereSpecError, TypeError):
+    """Embeddings are not real floating-point numbers of one type."""
+
+
+class ShapeError(SincereSpecError, ValueError):
+    """An array has the wrong rank, length or width."""
+
+
+class LabelError(SincereSpecError, ValueError):
+    """Labels or ids cannot be read as one class, or one sample, a row."""
+
+
+class OptionError(SincereSpecError, ValueError):
+    """A keyword's value is not one of those it can take."""
+
+
+class EngineUnavailable(SincereSpecError, RuntimeError):
+    """An engine that was asked for by name cannot serve this call."""
+
+
+class BackendNotInstalled(SincereSpecError, ImportError):
+    """The adapter of an array's framework cannot be imported."""
+
+
+def unknown_choice(keyword: str, value: object, choices: Iterable[str]) -> OptionError:
+    """The refusal of a word that a keyword cannot take, naming the nearest one that it can."""
+    from difflib import get_close_matches
+
+    choices = tuple(choices)
+    near = get_close_matches(str(value), choices, n=1)
+    advice = f'did you mean "{near[0]}"?' if near else "choose one of them."
+    return OptionError(f"{keyword} must be one of {', '.join(repr(c) for c in choices)}; got {value!r}: {advice}")

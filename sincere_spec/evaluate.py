@@ -1,0 +1,166 @@
+"""Where everything meets: a loss, a call's arrays, the adapter of their framework, and an engine."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+from sincere_spec.call import Problem, prepare
+from sincere_spec.compiled import steps_of
+from sincere_spec.engines.plan import Plan, choose
+from sincere_spec.errors import OptionError
+from sincere_spec.protocol import PairLoss
+from sincere_spec.types import Array, Labels
+
+
+def evaluate(
+    loss: PairLoss,
+    *arguments: Any,
+    temperature: float | Array | None = None,
+    bias: float | Array | None = None,
+    keys: Array | None = None,
+    key_labels: Labels | None = None,
+    ids: Labels | None = None,
+    key_ids: Labels | None = None,
+    normalize: bool = True,
+    reduction: str = "mean",
+    engine: str = "auto",
+    tile: int | None = None,
+) -> Array:
+    """The value of any loss record, in the framework of the arrays, differentiable there.
+
+    Args:
+        loss: a record from `sincere_spec.losses`, or one of your own.
+        *arguments: the positional arguments of the record's function, such as `embeddings, labels`.
+        temperature, bias: instead of the record's; a number, or a 0-d array, which then receives a gradient.
+        keys, key_labels, ids, key_ids, normalize, reduction, engine, tile: as in `sincere_loss`.
+
+    Returns:
+        A scalar array; with `reduction="none"` the vector of row losses. float32 for half-precision embeddings.
+
+    Raises:
+        SincereSpecError: one of its kinds, before any arithmetic; see `sincere_spec.errors`.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+        >>> float(round(ss.evaluate(ss.losses.sincere(0.5), z, [0, 0, 1, 1]), 4))
+        0.4302
+    """
+    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
+    return problem.backend.call(_value, problem, choose(problem.backend, problem.sizes, engine, tile))
+
+
+def value_and_gradient(
+    loss: PairLoss,
+    *arguments: Any,
+    temperature: float | Array | None = None,
+    bias: float | Array | None = None,
+    keys: Array | None = None,
+    key_labels: Labels | None = None,
+    ids: Labels | None = None,
+    key_ids: Labels | None = None,
+    normalize: bool = True,
+    reduction: str = "mean",
+    engine: str = "auto",
+    tile: int | None = None,
+) -> tuple[Array, Any]:
+    """The value of any loss record and its gradient, in every framework: NumPy has no other way to one.
+
+    The gradient is computed by the formula of the family, not by automatic differentiation, and is detached from it:
+    feed it to `embeddings.backward(gradient)` or to a gradient cache.
+
+    Args:
+        loss, *arguments, and every keyword: as in `evaluate`; the reduction must be a scalar one.
+
+    Returns:
+        `(value, gradient)`; the gradient is one array for one array given, and a named tuple by argument for more
+        (keys, views, a temperature that is an array). Each has the shape and dtype of its array.
+
+    Raises:
+        SincereSpecError: as in `evaluate`; OptionError for `reduction="none"`.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+        >>> value, gradient = ss.value_and_gradient(ss.losses.sincere(0.5), z, [0, 0, 1, 1])
+        >>> gradient.shape
+        (4, 2)
+    """
+    if reduction == "none":
+        raise OptionError('value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".')
+    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
+    plan = choose(problem.backend, problem.sizes, engine, tile)
+    value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
+    if len(gradients) == 1:
+        (only,) = gradients.values()
+        return value, only
+    return value, _named_tuple(tuple(gradients))(*gradients.values())
+
+
+def explain(
+    loss: PairLoss,
+    *arguments: Any,
+    temperature: float | Array | None = None,
+    bias: float | Array | None = None,
+    keys: Array | None = None,
+    key_labels: Labels | None = None,
+    ids: Labels | None = None,
+    key_ids: Labels | None = None,
+    normalize: bool = True,
+    reduction: str = "mean",
+    engine: str = "auto",
+    tile: int | None = None,
+) -> Plan:
+    """Which backend and engine a call would run on, and why; nothing is computed.
+
+    Args:
+        loss, *arguments, and every keyword: as in `evaluate`.
+
+    Returns:
+        A record that prints as a sentence, with the fields `backend`, `engine`, `tile` and `reason`.
+
+    Raises:
+        SincereSpecError: what the call itself would raise.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> plan = ss.explain(ss.losses.sincere(0.1), np.eye(4), [0, 0, 1, 1])
+        >>> plan.backend, plan.engine
+        ('array_api', 'dense')
+    """
+    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
+    return choose(problem.backend, problem.sizes, engine, tile)
+
+
+_named_tuples: dict[tuple[str, ...], Any] = {}
+
+
+def _named_tuple(names: tuple[str, ...]) -> Any:
+    if names not in _named_tuples:
+        _named_tuples[names] = namedtuple("Gradient", names)  # noqa: PYI024 (its fields differ from call to call)
+    return _named_tuples[names]
+
+
+def _value(problem: Problem, plan: Plan) -> Array:
+    steps = steps_of(problem, plan)
+    backend = problem.backend
+    if plan.engine == "dense" and (
+        not backend.prefers_written_gradients or problem.reduction == "none" or backend.tiles_obstacle() is not None
+    ):
+        return steps.exact(*problem.arguments.values())
+    return backend.differentiable(steps, *problem.arguments.values())
+
+
+def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, Array]]:
+    backend, arguments = problem.backend, problem.arguments
+    arrays = tuple(backend.hold(x) for x in arguments.values())
+    steps = steps_of(problem, plan)
+    wanted = (True,) * len(arrays)
+    value, saved = steps.forward(arrays, wanted)
+    gradients = steps.backward(arrays, saved, None, wanted)
+    result = {}
+    for name, gradient in zip(arguments, gradients, strict=True):
+        shape = tuple(-1 if size is None else size for size in problem.shapes.get(name, ()))
+        result[name] = backend.namespace(gradient).reshape(gradient, shape) if len(shape) == 3 else gradient
+    return value, result

@@ -1,0 +1,121 @@
+"""Labels and ids, whatever they come as, made integers before any cast could merge two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sincere_spec.dispatch import find_backend, unwrap
+from sincere_spec.errors import LabelError, MixedBackendsError, ShapeError
+from sincere_spec.types import Array, Backend, Labels
+
+SIGNED = ("int64", "int32", "int16", "int8")
+INTEGERS = (*SIGNED, "uint8", "uint16", "uint32", "uint64")
+
+
+def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, Any]]) -> list[Array]:
+    """Vectors of labels as integers beside `like`, equal exactly where the labels were.
+
+    `given` has what came and the length it must have, by argument; two of them are numbered together. Integers that
+    are in the framework already stay as they are. Everything else is numbered on the host, and so must have values
+    by now.
+    """
+    device: dict[str, Array] = {}
+    host: dict[str, list[Any]] = {}
+    for name, (labels, length) in given.items():
+        labels = unwrap(labels)
+        owner = find_backend(labels)
+        if owner is backend and backend.namespace(labels) is backend.namespace(like):
+            labels = backend.prepare(labels, name)
+            kind = backend.dtype_name(labels)
+            here, there = backend.device(like), backend.device(labels)
+            if here != there:
+                raise MixedBackendsError(f"the embeddings are on {here} and {name} on {there}; move one of them.")
+            if len(labels.shape) == 1 and kind in INTEGERS and (kind in SIGNED or not backend.concrete(labels)):
+                _check_length(name, labels.shape[0], length)
+                device[name] = labels
+                continue
+            if not backend.concrete(labels):
+                raise LabelError(
+                    f"{name}: under tracing labels must be a vector of integers; got {kind} of shape "
+                    f"{tuple(labels.shape)}: convert them before (one-hot rows by argmax)."
+                )
+            labels = backend.to_host(labels)
+        elif owner is not None and owner.name != "array_api":
+            raise MixedBackendsError(f"{name} is a {owner.name} array beside {backend.name} embeddings; convert it.")
+        elif owner is not None:
+            labels = owner.to_host(owner.prepare(labels, name))
+        host[name] = _read(name, labels)
+        _check_length(name, len(host[name]), length)
+
+    if device and host and all(backend.concrete(labels) for labels in device.values()):
+        for name, labels in device.items():
+            host[name] = _read(name, backend.to_host(labels))
+        device = {}
+    numbers: dict[Any, int] = {}
+    for name, labels in host.items():
+        if device:  # beside traced integers they cannot be renumbered
+            device[name] = backend.integers([_device_integer(name, label) for label in labels], like)
+        else:
+            host[name] = [numbers.setdefault(label, len(numbers)) for label in labels]
+    return _of_one_width(
+        backend, like, [device[name] if name in device else backend.integers(host[name], like) for name in given]
+    )
+
+
+def _of_one_width(backend: Backend, like: Array, vectors: list[Array]) -> list[Array]:
+    """Vectors of labels in one signed dtype, so that they can be compared and none wraps into another."""
+    kinds = {backend.dtype_name(vector) for vector in vectors}
+    if len(kinds) == 1:
+        return vectors
+    if kinds & {"uint32", "uint64"}:
+        raise LabelError(
+            f"traced labels of {' and '.join(sorted(kinds))} would wrap into each other; convert them to one."
+        )
+    widest = backend.dtype("int64" if "int64" in kinds else "int32", like)
+    return [backend.namespace(like).astype(vector, widest) for vector in vectors]
+
+
+def _check_length(name: str, came: Any, length: Any) -> None:
+    if isinstance(length, int) and isinstance(came, int) and came != length:
+        raise ShapeError(f"{name} has {came} entries for {length} rows; give one for each, in the same order.")
+
+
+def _device_integer(name: str, label: Any) -> int:
+    if not isinstance(label, int) or not -(2**31) <= label < 2**31:
+        raise LabelError(f"{name}: beside traced integers every label must be one of 32 bits; got {label!r}.")
+    return label
+
+
+def _read(name: str, labels: Any) -> list[Any]:
+    """One hashable label a row, from a list or from an array on the host."""
+    if not isinstance(labels, (list, tuple)) and not hasattr(labels, "tolist"):
+        raise LabelError(f"{name}: expected one label a row, as an array or a list; got {type(labels).__name__}.")
+    shape = getattr(labels, "shape", None)
+    if shape is not None and len(shape) not in (1, 2):
+        raise LabelError(f"{name}: expected one label a row; got shape {tuple(shape)}.")
+    rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
+    if not any(isinstance(row, (list, tuple)) for row in rows):
+        return [_label(name, row) for row in rows]
+    if len({len(row) if isinstance(row, (list, tuple)) else None for row in rows}) > 1:
+        raise LabelError(f"{name}: expected one label a row, or one-hot rows of one length; got some of each.")
+    return [_class_of_one_hot(name, row) for row in rows]
+
+
+def _label(name: str, label: Any) -> Any:
+    if isinstance(label, bytes):  # as TensorFlow has its strings
+        return label.decode(errors="surrogateescape")
+    if isinstance(label, (str, int)):
+        return label
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    raise LabelError(f"{name}: labels are integers, strings, integer-valued floats or one-hot rows; got {label!r}.")
+
+
+def _class_of_one_hot(name: str, row: list[Any] | tuple[Any, ...]) -> int:
+    if row.count(1) != 1 or row.count(0) != len(row) - 1:
+        raise LabelError(
+            f"{name}: a two-dimensional array of labels must be one-hot, one 1 in each row and else 0; got the row "
+            f"{list(row[:8])}{'...' if len(row) > 8 else ''}: pass one class a row."
+        )
+    return row.index(1)

@@ -1,0 +1,113 @@
+"""f-MICL: contrastive learning by the mutual information of an f-divergence (Lu et al., arXiv 2402.10150).
+
+With G = exp(-‖x - y‖² / (2σ²)) and a = log G, the paper's objective needs f′(eᵃ) on positives and f*(f′(eᵃ)) on
+negatives. Each is affine in folds of the logit; the table says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+from sincere_spec.arrangements import PairedViews
+from sincere_spec.errors import OptionError, unknown_choice
+from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce, Term, check_temperature
+from sincere_spec.types import Array, Namespace
+
+
+@dataclass(frozen=True)
+class LogKernel(Logit):
+    """`s - 1`: over σ² it is the logarithm of the Gaussian kernel of two unit vectors."""
+
+    unit_slope = True
+    reach = (-2.0, 0.0)
+
+    def value(self, xp: Namespace, s: Array) -> Array:
+        return s - 1.0
+
+    def slope(self, xp: Namespace, s: Array) -> Array:
+        return xp.ones_like(s)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`constant + Σ coefficient ψ(scale a)`, of the logit a."""
+
+    folds: tuple[tuple[float, Fold, float], ...]
+    constant: float = 0.0
+
+
+def divergence_functions(divergence: str, order: float) -> tuple[Affine, Affine]:
+    """f′(eᵃ) and f*(f′(eᵃ)) of a divergence, from its f(u) with u = eᵃ."""
+    linear, exp, softplus, sigmoid_squared = Fold.LINEAR, Fold.EXP, Fold.SOFTPLUS, Fold.SIGMOID_SQUARED
+    if divergence == "tsallis":  # u^q / (q - 1)
+        return Affine(((order / (order - 1.0), exp, order - 1.0),)), Affine(((1.0, exp, order),))
+    table = {
+        # u log u
+        "kl": (Affine(((1.0, linear, 1.0),), 1.0), Affine(((1.0, exp, 1.0),))),
+        # u log u - (u + 1) log((u + 1) / 2)
+        "js": (Affine(((-1.0, softplus, -1.0),), log(2.0)), Affine(((1.0, softplus, 1.0),), -log(2.0))),
+        # (u - 1)²
+        "pearson": (Affine(((2.0, exp, 1.0),), -2.0), Affine(((1.0, exp, 2.0),), -1.0)),
+        # (√u - 1)²
+        "hellinger": (Affine(((-1.0, exp, -0.5),), 1.0), Affine(((1.0, exp, 0.5),), -1.0)),
+        # (u - 1)² / (u + 1); the paper prints 3 - 4/(u + 1) for the second, which its own f and f* contradict
+        "vincze_le_cam": (Affine(((-4.0, sigmoid_squared, -1.0),), 1.0), Affine(((4.0, sigmoid_squared, 1.0),), -1.0)),
+        # -log u
+        "reverse_kl": (Affine(((-1.0, exp, -1.0),)), Affine(((1.0, linear, 1.0),), -1.0)),
+        # (1 - u)² / u
+        "neyman": (Affine(((-1.0, exp, -2.0),), 1.0), Affine(((-2.0, exp, -1.0),), 2.0)),
+        # (u - 1) log u
+        "jeffreys": (
+            Affine(((1.0, linear, 1.0), (-1.0, exp, -1.0)), 1.0),
+            Affine(((1.0, linear, 1.0), (1.0, exp, 1.0)), -1.0),
+        ),
+    }
+    if divergence not in table:
+        raise unknown_choice("divergence", divergence, (*table, "tsallis"))
+    return table[divergence]
+
+
+def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tuple[Reduce, ...], tuple[Term, ...]]:
+    stages = tuple(
+        Reduce(name if len(function.folds) == 1 else f"{name}_{fold.value}", fold, over=over, scale=scale, mean=True)
+        for _, fold, scale in function.folds
+    )
+    constants = (factor * function.constant, *(0.0 for _ in function.folds[1:]))
+    terms = tuple(
+        Term(stage.name, factor * coefficient, constant)
+        for stage, (coefficient, _, _), constant in zip(stages, function.folds, constants, strict=True)
+    )
+    return stages, terms
+
+
+def f_micl(divergence: str = "kl", alpha: float = 40.0, inverse_bandwidth: float = 1.0, order: float = 2.0) -> PairLoss:
+    """The negative of the f-mutual information that two views show, with the Gaussian kernel as the critic.
+
+        loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))        G(x, y) = exp(-inverse_bandwidth
+        ‖x - y‖²)
+
+    Negatives are pairs within the first view. The paper finds "reverse_kl" and "neyman" unsuitable (features
+    collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed, without moving f(1)
+    to 0.
+    """
+    check_temperature(inverse_bandwidth, "inverse_bandwidth")
+    if not isinstance(inverse_bandwidth, (int, float)):
+        raise OptionError("inverse_bandwidth must be a Python number: it receives no gradient.")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0.0 <= alpha < float("inf"):
+        raise OptionError(f"alpha must be a finite number, not negative; got {alpha!r}.")
+    if divergence == "tsallis":
+        check_temperature(order, "order")
+        if order == 1.0:
+            raise OptionError('order must not be 1: Tsallis of order 1 is "kl", up to a constant.')
+    attract, repel = divergence_functions(divergence, float(order))
+    positive_stages, positive_terms = _means("attract", Pairs.POSITIVE, attract, -1.0)
+    negative_stages, negative_terms = _means("repel", Pairs.NEGATIVE, repel, float(alpha))
+    return PairLoss(
+        name=f"f_micl_{divergence}",
+        arrangement=PairedViews(),
+        stages=positive_stages + negative_stages,
+        terms=positive_terms + negative_terms,
+        logit=LogKernel(),
+        temperature=0.5 / float(inverse_bandwidth),
+    )

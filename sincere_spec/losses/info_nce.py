@@ -1,0 +1,42 @@
+"""InfoNCE: van den Oord et al., arXiv 1807.03748.
+
+With a queue it is MoCo's (He et al., 1911.05722), in two directions CLIP's (Radford et al., 2103.00020).
+"""
+
+from __future__ import annotations
+
+from sincere_spec.arrangements import Queries, Towers
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term
+from sincere_spec.types import Array
+
+# -log softmax at the one positive, in the form that keeps every digit of a small loss.
+STAGES = (
+    Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+    Reduce("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="noise"),
+)
+TERMS = (Term("margin"),)
+
+
+def info_nce(temperature: float | Array = 0.07) -> PairLoss:
+    """Each query's own positive against a queue of negatives, or, without one, against the other rows' positives.
+
+    loss_i = -log( exp(a_ip) / (exp(a_ip) + Σ_n exp(a_in)) )
+    """
+    return PairLoss(
+        "info_nce", arrangement=Queries(), stages=STAGES, terms=TERMS, logit=Similarity(), temperature=temperature
+    )
+
+
+def clip(temperature: float | Array = 0.07) -> PairLoss:
+    """InfoNCE from each tower to the other; the mean over the 2n rows is the published half of two means.
+
+    loss_i = -log( exp(a_ii) / Σ_j exp(a_ij) ), and the same for the columns
+    """
+    return PairLoss(
+        "clip",
+        arrangement=Towers(both_ways=True),
+        stages=STAGES,
+        terms=TERMS,
+        logit=Similarity(),
+        temperature=temperature,
+    )

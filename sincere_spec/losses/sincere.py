@@ -1,0 +1,40 @@
+"""SINCERE, supervised InfoNCE revisited: Feeney and Hughes, arXiv 2309.14277.
+
+With a margin epsilon it is epsilon-SupInfoNCE (Barbano et al., 2211.05568).
+"""
+
+from __future__ import annotations
+
+from sincere_spec.arrangements import Labelled
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term, check_number
+from sincere_spec.types import Array
+
+
+def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
+    """Each positive against the negatives alone, so that positives never repel each other.
+
+        loss_i = mean_p -log( exp(a_ip) / (exp(a_ip - epsilon) + Σ_n exp(a_in)) )
+               = mean_p softplus(noise_i - a_ip + epsilon) - epsilon          noise_i = log Σ_n exp(a_in)
+
+    A row without negatives has loss -epsilon; a row without positives does not count.
+    """
+    check_number(epsilon, "epsilon")
+    return PairLoss(
+        name="sincere",
+        arrangement=Labelled(),
+        stages=(
+            Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+            Reduce(
+                "margin",
+                Fold.SOFTPLUS,
+                over=Pairs.POSITIVE,
+                scale=-1.0,
+                offset=float(epsilon),
+                minus="noise",
+                mean=True,
+            ),
+        ),
+        terms=(Term("margin", constant=-float(epsilon)),),
+        logit=Similarity(),
+        temperature=temperature,
+    )

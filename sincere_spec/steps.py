@@ -1,0 +1,176 @@
+"""A problem's value and gradient as functions of its arrays alone: what a framework's automatic differentiation is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from sincere_spec.call import COMPUTE_DTYPE, Problem
+from sincere_spec.engines import dense, tiled, traced
+from sincere_spec.engines.comparison import Comparison, Gradients, gather, scatter
+from sincere_spec.engines.normalise import Normalised, normalise, pull_back
+from sincere_spec.engines.plan import Plan
+from sincere_spec.types import Array
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Forward and backward of one problem under one plan, for arrays in the order of `Problem.arguments`.
+
+    `near` is what `traced.near` says of the temperature, if that is known.
+    """
+
+    problem: Problem
+    plan: Plan
+    near: bool | None = None
+
+    def exact(self, *arrays: Array) -> Array:
+        """The value by the dense engine's composite, which the framework can differentiate to any order."""
+        problem = self._with(arrays)
+        embedded = _embedded(problem)
+        comparison = _comparison(problem, embedded)
+        value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
+        return value + _spoilt(problem, embedded)
+
+    def value(self, *arrays: Array) -> Array:
+        """The value where no gradient will be asked for."""
+        return self.exact(*arrays) if self.plan.tile is None else self.forward(arrays, (False,) * len(arrays))[0]
+
+    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
+        """The value, and what `backward` wants to have kept: statistics of the tiles, or on whole matrices all of it."""
+        problem = self._with(arrays)
+        embedded = _embedded(problem)
+        common = (
+            cast(Any, problem.backend),
+            problem.loss,
+            _comparison(problem, embedded),
+            *_parameters(problem),
+            problem.reduction,
+        )
+        saved: Any
+        if self.plan.tile is None:
+            value, gradients = dense.value_and_gradient(*common, problem.roles.holding(self._names(wanted)))
+            saved = self._by_array(problem, embedded, gradients, wanted)
+        elif problem.backend.traces:
+            value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
+        else:
+            value, saved = tiled.forward(*common, self.plan.tile, problem.normalize)
+        return value + _spoilt(problem, embedded), saved
+
+    def backward(
+        self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
+        if self.plan.tile is None:
+            if cotangent is not None:
+                saved = tuple(None if gradient is None else gradient * cotangent for gradient in saved)
+            return self._cast(saved)
+        problem = self._with(arrays)
+        embedded = _embedded(problem)
+        common = (
+            cast(Any, problem.backend),
+            problem.loss,
+            _comparison(problem, embedded),
+            *_parameters(problem),
+            problem.reduction,
+            self.plan.tile,
+        )
+        asked = (saved, 1.0 if cotangent is None else cotangent, problem.roles.holding(self._names(wanted)))
+        if problem.backend.traces:
+            gradients = traced.backward(*common, problem.normalize, self.near, *asked)
+        else:
+            gradients = tiled.backward(*common, *asked)
+        return self._cast(self._by_array(problem, embedded, gradients, wanted))
+
+    def _names(self, wanted: tuple[bool, ...]) -> list[str]:
+        return [name for name, want in zip(self.problem.arguments, wanted, strict=True) if want]
+
+    def _by_array(
+        self, problem: Problem, embedded: dict[str, Normalised], gradients: Gradients, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """From the gradient by roles to that by each array that is wanted, still in the compute dtype."""
+        backend, names = problem.backend, self._names(wanted)
+        by_name = scatter(backend, problem.roles, problem.embeddings, gradients)
+        by_name |= {"temperature": gradients.temperature, "bias": gradients.bias}
+        result: list[Array | None] = []
+        for name in problem.arguments:
+            if name not in names:
+                result.append(None)
+                continue
+            gradient = by_name[name]
+            if problem.normalize and name in embedded:
+                gradient = pull_back(backend, embedded[name], gradient)
+            result.append(gradient)
+        return tuple(result)
+
+    def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+        """Gradients in the dtypes of their arrays: rounded once, at the end."""
+        arrays = self.problem.arguments.values()
+        xp = self.problem.backend.namespace(next(iter(arrays)))
+        return tuple(
+            None if gradient is None else xp.astype(gradient, x.dtype)
+            for x, gradient in zip(arrays, gradients, strict=True)
+        )
+
+    def _with(self, arrays: tuple[Array, ...]) -> Problem:
+        given = dict(zip(self.problem.arguments, arrays, strict=True))
+        embeddings = {name: given[name] for name in self.problem.embeddings}
+        return replace(
+            self.problem,
+            embeddings=embeddings,
+            temperature=given.get("temperature", self.problem.temperature),
+            bias=given.get("bias", self.problem.bias),
+        )
+
+
+def _raised(problem: Problem, x: Array) -> Array:
+    """An array in the dtype in which the loss is computed."""
+    backend = problem.backend
+    kind = backend.dtype_name(x)
+    if COMPUTE_DTYPE[kind] == kind:
+        return x
+    return backend.namespace(x).astype(x, backend.dtype(COMPUTE_DTYPE[kind], x))
+
+
+def _embedded(problem: Problem) -> dict[str, Normalised]:
+    """The embeddings as they are compared: in the compute dtype, and on the sphere if they are to be normalised."""
+    raised = {name: _raised(problem, x) for name, x in problem.embeddings.items()}
+    if problem.normalize:
+        return {name: normalise(problem.backend, x) for name, x in raised.items()}
+    return {name: Normalised(x, 1.0, 1.0) for name, x in raised.items()}
+
+
+def _parameters(problem: Problem) -> tuple[float | Array, float | Array]:
+    """Temperature and bias in the compute dtype; an array of a temperature is NaN unless it is positive."""
+    backend = problem.backend
+    like = next(iter(problem.embeddings.values()))
+    dtype = backend.dtype(COMPUTE_DTYPE[backend.dtype_name(like)], like)
+    temperature, bias = problem.temperature, problem.bias
+    if not isinstance(temperature, float):
+        xp = backend.namespace(temperature)
+        temperature = xp.astype(temperature, dtype)
+        valid = (temperature > 0.0) & (temperature < float("inf"))
+        temperature = xp.where(valid, temperature, float("nan"))
+    if not isinstance(bias, float):
+        bias = backend.namespace(bias).astype(bias, dtype)
+    return temperature, bias
+
+
+def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison:
+    rows = {name: x.rows for name, x in embedded.items()}
+    xp = problem.backend.namespace(next(iter(rows.values())))
+    return Comparison(
+        *gather(xp, problem.roles, rows),
+        problem.labels,
+        problem.key_labels,
+        problem.ids,
+        problem.key_ids,
+        problem.roles.both_ways,
+        problem.distinct,
+    )
+
+
+def _spoilt(problem: Problem, embedded: dict[str, Normalised]) -> Array:
+    """0, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
+    backend = problem.backend
+    return sum(backend.namespace(x.rows).sum(backend.hold(x.rows) * 0.0) for x in embedded.values())

@@ -1,0 +1,181 @@
+"""The two interfaces of the package: what engines may ask of a namespace, and what an adapter supplies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+Array: TypeAlias = Any
+"""An array of the caller's framework. The frameworks share operators and `shape`, but no static type."""
+
+Namespace: TypeAlias = Any
+"""The functions of the Array API standard for one framework; `NAMESPACE` lists those that may be used, and `TILES_NAMESPACE` those of tiles."""
+
+Labels: TypeAlias = Any
+"""What names a class a row, as array or list: integers of any width, strings, integer-valued floats, one-hot rows."""
+
+ArrayT = TypeVar("ArrayT")
+T = TypeVar("T")
+
+NAMESPACE = frozenset(
+    [
+        "abs",
+        "astype",
+        "concat",
+        "cos",
+        "exp",
+        "log",
+        "logaddexp",
+        "matrix_transpose",
+        "max",
+        "ones_like",
+        "reshape",
+        "sin",
+        "sqrt",
+        "sum",
+        "where",
+        "zeros_like",
+    ]
+)
+"""Every function of the standard that losses and the dense engine use: the list to port, and a test holds them to it."""
+
+TILES_NAMESPACE = NAMESPACE | {"argsort", "searchsorted", "take", "zeros"}
+"""What the tiled engine may use: it sorts by label, too."""
+
+
+class Differentiable(Protocol):
+    """A function of arrays with a hand-written gradient, and an exact composite for whatever is beyond the first order."""
+
+    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
+        """The value, and what `backward` wants to have kept for the gradients that will be wanted."""
+
+    def backward(
+        self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
+
+    def value(self, *arrays: Array) -> Array:
+        """The value where no gradient will be asked for."""
+
+    def exact(self, *arrays: Array) -> Array:
+        """The value again, from operations that the framework can differentiate to any order."""
+
+
+class Backend(Protocol):
+    """What a framework's adapter supplies. It imports its framework; it knows nothing of losses.
+
+    `prefers_written_gradients` says that on whole matrices, too, a gradient written out is faster than the framework's own.
+    `traces` says that it is a `TracingBackend`: it compiles programs, and has loops of its own.
+    """
+
+    name: str
+    prefers_written_gradients: bool
+    traces: bool
+
+    def namespace(self, x: Array) -> Namespace:
+        """The Array API namespace of an array."""
+
+    def prepare(self, x: Array, argument: str) -> Array:
+        """A plain dense array of the framework (a variable's value, say); raises for sparse and ragged ones."""
+
+    def dtype_name(self, x: Array) -> str:
+        """The standard's name of an array's dtype, such as "float32"; also "bfloat16", "string", "object"."""
+
+    def dtype(self, name: str, like: Array) -> Any:
+        """The framework's own dtype of that name."""
+
+    def device(self, x: Array) -> object:
+        """Where an array lives, comparable with ==; None where that cannot be told or does not matter."""
+
+    def concrete(self, x: Array) -> bool:
+        """Whether an array has values that can be read now: False under tracing."""
+
+    def on_host(self, x: Array) -> bool:
+        """Whether reading them is cheap, too: concrete, and in the host's own memory."""
+
+    def to_host(self, x: Array) -> Any:
+        """The values of a concrete array as a NumPy array or a plain list."""
+
+    def integers(self, values: Sequence[int], like: Array) -> Array:
+        """Small integers from the host, beside `like`."""
+
+    def length(self, x: Array) -> Any:
+        """The number of rows: an int, or a scalar of the framework where it is not known yet."""
+
+    def indices(self, x: Array) -> Array:
+        """0, 1, ... for the rows of an array, beside it, also where their number is not known yet."""
+
+    def hold(self, x: Array) -> Array:
+        """The array with no gradient flowing through it."""
+
+    def product(self, a: Array, b: Array) -> Array:
+        """`a @ b`, in the full precision of the dtype where the framework lets a call ask for it."""
+
+    def scratch(self, like: Array, size: int) -> Array:
+        """Room for `size` entries, for `product_into`."""
+
+    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+        """`product`, written into `scratch` where the framework can."""
+
+    def exp_of(self, x: Array) -> Array:
+        """The exponential of an array that is given up for it: in place where the framework can."""
+
+    def tiles_obstacle(self) -> str | None:
+        """Why the tiled engine cannot run here and now, as half a sentence; None if it can."""
+
+    def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        """`steps.forward` of the arrays, as a node of the framework's graph whose gradient is `steps.backward`."""
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function with the framework's automatic casts, conversions and warnings out of the way."""
+
+
+class TracingBackend(Backend, Protocol):
+    """What an adapter supplies besides, if its framework compiles programs and has loops of its own.
+
+    Its `differentiable` gets `Described` steps where there are tiles.
+    """
+
+    def loop(self, start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
+        """`state = body(i, state)` for each i from `start` to before `stop`; states are nested tuples of arrays."""
+
+    def when(self, condition: Array, yes: Callable[[], T], no: Callable[[], T]) -> T:
+        """`yes()` or `no()`, decided at run time."""
+
+    def rows_of(self, x: Array, start: Any, count: int) -> Array:
+        """`count` rows of an array from `start` on."""
+
+    def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
+        """The array with these rows from `start` on."""
+
+    def padded(self, x: Array, count: Any) -> Array:
+        """The array with rows of zeros appended, to `count` rows."""
+
+    def number(self, value: float, dtype: str) -> Array:
+        """A 0-d array."""
+
+    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
+        """`function(description, *arrays)`, compiled once for each description and each shape of the arrays."""
+
+
+class Description(Protocol):
+    """What of steps is no array; it hashes."""
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the value is a scalar, not a vector by row."""
+
+    def steps(self, constants: tuple[Array, ...]) -> Differentiable:
+        """The steps that it describes."""
+
+
+class Described(Differentiable, Protocol):
+    """Steps taken apart into what is no array, and the arrays that receive no gradient."""
+
+    @property
+    def description(self) -> Description:
+        """What is no array."""
+
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """The arrays that receive no gradient."""

@@ -1,0 +1,278 @@
+"""The engines: what they may use, and that they agree whichever runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from catalogue import CALLS, EXACT, Call, distance, rule
+from frameworks import load
+from hypothesis import given
+from hypothesis import strategies as st
+from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
+
+import sincere_spec as ss
+from sincere_spec import losses
+from sincere_spec.backends.array_api import ArrayApiBackend
+from sincere_spec.types import NAMESPACE, TILES_NAMESPACE
+
+TILES = (1, 2, 3, 5, 64)
+REDUCTIONS = ("mean", "pairs", "batch", "sum")
+
+# Where there are tiles; a test below holds this list to what the frameworks say.
+TILED = ("numpy", "array_api_strict", "torch")
+has_tiles = pytest.mark.parametrize("framework", TILED, indirect=True)
+
+
+class Listed:
+    """The functions of a namespace that are on a list, and a record of which were used.
+
+    Whatever else is asked for is not there: what a namespace may have besides, it may also lack.
+    """
+
+    def __init__(self, namespace: Any) -> None:
+        self.namespace, self.listed, self.used = namespace, TILES_NAMESPACE, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.listed:
+            raise AttributeError(f"{name} is not on the list of sincere_spec.types")
+        self.used.add(name)
+        return getattr(self.namespace, name)
+
+
+def run_everything(engine: str, **options: Any) -> None:
+    here = load("array_api_strict")
+    for i, call in enumerate(CALLS.values()):
+        call = call.with_parameters()
+        arrays = here.arrays(call.arrays)
+        for labels in (call.labels, [0] * 6, list(range(6))) if call.labels is not None else (None,):
+            chosen = replace(call, labels=labels)
+            chosen.value_and_gradient(arrays, engine=engine, reduction=REDUCTIONS[i % len(REDUCTIONS)], **options)
+        call.value(arrays, engine=engine, reduction="none", normalize=False, **options)
+    z = here.array(np.zeros((6, 0)))
+    ss.sincere_loss(z, [0, 0, 1, 1, 2, 2], engine=engine, **options)
+    empty = here.array(np.zeros((0, 3)))
+    ss.value_and_gradient(losses.clip(), empty, empty, engine=engine, **options)
+    views = here.array(np.ones((2, 3, 4)))
+    ss.value_and_gradient(losses.sincere(), views, [0, 1], engine=engine, **options)
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
+    """The namespace of array-api-strict, cut down to the list; what an adapter does for itself is its own business."""
+    import array_api_strict as xp
+
+    cut = Listed(xp)
+    monkeypatch.setattr(ArrayApiBackend, "namespace", lambda self, x: cut)
+    monkeypatch.setattr(ArrayApiBackend, "dtype", lambda self, name, like: getattr(xp, name))
+    monkeypatch.setattr(ArrayApiBackend, "indices", lambda self, x: xp.arange(x.shape[0]))
+    monkeypatch.setattr(ArrayApiBackend, "integers", lambda self, values, like: xp.asarray(values, dtype=xp.int64))
+    monkeypatch.setattr(ArrayApiBackend, "scratch", lambda self, like, size: xp.empty((size,), dtype=like.dtype))
+    monkeypatch.setattr(ArrayApiBackend, "exp_of", lambda self, x: xp.exp(x))
+    return cut
+
+
+@pytest.mark.framework("array_api_strict")
+@pytest.mark.parametrize("engine, functions", [("dense", NAMESPACE), ("tiled", TILES_NAMESPACE)])
+def test_an_engine_uses_the_listed_functions_and_all_of_them(
+    listed: Listed, engine: str, functions: frozenset[str]
+) -> None:
+    """A function on the list that nothing uses need not be ported."""
+    listed.listed = functions
+    run_everything(engine)
+    missing = functions - listed.used
+    assert not missing
+    with pytest.raises(AttributeError, match=r"tanh is not on the list"):
+        listed.tanh  # noqa: B018
+
+
+@pytest.mark.framework("array_api_strict")
+def test_engines_need_no_boolean_indexing_and_no_shapes_that_depend_on_data() -> None:
+    import array_api_strict as xp
+
+    before = xp.get_array_api_strict_flags()
+    with xp.ArrayAPIStrictFlags(boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()):
+        with pytest.raises(RuntimeError):
+            xp.nonzero(xp.asarray([1.0, 0.0]))
+        run_everything("dense")
+        run_everything("tiled", tile=2)
+    assert xp.get_array_api_strict_flags() == before
+
+
+# --- tiles -------------------------------------------------------------------------------------------------------------------
+
+
+@has_tiles
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("name", CALLS)
+def test_tiles_of_every_size_give_the_dense_answer(framework: str, name: str, tile: int) -> None:
+    here, call = load(framework), CALLS[name].with_parameters()
+    arrays = here.arrays(call.arrays)
+    reduction = REDUCTIONS[tile % len(REDUCTIONS)]
+    want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction=reduction)
+    value, gradient = call.value_and_gradient(arrays, engine="tiled", tile=tile, reduction=reduction)
+    bound = rule("float64", call.temperature)
+    assert distance(here.numbers(value), here.numbers(want)) <= bound
+    alone = call.value(arrays, engine="tiled", tile=tile, reduction=reduction)
+    assert distance(here.numbers(alone), here.numbers(want)) <= bound
+    for argument in want_gradient:
+        assert distance(here.numbers(gradient[argument]), here.numbers(want_gradient[argument])) <= bound, argument
+    rows = [
+        here.numbers(call.value(arrays, engine=engine, tile=tile, reduction="none")) for engine in ("dense", "tiled")
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=bound, atol=bound * np.max(np.abs(rows[0])))
+    if here.gradient is not None:
+        own = here.gradient(lambda x: -1.25 * call.value(x, engine="tiled", tile=tile, reduction=reduction), arrays)
+        for argument in want_gradient:
+            assert distance(here.numbers(own[argument]) / -1.25, here.numbers(want_gradient[argument])) <= bound, (
+                argument
+            )
+
+
+@given(
+    n=st.integers(0, 9),
+    m=st.integers(0, 9),
+    tile=st.integers(1, 10),
+    name=st.sampled_from(["sincere", "supcon_out", "supcon_in", "decoupled", "sincere_epsilon"]),
+    with_keys=st.booleans(),
+    with_ids=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_tiles_of_every_size_over_every_batch(
+    n: int, m: int, tile: int, name: str, with_keys: bool, with_ids: bool, seed: int
+) -> None:
+    """Batches and keys that no tile divides, classes in any order, and samples that are known to be the same."""
+    rng = np.random.default_rng(seed)
+    z, labels = rng.normal(size=(n, 3)), rng.integers(0, 3, size=n)
+    options: dict[str, Any] = {}
+    if with_keys:
+        options |= {"keys": rng.normal(size=(m, 3)), "key_labels": rng.integers(0, 3, size=m)}
+    if with_ids:
+        options |= {"ids": rng.integers(0, 5, size=n)} | ({"key_ids": rng.integers(0, 5, size=m)} if with_keys else {})
+    loss, bound = CALLS[name].loss, rule("float64", 0.2, 3)
+    options["reduction"] = "sum"
+    found = [
+        ss.value_and_gradient(loss, z, labels, **options, engine="dense"),
+        ss.value_and_gradient(loss, z, labels, **options, engine="tiled", tile=tile),
+    ]
+    assert abs(found[1][0] - found[0][0]) <= bound * max(abs(found[0][0]), 5.0 * n)
+    pairs = zip(*((g if isinstance(g, tuple) else (g,)) for _, g in found), strict=True)
+    # A row's gradient is made of at most 2 n (m) pulls of 1 / temperature, over its norm.
+    size = (
+        5.0
+        * max(n, m, 1)
+        / float(np.min(np.linalg.norm(np.concatenate([z, options.get("keys", z)]), axis=1), initial=1.0))
+    )
+    for dense, streamed in pairs:
+        np.testing.assert_allclose(streamed, dense, rtol=0.0, atol=bound * size)
+
+
+@has_tiles
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", MADE_DIFFERENTLY)
+def test_tiles_at_every_edge(framework: str, name: str, dtype: str) -> None:
+    here = load(framework)
+    for edge, change in EDGES.items():
+        call = change(CALLS[name]).with_parameters()
+        exact = here.rounded(call.arrays, dtype)
+        want, want_gradient = call.value_and_gradient(exact, engine="dense")
+        value, gradient = call.value_and_gradient(here.arrays(call.arrays, dtype), engine="tiled", tile=4)
+        assert_near(here, call, edge, dtype, exact, (value, gradient), (want, want_gradient))
+
+
+@has_tiles
+@pytest.mark.parametrize("name", CALLS)
+def test_tiles_hide_no_nan(framework: str, name: str) -> None:
+    here, call = load(framework), CALLS[name]
+    for bad in (np.nan, np.inf):
+        for argument in call.arrays:
+            arrays = {other: x.copy() for other, x in call.arrays.items()}
+            arrays[argument][-1, 1] = bad
+            for reduction in ("mean", "none"):
+                for normalize in (True, False):
+                    options = {"engine": "tiled", "tile": 2, "reduction": reduction, "normalize": normalize}
+                    value = call.value(here.arrays(arrays), **options)
+                    assert np.any(np.isnan(here.numbers(value))), (argument, bad, reduction, normalize)
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+@pytest.mark.parametrize("name", [name for name in MADE_DIFFERENTLY if name in EXACT])
+def test_torch_gradcheck_of_every_engine(name: str, engine: str) -> None:
+    """Value, gradient, and the gradient's gradient, of each engine by name; `engine="auto"` is checked with the gradients."""
+    import torch
+
+    here, call = load("torch"), CALLS[name].with_parameters()
+    arrays = {argument: x.requires_grad_() for argument, x in here.arrays(call.arrays).items()}
+    tile = 4 if engine == "tiled" else None
+
+    def f(*inputs: torch.Tensor) -> torch.Tensor:
+        return call.value(dict(zip(arrays, inputs)), engine=engine, tile=tile)
+
+    inputs = tuple(arrays.values())
+    assert torch.autograd.gradcheck(f, inputs, eps=1e-6, atol=1e-7, rtol=1e-6, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, inputs, eps=1e-6, atol=1e-6, rtol=1e-5, fast_mode=True)
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_torch_row_losses_of_every_engine_can_be_weighed(engine: str) -> None:
+    import torch
+
+    here, call = load("torch"), CALLS["sincere"]
+    z = here.array(call.arrays["embeddings"]).requires_grad_()
+    weights = torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
+    (got,) = torch.autograd.grad(torch.sum(weights * call.value({"embeddings": z}, reduction="none", engine=engine)), z)
+    want = np.zeros((6, 4))
+    x = call.arrays["embeddings"]
+    for i, weight in enumerate(weights.tolist()):  # the anchor i alone, and the batch as its keys
+        options = {"key_labels": call.labels, "ids": [i], "key_ids": list(range(6))}
+        anchor = Call(call.loss, {"embeddings": x[i : i + 1], "keys": x}, call.labels[i : i + 1], options)
+        _, parts = anchor.value_and_gradient(anchor.arrays)
+        want += weight * parts["keys"]
+        want[i] += weight * parts["embeddings"][0]
+    assert distance(here.numbers(got), want) <= rule("float64", 0.2)
+
+
+def test_a_fault_planted_in_one_engine_is_seen_by_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sincere_spec.engines import dense
+
+    plain = dense._coefficients
+    monkeypatch.setattr(dense, "_coefficients", lambda *given: plain(*given) * 1.0001)
+    call = CALLS["sincere"]
+    want, streamed = (
+        call.value_and_gradient(call.arrays, engine=engine, tile=tile)[1]["embeddings"]
+        for engine, tile in (("dense", None), ("tiled", 2))
+    )
+    assert distance(streamed, want) > rule("float64", 0.2)
+
+
+# --- which engine runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_explain_says_what_runs_and_why(framework: str) -> None:
+    here, call = load(framework), CALLS["sincere"]
+    z = here.array(call.arrays["embeddings"])
+    plan = ss.explain(call.loss, z, call.labels)
+    assert plan.engine == "dense"
+    assert plan.reason
+    assert plan.engine in str(plan)
+    assert ss.explain(call.loss, z, call.labels, engine="dense").engine == "dense"
+    with pytest.raises(ss.ShapeError):
+        ss.explain(call.loss, z, [0])
+    with pytest.raises(ss.EngineUnavailable):
+        ss.explain(call.loss, z, call.labels, engine="kernel")
+    plan = ss.explain(call.loss, z, call.labels, engine="tiled", tile=3)
+    assert (plan.engine, plan.tile) == ("tiled", 3)
+
+
+def test_a_large_batch_streams_and_agrees(framework: str) -> None:
+    """Large enough that `engine="auto"` takes tiles where there are any: whatever ran, the rows of a few anchors are right."""
+    here = load(framework)
+    rng = np.random.default_rng(0)
+    z, labels = rng.normal(size=(1500, 4)), rng.integers(0, 50, size=1500)
+    value = here.numbers(ss.sincere_loss(here.array(z), labels))
+    want = ss.sincere_loss(z, labels, engine="dense")
+    assert distance(value, want) <= rule("float64", 0.1)

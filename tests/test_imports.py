@@ -1,0 +1,184 @@
+"""What imports what. The first half runs interpreters; the second reads the source and imports nothing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = [
+    "array_api_compat",
+    "jax",
+    "jaxlib",
+    "jinja2",
+    "keras",
+    "mpmath",
+    "numpy",
+    "pytest",
+    "rich",
+    "tensorflow",
+    "torch",
+]
+HEAVY += ["triton", "typer"]
+FRAMEWORKS = {"array_api_compat", "array_api_strict", "cupy", "dask", "jax", "jaxlib", "keras", "ml_dtypes", "numpy"}
+FRAMEWORKS |= {"sparse", "tensorflow", "torch", "triton"}
+
+
+def python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_importing_the_package_loads_no_framework() -> None:
+    code = f"import sys, sincere_spec; print([name for name in {HEAVY} if name in sys.modules])"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_making_a_loss_loads_no_framework() -> None:
+    code = f"""
+import sys, sincere_spec as ss
+for name in ss.losses.__all__:
+    record = getattr(ss.losses, name)()
+    assert type(record).from_dict(record.to_dict()) == record
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("folder", ["backends", "conformance"])
+def test_the_root_folders_refuse_their_bare_names(folder: str) -> None:
+    done = python(f"import {folder}")
+    assert done.returncode != 0
+    assert f"ImportError: import sincere_spec.{folder}, not {folder}" in done.stderr
+
+
+# --- the source, read ---
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its import name, each file once: the links inside sincere_spec are not followed."""
+    found = {}
+    for folder, package in (("sincere_spec", ()), ("backends", ("sincere_spec",)), ("conformance", ("sincere_spec",))):
+        for directory, folders, files in os.walk(ROOT / folder, followlinks=False):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for file in files:
+                if file.endswith(".py"):
+                    path = Path(directory, file)
+                    name = ".".join((*package, *path.relative_to(ROOT).with_suffix("").parts))
+                    found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions; `from a import b` counts as `a.b` where b is a module."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= submodules
+            if len(submodules) < len(node.names):
+                names.add(node.module or "")
+    return names
+
+
+MODULES = modules()
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def roots(names: set[str]) -> set[str]:
+    """The third-party packages among imported names."""
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"sincere_spec"}
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if within(name, "sincere_spec")}
+
+
+def of(*packages: str) -> list[str]:
+    chosen = [name for name in sorted(MODULES) if within(name, *packages)]
+    assert chosen, f"no module in {packages}"
+    return chosen
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert len(of("sincere_spec.losses")) >= 7
+    assert {"sincere_spec.backends.array_api", "sincere_spec.engines.dense", "sincere_spec.protocol"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("name", of("sincere_spec.losses"))
+def test_losses_hold_mathematics_only(name: str) -> None:
+    assert not roots(IMPORTS[name])
+    machinery = {"sincere_spec.engines", "sincere_spec.backends", "sincere_spec.conformance", "sincere_spec.dispatch"}
+    assert not {used for used in IMPORTS[name] if within(used, *machinery, "sincere_spec.evaluate")}
+
+
+@pytest.mark.parametrize("name", of("sincere_spec.engines"))
+def test_engines_know_no_framework_and_no_loss(name: str) -> None:
+    assert not roots(IMPORTS[name])
+    assert not {
+        used
+        for used in IMPORTS[name]
+        if within(used, "sincere_spec.losses", "sincere_spec.backends", "sincere_spec.conformance")
+    }
+
+
+OWN = {
+    "sincere_spec.backends.torch": {"torch", "triton"},
+    "sincere_spec.backends.jax": {"jax", "jaxlib"},
+    "sincere_spec.backends.tensorflow": {"tensorflow"},
+}
+
+
+@pytest.mark.parametrize("name", of("sincere_spec.backends"))
+def test_backends_know_their_framework_and_no_loss(name: str) -> None:
+    allowed = ("sincere_spec.types", "sincere_spec.errors", "sincere_spec.backends")
+    assert not {used for used in ours(IMPORTS[name]) if not within(used, *allowed)}
+    own = next((packages for folder, packages in OWN.items() if within(name, folder)), set())
+    assert not roots(IMPORTS[name]) - own - {"array_api_compat", "numpy"}
+
+
+CORE = [
+    name
+    for name in of("sincere_spec")
+    if not within(name, "sincere_spec.backends", "sincere_spec.bench", "sincere_spec.conformance", "sincere_spec.cli")
+    and name not in ("sincere_spec.torch", "sincere_spec.keras")
+]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_imports_no_framework(name: str) -> None:
+    assert not roots(IMPORTS[name]) & (FRAMEWORKS - {"array_api_compat"})
+    assert not {used for used in IMPORTS[name] if within(used, "sincere_spec.conformance")}
+
+
+@pytest.mark.parametrize("name", of("sincere_spec.conformance.oracle"))
+def test_the_oracle_shares_no_line_with_the_package(name: str) -> None:
+    assert not {used for used in ours(IMPORTS[name]) if not within(used, "sincere_spec.conformance.oracle")}
+    assert not roots(IMPORTS[name]) - {"jsonschema", "mpmath", "numpy", "sklearn"}  # for inputs and condition numbers
+
+
+def test_the_oracle_computes_with_mpmath_alone() -> None:
+    assert roots(IMPORTS["sincere_spec.conformance.oracle.loops"]) <= {"mpmath"}
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert not [name for name in MODULES if drawers & set(name.split("."))]
