@@ -9,7 +9,7 @@ Array: TypeAlias = Any
 """An array of the caller's framework. The frameworks share operators and `shape`, but no static type."""
 
 Namespace: TypeAlias = Any
-"""The functions of the Array API standard for one framework; `NAMESPACE` lists those that may be used, and `TILES_NAMESPACE` those of tiles."""
+"""The functions of the Array API standard for one framework; `NAMESPACE` and `TILES_NAMESPACE` list those that are used."""
 
 Labels: TypeAlias = Any
 """What names a class a row, as array or list: integers of any width, strings, integer-valued floats, one-hot rows."""

@@ -75,7 +75,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
 
 
 @pytest.mark.framework("array_api_strict")
-@pytest.mark.parametrize("engine, functions", [("dense", NAMESPACE), ("tiled", TILES_NAMESPACE)])
+@pytest.mark.parametrize(("engine", "functions"), [("dense", NAMESPACE), ("tiled", TILES_NAMESPACE)])
 def test_an_engine_uses_the_listed_functions_and_all_of_them(
     listed: Listed, engine: str, functions: frozenset[str]
 ) -> None:
