@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from sincere_spec.conformance.cases import DTYPES, SUITE, Case, Expected, Numbers, load
 
-__all__ = ["DIGITS", "INTEGRITY", "LOSSES", "Array", "Question", "Wanted", "integrity", "of_suite", "read", "write"]
+__all__ = [
+    "DIGITS",
+    "INTEGRITY",
+    "LOSSES",
+    "Array",
+    "Question",
+    "Wanted",
+    "integrity",
+    "of_suite",
+    "ordinary",
+    "read",
+    "write",
+]
 
 Array = NDArray[np.float64]
 
@@ -101,12 +113,17 @@ def of_suite(directory: Path = SUITE, profiles: Iterable[str] | None = None) -> 
 
 def integrity(asked: Iterable[Question]) -> tuple[Question, ...]:
     """What is asked beside the suite: an ordinary case of some losses under compilers, and a NaN of every loss."""
+    return tuple(one for question in ordinary(asked).values() for one in _checks(question))
+
+
+def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
+    """For each row of the matrix its first case that is asked in every dtype, with nothing unusual about it."""
     found: dict[str, Question] = {}
     for question in asked:
         scalar = question.reduction == "mean" and question.normalize and set(question.dtypes) == set(DTYPES)
         if question.profile not in (INTEGRITY, DIGITS) and scalar and min(_sizes(question)) > 2:
             found.setdefault(question.row, question)
-    return tuple(one for question in found.values() for one in _checks(question))
+    return found
 
 
 def _sizes(question: Question) -> list[int]:

@@ -163,7 +163,8 @@ class Report:
         declared = Counter(
             (result.framework, result.reason) for result in self.results if result.status == "unsupported"
         )
-        return skipped + [f"{name}, {number} times: {reason}" for (name, reason), number in declared.items()]
+        noted = [f"{name}: {facts['note']}" for name, facts in self.frameworks.items() if facts.get("note")]
+        return skipped + noted + [f"{name}, {number} times: {reason}" for (name, reason), number in declared.items()]
 
 
 def _badness(result: Result) -> tuple[bool, float]:

@@ -22,13 +22,18 @@ from sincere_spec.conformance.questions import DIGITS, Question
 from sincere_spec.conformance.report import Column, Report, report
 from sincere_spec.errors import OptionError, unknown_choice
 
-__all__ = ["CannotJudge", "Event", "Request", "Unit", "plan", "run"]
+__all__ = ["CannotJudge", "Event", "Request", "Unit", "batches", "plan", "run"]
 
 Unit = tuple[str, str, str]
 """The id of a question, a dtype and an engine: what one line of a worker answers."""
 
 WORKER = (sys.executable, "-m", "sincere_spec.conformance.worker")
 ANSWERS = (sys.executable, "-m", "sincere_spec.conformance.digits")
+PROGRAMS = 60
+"""How many questions a process answers with an engine that its framework compiles: what was compiled is never given back."""
+SAMPLED = (
+    "the tiled engine, which is compiled for every shape, on an ordinary case of each loss; --engine tiled asks all"
+)
 SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
 
 
@@ -38,13 +43,13 @@ class CannotJudge(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be judged; empty means all there is. `quick` is the smallest run that means something."""
+    """What is to be judged; empty means all there is, but of an engine that its framework compiles a sample."""
 
     frameworks: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
-    engines: tuple[str, ...] = ("dense",)
+    engines: tuple[str, ...] = ()
     digits: bool = True
     jobs: int = 2
     timeout: float = 180.0
@@ -67,13 +72,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request, checked: who is asked what. `absent` has the frameworks that are not installed."""
+    """A request, checked: who is asked what.
+
+    `absent` has the frameworks that are not installed, `sampled` the columns that are asked an ordinary case of each loss.
+    """
 
     questions: Mapping[str, Question]
     rows: tuple[str, ...]
     columns: tuple[Column, ...]
     units: Mapping[str, tuple[Unit, ...]]
     absent: tuple[str, ...]
+    sampled: tuple[Column, ...]
     digits: bool
 
 
@@ -108,10 +117,12 @@ def plan(request: Request) -> Plan:
         Column(name, dtype, engine)
         for name in names
         if name not in absent
-        for engine in request.engines
+        for engine in request.engines or ("dense", "tiled")
         for dtype in cases.DTYPES
         if dtype in FRAMEWORKS[name].dtypes and (not request.dtypes or dtype in request.dtypes)
     )
+    sampled = () if request.engines else tuple(column for column in columns if _compiled(column))
+    columns = tuple(column for column in columns if column not in sampled or column.dtype == "float32")
     if not columns:
         raise CannotJudge(f"{', '.join(names)}: none has {' or '.join(request.dtypes)}")
     chosen = {
@@ -119,13 +130,14 @@ def plan(request: Request) -> Plan:
         for question in asked
         if question.row in rows and (not request.profiles or question.profile in request.profiles)
     }
+    sample = {question.id for question in questions.ordinary(suite).values()}
     units = {
         name: tuple(
             (question.id, column.dtype, column.engine)
             for column in columns
             if column.framework == name
             for question in chosen.values()
-            if column.dtype in question.dtypes
+            if column.dtype in question.dtypes and (column not in sampled or question.id in sample)
         )
         for name in dict.fromkeys(column.framework for column in columns)
     }
@@ -133,7 +145,12 @@ def plan(request: Request) -> Plan:
         raise CannotJudge("the suite has no such case: no profile of these has these losses in these dtypes")
     if not digits:
         rows = tuple(row for row in rows if any(question.row == row for question in chosen.values()))
-    return Plan(chosen, rows, columns, units, absent, digits)
+    return Plan(chosen, rows, columns, units, absent, sampled, digits)
+
+
+def _compiled(column: Column) -> bool:
+    """Whether each question to this column is a program to compile."""
+    return column.engine == "tiled" and bool(FRAMEWORKS[column.framework].compilers)
 
 
 def _rows(asked: Sequence[Question], losses: Sequence[str]) -> tuple[str, ...]:
@@ -204,6 +221,16 @@ def run(
     )
 
 
+def batches(todo: Plan, framework: str) -> list[list[Unit]]:
+    """What each process of a framework is asked, in turn; the last of them also gets the real data."""
+    plain: list[Unit] = []
+    compiled: list[Unit] = []
+    for unit in todo.units[framework]:
+        (compiled if _compiled(Column(framework, *unit[1:])) else plain).append(unit)
+    made = [compiled[start : start + PROGRAMS] for start in range(0, len(compiled), PROGRAMS)]
+    return [*made, plain] if plain or todo.digits or not made else made
+
+
 class _Digits:
     """The questions on real data: answered in a process of their own, and handed to every worker when they are."""
 
@@ -249,15 +276,26 @@ class _Worker:
 
     def judge(self, processes: Processes) -> None:
         """Run it; every unit ends in results, if only in one that says what became of the process."""
-        name, began, digits = self.framework, time.monotonic(), self.digits
-        columns = [column for column in self.todo.columns if column.framework == name]
-        left = dict.fromkeys(self.todo.units[name])
-        self.tell(Event("start", name, units=len(left)))
-        talk = Conversation(processes, self.command, environment(name, os.environ), self.request.timeout)
-        talk.send(
-            {"framework": name, "suite": str(self.request.suite), "units": list(left), "digits": self.todo.digits}
-        )
+        name, began = self.framework, time.monotonic()
+        self.tell(Event("start", name, units=len(self.todo.units[name])))
         facts: dict[str, Any] = {"status": "judged"}
+        *first, last = batches(self.todo, name)
+        for units in first:
+            facts |= self._converse(processes, units, digits=False)
+        facts |= self._converse(processes, last, digits=self.todo.digits)
+        if any(column.framework == name for column in self.todo.sampled):
+            facts["note"] = SAMPLED
+        self.tell(Event("end", name, facts={**facts, "seconds": round(time.monotonic() - began, 1)}))
+
+    def _converse(self, processes: Processes, units: Sequence[Unit], digits: bool) -> dict[str, Any]:
+        """Have one process answer; what is known of the framework."""
+        name = self.framework
+        left = dict.fromkeys(units)
+        talk = Conversation(processes, self.command, environment(name, os.environ), self.request.timeout)
+        talk.send({"framework": name, "suite": str(self.request.suite), "units": list(left), "digits": digits})
+        columns = [column for column in self.todo.columns if column.framework == name]
+        columns = [column for column in columns if column not in self.todo.sampled]
+        facts: dict[str, Any] = {}
         data: list[Unit] = []
         for message in talk.lines():
             if "results" in message:
@@ -265,22 +303,23 @@ class _Worker:
                 left.pop((case, dtype, engine), None)
                 self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
             elif "waiting" in message:
-                digits.ready.wait()
-                data = digits.units(columns)
+                self.digits.ready.wait()
+                data = self.digits.units(columns)
                 left |= dict.fromkeys(data)
                 self.tell(Event("more", name, units=len(data)))
-                talk.send([(digits.files[case], dtype, engine) for case, dtype, engine in data if case in digits.files])
+                files = self.digits.files
+                talk.send([(files[case], dtype, engine) for case, dtype, engine in data if case in files])
             else:
                 facts |= message
-        if self.todo.digits and not data:
-            digits.ready.wait()
-            left |= dict.fromkeys(digits.units(columns))
+        if digits and not data:
+            self.digits.ready.wait()
+            left |= dict.fromkeys(self.digits.units(columns))
         trouble = f"the process of {name} {talk.trouble or 'left this out'}"
         if left:
             self.tell(Event("results", name, tuple(self._lost(unit, trouble) for unit in left)))
         if talk.trouble:
             facts |= {"status": "error", "reason": trouble}
-        self.tell(Event("end", name, facts={**facts, "seconds": round(time.monotonic() - began, 1)}))
+        return facts
 
     def _lost(self, unit: Unit, trouble: str) -> Result:
         case, dtype, engine = unit

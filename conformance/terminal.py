@@ -43,7 +43,8 @@ class Matrix:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = Table(box=None, padding=(0, 1, 0, 0), title=" ", show_edge=False)
-        names.add_column(" ")
+        tall = any(column.engine != "dense" for column in self._columns)
+        names.add_column(" \n " if tall else " ")
         for row in self._rows:
             names.add_row(row)
         room = first = options.max_width - console.measure(names).maximum
@@ -68,7 +69,8 @@ class Matrix:
             box=None, padding=(0, 1, 0, 0), title=NICK.get(framework, framework), title_style="bold", show_edge=False
         )
         for column in columns:
-            table.add_column(column.title, justify="right", min_width=4, header_style="dim")
+            title = column.title.replace(" ", "\n")
+            table.add_column(title, justify="right", min_width=4, header_style="dim", vertical="bottom")
         for row in self._rows:
             found = [self._found.get((row, column), Cell(None)) for column in columns]
             table.add_row(*(Text(cell.text or "·", style=STYLE[cell.status]) for cell in found))

@@ -82,7 +82,7 @@ def verify(
         losses=_words(loss),
         profiles=_words(profile) or (QUICK if quick else ()),
         dtypes=_words(dtype) or (("float32",) if quick else ()),
-        engines=_words(engine) or ("dense",),
+        engines=_words(engine) or (("dense",) if quick else ()),
         digits=digits and not quick,
         jobs=jobs,
         timeout=timeout,

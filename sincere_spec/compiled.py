@@ -86,7 +86,7 @@ class CompiledSteps:
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
-        return self._run(_value, self.description, arrays)
+        return self.forward(arrays, (False,) * len(arrays))[0]
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
@@ -137,10 +137,6 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
 def _forward(description: Description, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Any]:
     steps, everything = description.opened(constants, arrays)
     return steps.forward(everything, tuple(False for _ in everything))
-
-
-def _value(description: Description, constants: Sequence[Array], arrays: Sequence[Array]) -> Array:
-    return _forward(description, constants, arrays)[0]
 
 
 def _backward(

@@ -8,7 +8,7 @@ from typing import Any, cast
 from sincere_spec.call import COMPUTE_DTYPE, Problem
 from sincere_spec.engines import dense, tiled, traced
 from sincere_spec.engines.comparison import Comparison, Gradients, gather, scatter
-from sincere_spec.engines.normalise import Normalised, normalise, pull_back
+from sincere_spec.engines.normalise import Normalised, in_blocks, normalise, pull_back
 from sincere_spec.engines.plan import Plan
 from sincere_spec.types import Array
 
@@ -27,7 +27,7 @@ class Steps:
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, which the framework can differentiate to any order."""
         problem = self._with(arrays)
-        embedded = _embedded(problem)
+        embedded = _embedded(problem, blockwise=False)
         comparison = _comparison(problem, embedded)
         value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
         return value + _spoilt(problem, embedded)
@@ -39,7 +39,7 @@ class Steps:
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
         """The value, and what `backward` wants to have kept: statistics of the tiles, or on whole matrices all of it."""
         problem = self._with(arrays)
-        embedded = _embedded(problem)
+        embedded = _embedded(problem, self._blockwise)
         common = (
             cast(Any, problem.backend),
             problem.loss,
@@ -66,7 +66,7 @@ class Steps:
                 saved = tuple(None if gradient is None else gradient * cotangent for gradient in saved)
             return self._cast(saved)
         problem = self._with(arrays)
-        embedded = _embedded(problem)
+        embedded = _embedded(problem, self._blockwise)
         common = (
             cast(Any, problem.backend),
             problem.loss,
@@ -99,9 +99,25 @@ class Steps:
                 continue
             gradient = by_name[name]
             if problem.normalize and name in embedded:
-                gradient = pull_back(backend, embedded[name], gradient)
+                gradient = self._pulled_back(embedded[name], gradient)
             result.append(gradient)
         return tuple(result)
+
+    def _pulled_back(self, embedded: Normalised, gradient: Array) -> Array:
+        backend = self.problem.backend
+
+        def pull(*given: Array) -> tuple[Array, ...]:
+            rows, size, norm, gradient = given
+            return (pull_back(backend, Normalised(rows, size, norm), gradient),)
+
+        given = (embedded.rows, embedded.size, embedded.norm, gradient)
+        (result,) = in_blocks(backend, pull, *given) if self._blockwise else pull(*given)
+        return result
+
+    @property
+    def _blockwise(self) -> bool:
+        """Whether what is done to rows is done to a block of them at a time."""
+        return self.plan.tile is not None and not self.problem.backend.traces
 
     def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         """Gradients in the dtypes of their arrays: rounded once, at the end."""
@@ -132,12 +148,19 @@ def _raised(problem: Problem, x: Array) -> Array:
     return backend.namespace(x).astype(x, backend.dtype(COMPUTE_DTYPE[kind], x))
 
 
-def _embedded(problem: Problem) -> dict[str, Normalised]:
+def _embedded(problem: Problem, blockwise: bool) -> dict[str, Normalised]:
     """The embeddings as they are compared: in the compute dtype, and on the sphere if they are to be normalised."""
-    raised = {name: _raised(problem, x) for name, x in problem.embeddings.items()}
-    if problem.normalize:
-        return {name: normalise(problem.backend, x) for name, x in raised.items()}
-    return {name: Normalised(x, 1.0, 1.0) for name, x in raised.items()}
+    backend = problem.backend
+
+    def embed(rows: Array) -> tuple[Array, ...]:
+        made = normalise(backend, _raised(problem, rows))
+        return made.rows, made.size, made.norm
+
+    if not problem.normalize:
+        return {name: Normalised(_raised(problem, x), 1.0, 1.0) for name, x in problem.embeddings.items()}
+    if blockwise:
+        return {name: Normalised(*in_blocks(backend, embed, x)) for name, x in problem.embeddings.items()}
+    return {name: Normalised(*embed(x)) for name, x in problem.embeddings.items()}
 
 
 def _parameters(problem: Problem) -> tuple[float | Array, float | Array]:
@@ -173,4 +196,5 @@ def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison
 def _spoilt(problem: Problem, embedded: dict[str, Normalised]) -> Array:
     """0, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
     backend = problem.backend
-    return sum(backend.namespace(x.rows).sum(backend.hold(x.rows) * 0.0) for x in embedded.values())
+    looked_at = (x.norm if problem.normalize else x.rows for x in embedded.values())  # a norm tells as much as its row
+    return sum(backend.namespace(x).sum(backend.hold(x) * 0.0) for x in looked_at)

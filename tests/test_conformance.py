@@ -406,7 +406,12 @@ def test_questions_go_through_files(question: Question, tmp_path: Path) -> None:
 # --- the runner ---
 
 SMALL = runner.Request(
-    frameworks=("numpy",), losses=("sincere",), profiles=("core",), dtypes=("float32",), digits=False
+    frameworks=("numpy",),
+    losses=("sincere",),
+    profiles=("core",),
+    dtypes=("float32",),
+    engines=("dense",),
+    digits=False,
 )
 
 
@@ -465,6 +470,23 @@ def test_another_engine_is_another_column() -> None:
     todo = runner.plan(replace(SMALL, engines=("dense", "tiled")))
     assert [column.engine for column in todo.columns] == ["dense", "tiled"]
     assert len(todo.units["numpy"]) == 2 * len(runner.plan(SMALL).units["numpy"])
+    assert [column.engine for column in runner.plan(replace(SMALL, engines=())).columns] == ["dense", "tiled"]
+
+
+@pytest.mark.skipif(not frameworks.FRAMEWORKS["jax"].installed, reason="jax is not installed")
+def test_tiles_that_are_compiled_are_sampled_unless_they_are_asked_for() -> None:
+    """One ordinary case of each row, in float32; by name the whole suite, in processes that hold so many programs."""
+    request = runner.Request(frameworks=("jax",), digits=False)
+    sampled = [unit for unit in runner.plan(request).units["jax"] if unit[2] == "tiled"]
+    assert {dtype for _, dtype, _ in sampled} == {"float32"}
+    assert len(sampled) == len(runner.plan(request).rows)
+    named = runner.plan(replace(request, engines=("tiled",)))
+    assert not named.sampled
+    assert {dtype for _, dtype, _ in named.units["jax"]} == {"float16", "bfloat16", "float32", "float64"}
+    assert {case for case, _, _ in named.units["jax"]} == set(named.questions)
+    batches = runner.batches(named, "jax")
+    assert [unit for batch in batches for unit in batch] == list(named.units["jax"])
+    assert max(map(len, batches)) <= runner.PROGRAMS
 
 
 def test_a_framework_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

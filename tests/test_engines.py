@@ -197,6 +197,117 @@ def test_tiles_hide_no_nan(framework: str, name: str) -> None:
                     assert np.any(np.isnan(here.numbers(value))), (argument, bad, reduction, normalize)
 
 
+# Where every shape compiles: one loss with a band of positives, one of two towers, one of whole rows.
+COMPILED = ("sincere", "clip", "f_micl_js")
+compiles_tiles = pytest.mark.parametrize("framework", ["jax", "tensorflow"], indirect=True)
+
+
+@compiles_tiles
+@pytest.mark.parametrize(("name", "tile"), [("sincere", 64), *((name, 4) for name in COMPILED)])
+def test_compiled_tiles_give_the_dense_answer_at_padded_shapes(framework: str, name: str, tile: int) -> None:
+    here, call = load(framework), CALLS[name].with_parameters()
+    arrays = here.arrays(call.arrays)
+    want, want_gradient = call.value_and_gradient(arrays, engine="dense")
+    value, gradient = call.value_and_gradient(arrays, engine="tiled", tile=tile)
+    bound = rule("float64", call.temperature)
+    assert distance(here.numbers(value), here.numbers(want)) <= bound
+    own = here.gradient(lambda x: -1.25 * call.value(x, engine="tiled", tile=tile), arrays)
+    for argument in want_gradient:
+        exact = here.numbers(want_gradient[argument])
+        assert distance(here.numbers(gradient[argument]), exact) <= bound, argument
+        assert distance(here.numbers(own[argument]) / -1.25, exact) <= bound, argument
+    rows = [
+        here.numbers(call.value(arrays, engine=engine, tile=tile, reduction="none")) for engine in ("dense", "tiled")
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=bound, atol=bound * np.max(np.abs(rows[0])))
+
+
+@compiles_tiles
+def test_compiled_tiles_too_cold_for_a_fixed_shift(framework: str) -> None:
+    """At 1e-3 opposite embeddings are 2000 apart as logits: the largest logit of a row is found on the way."""
+    here = load(framework)
+    z, labels = here.array(np.asarray([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]])), [0, 0, 1, 1]
+    for temperature in (1e-3, here.array(np.asarray(1e-3))):
+        values = [
+            here.numbers(ss.sincere_loss(z, labels, temperature, engine=engine, tile=3 if engine == "tiled" else None))
+            for engine in ("dense", "tiled")
+        ]
+        assert distance(values[1], values[0]) <= rule("float64", 1e-3)
+
+
+@pytest.mark.framework("jax")
+def test_jax_derivatives_of_tiles_to_the_second_order() -> None:
+    import jax
+
+    here, call = load("jax"), CALLS["sincere"]
+    arrays = here.arrays(call.arrays)
+    found = {}
+    for engine, tile in (("dense", None), ("tiled", 4)):
+
+        def f(x: Any, engine: str = engine, tile: int | None = tile) -> Any:
+            return call.value(x, engine=engine, tile=tile)
+
+        forward = jax.jvp(f, (arrays,), (arrays,))[1]
+        along = jax.jvp(jax.grad(f), (arrays,), (arrays,))[1]
+        back = jax.grad(lambda x, f=f: sum(jax.numpy.sum(g * g) for g in jax.grad(f)(x).values()))(arrays)
+        found[engine] = [forward, *along.values(), *back.values()]
+    for got, want in zip(found["tiled"], found["dense"], strict=True):
+        assert distance(here.numbers(got), here.numbers(want)) <= 100.0 * rule("float64", call.temperature)
+
+
+@pytest.mark.framework("jax")
+def test_jax_refuses_forward_mode_through_tiles_of_row_losses() -> None:
+    import jax
+
+    here, call = load("jax"), CALLS["sincere"]
+    z = here.array(call.arrays["embeddings"])
+
+    def f(z: Any) -> Any:
+        return call.value({"embeddings": z}, engine="tiled", reduction="none")
+
+    with pytest.raises(ss.EngineUnavailable, match='engine="dense"'):
+        jax.jvp(f, (z,), (z,))
+    assert jax.jacrev(f)(z).shape == (6, 6, 4)
+
+
+@pytest.mark.framework("tensorflow")
+def test_tensorflow_derivatives_of_tiles_to_the_second_order() -> None:
+    import tensorflow as tf
+
+    here, call = load("tensorflow"), CALLS["sincere"]
+    arrays = here.arrays(call.arrays)
+    found = {}
+    for engine, tile in (("dense", None), ("tiled", 4)):
+        with tf.GradientTape() as outer:
+            outer.watch(arrays)
+            with tf.GradientTape() as inner:
+                inner.watch(arrays)
+                value = call.value(arrays, engine=engine, tile=tile)
+            first = inner.gradient(value, arrays)
+            total = sum(tf.reduce_sum(g * g) for g in first.values())
+        found[engine] = outer.gradient(total, arrays)
+    for argument, want in found["dense"].items():
+        got = found["tiled"][argument]
+        assert distance(here.numbers(got), here.numbers(want)) <= 100.0 * rule("float64", call.temperature), argument
+
+
+@pytest.mark.framework("tensorflow")
+def test_tensorflow_refuses_forward_mode_through_tiles() -> None:
+    import tensorflow as tf
+
+    here, call = load("tensorflow"), CALLS["sincere"]
+    z = here.array(call.arrays["embeddings"])
+
+    def along(z: Any) -> Any:
+        with tf.autodiff.ForwardAccumulator(z, tf.ones_like(z)) as accumulator:
+            value = call.value({"embeddings": z}, engine="tiled")
+        return accumulator.jvp(value)
+
+    for run in (along, tf.function(along, autograph=False)):
+        with pytest.raises(ss.EngineUnavailable, match='engine="dense"'):
+            run(z)
+
+
 @pytest.mark.framework("torch")
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 @pytest.mark.parametrize("name", [name for name in MADE_DIFFERENTLY if name in EXACT])

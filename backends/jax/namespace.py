@@ -23,6 +23,7 @@ matrix_transpose = jnp.matrix_transpose
 max = jnp.max
 ones_like = jnp.ones_like
 reshape = jnp.reshape
+searchsorted = jnp.searchsorted
 sigmoid = jax.nn.sigmoid
 sin = jnp.sin
 sqrt = jnp.sqrt

@@ -8,9 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.python.eager import forwardprop_util
 
 from sincere_spec.backends.tensorflow import derivatives, namespace
-from sincere_spec.errors import ShapeError, UnknownArrayError
+from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
 
@@ -73,6 +74,10 @@ class TensorFlowBackend:
         return None
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        if forwardprop_util.pack_tangents(arrays).tangents:
+            raise EngineUnavailable(
+                'TensorFlow has no rule for forward mode through tiles; ask for engine="dense", which has.'
+            )
         return derivatives.value(steps, arrays)
 
     def scratch(self, like: Array, size: int) -> Array:

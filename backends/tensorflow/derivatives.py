@@ -1,7 +1,7 @@
 """A hand-written forward and backward on TensorFlow's tapes, right to any order in reverse mode.
 
 Nothing inside is recorded, so a tape keeps the arrays and vectors alone. The first derivative is the engine's; derivatives of
-it are those of the exact composite. Forward mode raises: TensorFlow knows no rule for it.
+it are those of the exact composite. There is no forward mode: TensorFlow has no way to give it a rule.
 """
 
 from __future__ import annotations

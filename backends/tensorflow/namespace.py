@@ -61,6 +61,11 @@ def reshape(x: Array, shape: Sequence[Any]) -> Array:
     return tf.reshape(x, shape)
 
 
+def searchsorted(x: Array, values: Array, side: str) -> Array:
+    """Where values belong in a sorted vector, before or after what is equal to them."""
+    return tf.searchsorted(x, values, side=side)
+
+
 def sum(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """The sum along an axis, or of everything."""
     return tf.reduce_sum(x, axis, keepdims)

@@ -20,6 +20,7 @@ from sincere_spec.bench.settings import (
     DTYPES,
     ENGINES,
     FRAMEWORKS,
+    LARGE_LOSSES,
     LOSSES,
     QUICK_LOSSES,
     QUICK_MEMORY_SIZE,
@@ -85,11 +86,13 @@ def settings(
     if not found:
         raise CannotRun("no framework is installed that runs there; pip install 'sincere-spec[torch]', for one.")
     chosen = tuple(sorted(set(sizes))) or (QUICK_SIZES if quick else DEFAULT_SIZES)
+    wanted = tuple(dict.fromkeys(losses)) or (QUICK_LOSSES if quick else DEFAULT_LOSSES)
     # A size that was named is measured for memory too, however small.
     least = QUICK_MEMORY_SIZE if quick else 0 if sizes else SMALLEST_MEMORY_SIZE
     return Settings(
         frameworks=found,
-        losses=tuple(dict.fromkeys(losses)) or (QUICK_LOSSES if quick else DEFAULT_LOSSES),
+        losses=wanted,
+        large=wanted if losses or sizes else LARGE_LOSSES,
         sizes=chosen,
         engines=tuple(engine for engine in ENGINES if engine in engines or not engines),
         dim=dim,

@@ -12,7 +12,13 @@ from typing import Any
 from sincere_spec.bench.cases import Program, programs
 from sincere_spec.bench.process import Died, Process, Stopped
 from sincere_spec.bench.results import Memory, Overhead, Result, Time, commit, machine
-from sincere_spec.bench.settings import LARGEST_AUTO_SIZE, OVERHEAD_SIZE, Settings, available_memory
+from sincere_spec.bench.settings import (
+    LARGEST_AUTO_SIZE,
+    LARGEST_MATRIX_SIZE,
+    OVERHEAD_SIZE,
+    Settings,
+    available_memory,
+)
 
 Tell = Callable[[str], None]  # is told what was just done, once for each of `count` jobs
 
@@ -42,12 +48,16 @@ def plan(framework: str, settings: Settings) -> list[Job]:
     for loss in settings.losses:
         found = programs(framework, loss, settings.engines, settings.device, settings.peers)
         for size in sorted(settings.sizes):
+            if size > LARGEST_MATRIX_SIZE and loss not in settings.large:
+                continue
             if settings.memory and size in settings.memory_sizes:
                 jobs += [Job("memory", loss, size, (program,)) for program in found if program.name != "auto"]
             together = [
                 program
                 for program in found
-                if program.kind != "peer" and (program.name != "auto" or size <= LARGEST_AUTO_SIZE)
+                if program.kind != "peer"
+                and (program.name != "auto" or size <= LARGEST_AUTO_SIZE)
+                and (program.name == "tiled" or size <= LARGEST_MATRIX_SIZE)
             ]
             if together:
                 jobs.append(Job("time", loss, size, tuple(together)))

@@ -18,6 +18,10 @@ QUICK_SIZES = (128, 512, 1024)
 # Below this, a process's own noise is larger than what a call needs.
 SMALLEST_MEMORY_SIZE = 4096
 QUICK_MEMORY_SIZE = 1024
+# Above this a matrix is tried once, for its memory, and not timed: hours would say what this size says.
+LARGEST_MATRIX_SIZE = 8192
+# Above it, of what is measured by default these stand for the others: one triangle, and two towers.
+LARGE_LOSSES = ("sincere", "clip")
 # From here on one call is enough.
 SINGLE_SIZE = 65536
 # Up to here auto is timed; above, it is the engine that it names, which is timed under its own name.
@@ -28,10 +32,14 @@ SEED = 20240817
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. `seconds` limits one call of a program that is not ours, and `bytes` the memory of any program."""
+    """A run. `seconds` limits one call of a program that is not ours, and `bytes` the memory of any program.
+
+    `large` are the losses that are measured above LARGEST_MATRIX_SIZE.
+    """
 
     frameworks: tuple[str, ...] = FRAMEWORKS
     losses: tuple[str, ...] = DEFAULT_LOSSES
+    large: tuple[str, ...] = LARGE_LOSSES
     sizes: tuple[int, ...] = DEFAULT_SIZES
     engines: tuple[str, ...] = ENGINES
     dim: int = 128

@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sincere_spec.types import Array, Backend
+from sincere_spec.types import Array, Backend, Namespace
 
 BAND = 128
-"""Where a tile needs a mask it is cut again, into pieces of so many rows: most of these need none."""
+"""The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Embeddings sorted by label; the sorted labels on the host, and where pieces and tiles of them begin."""
+    """Embeddings sorted by label; the sorted labels on the host, and where pieces and tiles of them begin.
+
+    `order` says which row is where; it is None if the rows came sorted.
+    """
 
     embeddings: Array
     labels: Array
     ids: Array
-    order: Array
+    order: Array | None
     classes: list[int]
     pieces: tuple[int, ...]
     tiles: tuple[int, ...]
@@ -29,27 +32,48 @@ class Side:
         """How many rows there are."""
         return len(self.classes)
 
+    def sorted(self, xp: Namespace, x: Array) -> Array:
+        """Rows, or a vector by row, in the order of this side."""
+        return x if self.order is None else xp.take(x, self.order, axis=0)
+
+    def restored(self, xp: Namespace, x: Array) -> Array:
+        """The inverse of `sorted`."""
+        return x if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
+
 
 @dataclass(frozen=True)
-class Tile:
-    """Some rows and some columns, and whether all of their pairs are negatives or a mask must say which."""
+class Piece:
+    """Some rows and some columns."""
 
     rows: slice
     columns: slice
-    masked: bool
+
+    def of(self, tile: Tile, x: Array) -> Array:
+        """Its part of an array that belongs to a tile."""
+        i, j = tile.rows.start, tile.columns.start
+        return x[self.rows.start - i : self.rows.stop - i, self.columns.start - j : self.columns.stop - j]
+
+
+@dataclass(frozen=True)
+class Tile(Piece):
+    """Some rows and some columns, and the pieces of it in which there may be more than negatives."""
+
+    bands: tuple[Piece, ...]
 
 
 def sort_by_label(backend: Backend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
     """A side of a comparison laid out for tiles of at most so many rows."""
     xp = backend.namespace(embeddings)
-    order = xp.argsort(labels)
-    labels = xp.take(labels, order, axis=0)
     classes = backend.to_host(labels).tolist()
+    order = None
+    if any(here > following for here, following in pairwise(classes)):
+        order = xp.argsort(labels)
+        classes.sort()
     pieces = _cut(classes, min(tile, BAND))
     return Side(
-        embeddings=xp.take(embeddings, order, axis=0),
-        labels=labels,
-        ids=xp.take(ids, order, axis=0),
+        embeddings=embeddings if order is None else xp.take(embeddings, order, axis=0),
+        labels=labels if order is None else xp.take(labels, order, axis=0),
+        ids=ids if order is None else xp.take(ids, order, axis=0),
         order=order,
         classes=classes,
         pieces=pieces,
@@ -57,38 +81,27 @@ def sort_by_label(backend: Backend, embeddings: Array, labels: Array, ids: Array
     )
 
 
-def tiles_of(anchors: Side, columns: Side, masked: bool) -> Iterator[Tile]:
-    """Every pair of rows once, in tiles; one triangle of them if the columns are the anchors.
+def tiles_of(anchors: Side, columns: Side, anywhere: bool) -> Iterator[Tile]:
+    """Every pair of rows once, in tiles; where the columns are the anchors, one triangle of tiles.
 
-    With `masked` every tile is under a mask: then labels alone do not say which pairs are negatives.
+    With `anywhere` labels do not say where there are only negatives, and every tile is a band.
     """
-    symmetric = columns is anchors
-    for i, start in enumerate(anchors.tiles[:-1]):
-        rows = slice(start, anchors.tiles[i + 1])
-        for j in range(i if symmetric else 0, len(columns.tiles) - 1):
-            across = slice(columns.tiles[j], columns.tiles[j + 1])
-            if masked or not _overlap(anchors, rows, columns, across):
-                yield Tile(rows, across, masked)
+    for i, rows in enumerate(spans(anchors.tiles)):
+        for across in spans(columns.tiles)[i if columns is anchors else 0 :]:
+            if anywhere:
+                bands: tuple[Piece, ...] = (Piece(rows, across),)
+            elif _overlap(anchors, rows, columns, across):
+                bands = tuple(_bands(anchors, rows, columns, across))
             else:
-                yield from _pieces(anchors, rows, columns, across, symmetric and i == j)
+                bands = ()
+            yield Tile(rows, across, bands)
 
 
-def _pieces(anchors: Side, rows: slice, columns: Side, across: slice, triangle: bool) -> Iterator[Tile]:
-    """A tile cut into pieces under masks, and strips of negatives between them."""
+def _bands(anchors: Side, rows: slice, columns: Side, across: slice) -> Iterator[Piece]:
     for piece in _within(anchors.pieces, rows):
-        clear: list[slice] = []
         for other in _within(columns.pieces, across):
-            if triangle and other.start < piece.start:
-                continue
-            if not _overlap(anchors, piece, columns, other):
-                if clear and clear[-1].stop == other.start:
-                    clear[-1] = slice(clear[-1].start, other.stop)
-                else:
-                    clear.append(other)
-            else:
-                yield Tile(piece, other, True)
-        for strip in clear:
-            yield Tile(piece, strip, False)
+            if _overlap(anchors, piece, columns, other):
+                yield Piece(piece, other)
 
 
 def _overlap(anchors: Side, rows: slice, columns: Side, across: slice) -> bool:
@@ -98,7 +111,12 @@ def _overlap(anchors: Side, rows: slice, columns: Side, across: slice) -> bool:
 
 
 def _within(starts: tuple[int, ...], span: slice) -> list[slice]:
-    return [slice(start, stop) for start, stop in pairwise(starts) if span.start <= start and stop <= span.stop]
+    return [piece for piece in spans(starts) if span.start <= piece.start and piece.stop <= span.stop]
+
+
+def spans(starts: tuple[int, ...]) -> list[slice]:
+    """The rows between one beginning and the next."""
+    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 def _cut(classes: list[int], size: int) -> tuple[int, ...]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sincere_spec.types import Array, Backend
+
+BLOCK = 512
+"""The rows that are normalised at a time where arrays can be written to: so much stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,23 @@ def normalise(backend: Backend, x: Array) -> Normalised:
     scaled = x / size
     norm = xp.sqrt(xp.where(empty, 1.0, xp.sum(scaled * scaled, axis=1, keepdims=True)))
     return Normalised(scaled / norm, size, norm)
+
+
+def in_blocks(backend: Backend, function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """`function` of a block of rows at a time; for arrays that are neither traced nor differentiated."""
+    count = arrays[0].shape[0]
+    if count <= BLOCK:
+        return function(*arrays)
+    xp = backend.namespace(arrays[0])
+    results: list[Array] = []
+    for start in range(0, count, BLOCK):
+        rows = slice(start, min(start + BLOCK, count))
+        parts = function(*(x[rows, :] for x in arrays))
+        if not results:
+            results = [xp.zeros((count, x.shape[1]), dtype=x.dtype, device=backend.device(x)) for x in parts]
+        for whole, part in zip(results, parts, strict=True):
+            whole[rows, :] = part
+    return tuple(results)
 
 
 def pull_back(backend: Backend, embedded: Normalised, gradient: Array) -> Array:

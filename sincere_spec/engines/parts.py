@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sincere_spec.engines.rows import Counts
+from sincere_spec.engines.rows import Counts, term_cotangents
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
 from sincere_spec.types import Array, Namespace
 
@@ -60,15 +60,29 @@ def stage_result(
     return result - xp.log(divisor) if stage.mean else result
 
 
+def stage_slope(xp: Namespace, stage: Reduce, falls: Mapping[Part, Array], counts: Counts) -> Array:
+    """The derivative of a stage by the one that it subtracts; `falls` are the sums of the slopes of its parts."""
+    size = counts.over(stage.over)
+    if stage.fold is Fold.LOGSUMEXP:
+        return xp.where(size > 0.0, xp.zeros_like(size) - stage.scale, xp.zeros_like(size))
+    total = sum(falls[part] for part in parts_of(stage))
+    return -total / counts.divisor(xp, stage.over) if stage.mean else -total
+
+
 def part_weights(
     xp: Namespace,
     loss: PairLoss,
     results: Mapping[str, Array],
+    slopes: Mapping[str, Array],
     peaks: Mapping[Part, Array],
     counts: Counts,
-    cotangents: Mapping[str, Array],
+    row_cotangents: Array,
 ) -> dict[Part, Array]:
     """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
+    cotangents = term_cotangents(xp, loss, counts, row_cotangents)
+    for stage in reversed(loss.stages):
+        if stage.minus is not None:
+            cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
     weights: dict[Part, Array] = {}
     for stage in loss.stages:
         size, divisor = counts.over(stage.over), counts.divisor(xp, stage.over)

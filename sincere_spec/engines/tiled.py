@@ -1,9 +1,10 @@
 """The tiled engine: the dense engine's numbers from square tiles, with vectors of length N kept between them.
 
-Rows and columns are sorted by label once, so that a tile far from the diagonal band holds negatives only and needs no mask,
-and stages over positives touch the band alone. Where the anchors are their own keys, or the keys are anchors too, a tile
-serves its rows and its columns at once, and of the first only one triangle is computed. A log-sum-exp is summed relative to
-the largest logit there can be, or, where logits are not bounded or so cold that this would underflow, to the largest so far.
+Rows and columns are sorted by label once, so that a tile far from the diagonal holds negatives only and needs no mask.
+Elsewhere masks are laid over the few pieces of it where labels meet, and stages over positives touch these alone. Where the
+anchors are their own keys, or the keys are anchors too, a tile serves its rows and its columns at once, and of the first
+only one triangle is computed. A log-sum-exp is summed relative to the largest logit there can be, or, where logits are not
+bounded or so cold that this would underflow, to the largest so far.
 
 `forward` makes a sweep for each level of stages and keeps their row results; `backward` makes one sweep and recomputes the
 logits. Tiles are updated in place where the framework can, so this file is for arrays that are not traced.
@@ -11,14 +12,16 @@ logits. Tiles are updated in place where the framework can, so this file is for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
-from sincere_spec.engines.layout import Side, Tile, sort_by_label, tiles_of
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result
+from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
+from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Backend, Namespace
 
@@ -60,6 +63,10 @@ class Block:
     negative: Array
 
 
+Masks: TypeAlias = Sequence[tuple[Piece, Array]]
+"""Which pairs of some pieces of a tile are seen."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A comparison laid out for tiles."""
@@ -75,8 +82,7 @@ class Sweep:
     masked: bool
     temperature: float | Array
     bias: float | Array
-    scaled: Array
-    scratch: tuple[Array, Array]
+    scratch: Array
 
     @property
     def symmetric(self) -> bool:
@@ -88,35 +94,34 @@ class Sweep:
         """How many rows have a loss."""
         return self.anchors.rows + (self.columns.rows if self.both_ways else 0)
 
-    @property
-    def halves(self) -> tuple[Pairs, ...]:
-        """What the tiles hold: negatives only where positives are partners."""
-        return (Pairs.NEGATIVE,) if self.partners is not None else (Pairs.POSITIVE, Pairs.NEGATIVE)
-
     def tiles(self) -> Iterator[Tile]:
-        """Every pair once, in tiles."""
+        """Every pair once, in tiles; those on the diagonal of a symmetric comparison have every pair from either end."""
         return tiles_of(self.anchors, self.columns, self.masked)
 
-    def column_rows(self, tile: Tile) -> slice | None:
-        """The columns of a tile as rows with a loss of their own; None if they have none."""
-        if not (self.symmetric or self.both_ways):
-            return None
+    def roles(self, tile: Tile) -> tuple[tuple[slice, int], ...]:
+        """The rows of a tile, and its columns if these are other rows with a loss; and the axis to sum over for each."""
+        own = (tile.rows, 1)
+        if not (self.symmetric or self.both_ways) or (self.symmetric and tile.rows == tile.columns):
+            return (own,)
+        return own, (self._shifted(tile.columns), 0)
+
+    def _shifted(self, columns: slice) -> slice:
         offset = 0 if self.symmetric else self.anchors.rows
-        return slice(tile.columns.start + offset, tile.columns.stop + offset)
+        return slice(columns.start + offset, columns.stop + offset)
 
-    def similarities(self, tile: Tile) -> Array:
-        """The similarities of a tile, in an array that the next tile overwrites."""
-        return self._product(self.anchors.embeddings, tile)
+    def similarities(self, piece: Piece) -> Array:
+        """The similarities of a piece, in an array that the next one overwrites."""
+        return self._product(self.anchors.embeddings[piece.rows, :], piece)
 
-    def logits(self, tile: Tile) -> Array:
-        """The logits of a tile, in an array that the next tile may overwrite."""
-        return self.biased(self.unbiased(tile))
+    def logits(self, piece: Piece) -> Array:
+        """The logits of a piece, in an array that the next one may overwrite."""
+        return self.biased(self.unbiased(piece))
 
-    def unbiased(self, tile: Tile) -> Array:
+    def unbiased(self, piece: Piece) -> Array:
         """The same before the bias is added."""
-        if isinstance(self.loss.logit, Similarity):  # no pass over the tile to scale it
-            return self._product(self.scaled, tile)
-        return self.loss.logit.value(self.xp, self.similarities(tile)) / self.temperature
+        if isinstance(self.loss.logit, Similarity):  # no pass over the piece to scale it
+            return self._product(self.anchors.embeddings[piece.rows, :] / self.temperature, piece)
+        return self.loss.logit.value(self.xp, self.similarities(piece)) / self.temperature
 
     def biased(self, logits: Array) -> Array:
         """Logits with the bias, added in place."""
@@ -124,25 +129,25 @@ class Sweep:
             logits += self.bias
         return logits
 
-    def _product(self, anchors: Array, tile: Tile) -> Array:
-        across = self.xp.matrix_transpose(self.columns.embeddings[tile.columns, :])
-        return self.backend.product_into(self.scratch[0], anchors[tile.rows, :], across)
+    def _product(self, rows: Array, piece: Piece) -> Array:
+        across = self.xp.matrix_transpose(self.columns.embeddings[piece.columns, :])
+        return self.backend.product_into(self.scratch, rows, across)
 
-    def blocks(self, tile: Tile, logits: Array) -> Iterator[Block]:
-        """A masked tile as seen from its rows, and from its columns where these are other rows."""
+    def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
+        """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
         xp = self.xp
-        labels, key_labels = self.anchors.labels[tile.rows][:, None], self.columns.labels[tile.columns][None, :]
+        labels, key_labels = self.anchors.labels[piece.rows][:, None], self.columns.labels[piece.columns][None, :]
         if self.partners is not None:
             negative = relations.beside_partners(labels, key_labels)
             positive = negative & ~negative
         else:
-            ids, key_ids = self.anchors.ids[tile.rows][:, None], self.columns.ids[tile.columns][None, :]
+            ids, key_ids = self.anchors.ids[piece.rows][:, None], self.columns.ids[piece.columns][None, :]
             positive, negative = relations.by_label(labels, key_labels, ids, key_ids)
-        yield Block(tile.rows, logits, positive, negative)
-        columns = self.column_rows(tile)
-        if columns is not None and columns != tile.rows:
+        found = [Block(piece.rows, logits, positive, negative)]
+        if len(self.roles(tile)) == 2:
             turned = (xp.matrix_transpose(x) for x in (logits, positive, negative))
-            yield Block(columns, *turned)
+            found.append(Block(self._shifted(piece.columns), *turned))
+        return found
 
     def partner_block(self) -> tuple[Array, Block]:
         """The similarity of every row to its partner, as a column, and the block of it."""
@@ -202,7 +207,10 @@ def backward(
         row_cotangents = xp.where(rows.counted(sweep.loss, statistics.counts), _sorted(sweep, cotangent), 0.0)
     else:
         row_cotangents = cotangent * rows.weights(xp, sweep.loss, reduction, statistics.counts)
-    weights = _weights(sweep, statistics, row_cotangents)
+    weights = part_weights(
+        xp, sweep.loss, statistics.results, statistics.slopes, statistics.peaks, statistics.counts, row_cotangents
+    )
+    weights = {part: weight / temperature for part, weight in weights.items()}  # by similarity, where the slope is 1
     return _gradients(sweep, statistics, weights, needed)
 
 
@@ -221,7 +229,7 @@ def _sweep(
         loss=loss,
         anchors=anchors,
         columns=columns,
-        partners=None if comparison.partners is None else xp.take(comparison.partners, anchors.order, axis=0),
+        partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
         both_ways=comparison.both_ways,
         distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
@@ -229,14 +237,13 @@ def _sweep(
         or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
         temperature=temperature,
         bias=bias,
-        scaled=anchors.embeddings / temperature,
-        scratch=(backend.scratch(comparison.anchors, tile * tile), backend.scratch(comparison.anchors, tile * tile)),
+        scratch=backend.scratch(comparison.anchors, tile * tile),
     )
 
 
 def _statistics(sweep: Sweep, unit_rows: bool) -> Statistics:
     xp, loss = sweep.xp, sweep.loss
-    nil = xp.zeros((sweep.total,), dtype=sweep.scratch[0].dtype, device=sweep.backend.device(sweep.scratch[0]))
+    nil = xp.zeros((sweep.total,), dtype=sweep.scratch.dtype, device=sweep.backend.device(sweep.scratch))
     tally = Tally(_counts(sweep, nil), {}, {}, {}, {}, {})
     slopes: dict[str, Array] = {}
     for level in levels_of(loss):
@@ -248,23 +255,32 @@ def _statistics(sweep: Sweep, unit_rows: bool) -> Statistics:
                 if shift is not None:
                     tally.shifts[part] = shift
                 tally.peaks[part] = nil + (-float("inf") if shift is None else shift)
-        inside = tuple(part for part in level if part.over in sweep.halves)
-        negative = tuple(part for part in inside if part.over is Pairs.NEGATIVE)
+        positive = tuple(part for part in level if part.over is Pairs.POSITIVE)
+        negative = tuple(part for part in level if part.over is Pairs.NEGATIVE)
+        inside = () if sweep.partners is not None else positive
         for tile in sweep.tiles():
-            if not tile.masked:
-                if negative:
-                    _add_negatives(sweep, tally, tile, negative)
-            elif inside:
-                for block in sweep.blocks(tile, sweep.logits(tile)):
+            if sweep.masked:
+                for block in sweep.blocks(tile, tile, sweep.logits(tile)):
+                    _add(sweep, tally, block, inside + negative)
+            elif negative:
+                logits = sweep.logits(tile)
+                banded = [sweep.blocks(tile, piece, piece.of(tile, logits)) for piece in tile.bands]
+                for block in chain.from_iterable(banded):
                     _add(sweep, tally, block, inside)
+                masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
+                _add_negatives(sweep, tally, tile, logits, masks, negative)
+            else:
+                for piece in tile.bands:
+                    for block in sweep.blocks(tile, piece, sweep.logits(piece)):
+                        _add(sweep, tally, block, inside)
         if sweep.partners is not None:
             _, block = sweep.partner_block()
-            _add(sweep, tally, block, tuple(part for part in level if part.over is Pairs.POSITIVE))
+            _add(sweep, tally, block, positive)
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
                 tally.results[stage.name] = stage_result(xp, stage, tally.sums, tally.peaks, tally.counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = _fall(xp, loss, stage.name, tally.falls, tally.counts)
+                    slopes[stage.name] = stage_slope(xp, stage, tally.falls, tally.counts)
     return Statistics(tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
 
 
@@ -274,7 +290,7 @@ def _counts(sweep: Sweep, nil: Array) -> rows.Counts:
     counts = rows.Counts(positive=nil + 0.0, negative=nil + 0.0)
     if not sweep.distinct:
         for tile in sweep.tiles():
-            for block in sweep.blocks(tile, sweep.similarities(tile)):
+            for block in sweep.blocks(tile, tile, sweep.similarities(tile)):
                 counts.positive[block.span] += xp.sum(xp.astype(block.positive, nil.dtype), axis=1)
                 counts.negative[block.span] += xp.sum(xp.astype(block.negative, nil.dtype), axis=1)
         return counts
@@ -299,7 +315,7 @@ def _shift(sweep: Sweep, part: Part, unit_rows: bool) -> float | None:
     if not unit_rows or reach is None or part.minus is not None:
         return None
     low, high = (part.scale * (value / float(sweep.temperature) + float(sweep.bias)) for value in reach)
-    spread = SPREAD[sweep.backend.dtype_name(sweep.scratch[0])]
+    spread = SPREAD[sweep.backend.dtype_name(sweep.scratch)]
     if abs(high - low) > spread:
         return None
     highest = max(low, high) + part.offset
@@ -315,30 +331,40 @@ def _argument(part: Part, logits: Array) -> Array:
     return logits
 
 
-def _add_negatives(sweep: Sweep, tally: Tally, tile: Tile, parts: tuple[Part, ...]) -> None:
-    """Add a tile of negatives to the sums of its rows, and to those of its columns if these are rows, too."""
+def _masked(xp: Namespace, tile: Tile, x: Array, masks: Masks, value: float) -> Array:
+    """An array of a tile in which what is hidden has a value, in place."""
+    for piece, mask in masks:
+        part = piece.of(tile, x)
+        part[...] = xp.where(mask, part, value)
+    return x
+
+
+def _add_negatives(
+    sweep: Sweep, tally: Tally, tile: Tile, logits: Array, masks: Masks, parts: tuple[Part, ...]
+) -> None:
+    """Add a tile to the sums over negatives of its rows, and of its columns if these are rows, too."""
     xp = sweep.xp
-    columns = sweep.column_rows(tile)
-    roles = [(tile.rows, 1)] if columns is None else [(tile.rows, 1), (columns, 0)]
-    logits = sweep.logits(tile)
     for part in parts:
         t = _argument(part, logits if part is parts[-1] else logits + 0.0)
-        if part.fold is not Fold.LOGSUMEXP:
-            folded = elementwise.value(xp, part.fold, t)
-        elif part in tally.shifts:
+        if part.fold is Fold.LOGSUMEXP and part not in tally.shifts:
+            t = _masked(xp, tile, t, masks, -float("inf"))
+            for span, axis in sweep.roles(tile):
+                before = tally.peaks[part][span]
+                peak = xp.max(t, axis=axis)
+                peak = xp.where(peak > before, peak, before)
+                finite = xp.where(peak > -float("inf"), peak, 0.0)
+                fresh = xp.sum(xp.exp(t - (finite[:, None] if axis else finite[None, :])), axis=axis)
+                tally.sums[part][span] = tally.sums[part][span] * xp.exp(before - finite) + fresh
+                tally.peaks[part][span] = peak
+            continue
+        if part.fold is Fold.LOGSUMEXP:
             if tally.shifts[part]:
                 t -= tally.shifts[part]
             folded = sweep.backend.exp_of(t)
         else:
-            for span, axis in roles:
-                before = tally.peaks[part][span]
-                peak = xp.max(t, axis=axis)
-                peak = xp.where(peak > before, peak, before)
-                fresh = xp.sum(xp.exp(t - (peak[:, None] if axis else peak[None, :])), axis=axis)
-                tally.sums[part][span] = tally.sums[part][span] * xp.exp(before - peak) + fresh
-                tally.peaks[part][span] = peak
-            continue
-        for span, axis in roles:
+            folded = elementwise.value(xp, part.fold, t)
+        folded = _masked(xp, tile, folded, masks, 0.0)
+        for span, axis in sweep.roles(tile):
             tally.sums[part][span] += xp.sum(folded, axis=axis)
 
 
@@ -377,25 +403,6 @@ def _masked_argument(
     return mask, t + part.offset if part.offset else t
 
 
-def _fall(xp: Namespace, loss: PairLoss, name: str, falls: Mapping[Part, Array], counts: rows.Counts) -> Array:
-    """The derivative of a stage with respect to the one that it subtracts."""
-    stage = next(stage for stage in loss.stages if stage.name == name)
-    size = counts.over(stage.over)
-    if stage.fold is Fold.LOGSUMEXP:
-        return xp.where(size > 0.0, xp.zeros_like(size) - stage.scale, xp.zeros_like(size))
-    total = sum(falls[part] for part in parts_of(stage))
-    return -total / xp.where(size == 0.0, xp.ones_like(size), size) if stage.mean else -total
-
-
-def _weights(sweep: Sweep, statistics: Statistics, row_cotangents: Array) -> dict[Part, Array]:
-    loss = sweep.loss
-    cotangents = rows.term_cotangents(sweep.xp, loss, statistics.counts, row_cotangents)
-    for stage in reversed(loss.stages):
-        if stage.minus is not None:
-            cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * statistics.slopes[stage.name]
-    return part_weights(sweep.xp, loss, statistics.results, statistics.peaks, statistics.counts, cotangents)
-
-
 def _gradients(
     sweep: Sweep, statistics: Statistics, weights: Mapping[Part, Array], needed: frozenset[str]
 ) -> Gradients:
@@ -403,19 +410,26 @@ def _gradients(
     anchors, columns = sweep.anchors.embeddings, sweep.columns.embeddings
     d_anchors = xp.zeros_like(anchors)
     d_columns = d_anchors if sweep.symmetric else xp.zeros_like(columns)
-    pulled = moved = xp.sum(anchors[:0, :])  # Σ C and Σ C value(s) / τ, from a 0 of the right dtype
-    inside = {part: weight for part, weight in weights.items() if part.over in sweep.halves}
-    ends = _ends(sweep, inside)
-    for tile in sweep.tiles() if inside else ():
+    pulled = moved = xp.sum(anchors[:0, :])  # Σ C and Σ C a, without the bias, from a 0 of the right dtype
+    positive = {part: weight for part, weight in weights.items() if part.over is Pairs.POSITIVE}
+    negative = {part: weight for part, weight in weights.items() if part.over is Pairs.NEGATIVE}
+    inside = {} if sweep.partners is not None else positive
+    for tile in sweep.tiles():
+        if not (negative or tile.bands):
+            continue
         logits = sweep.unbiased(tile)
         kept = logits + 0.0 if "temperature" in needed else logits  # without the bias, which would round it
         logits = sweep.biased(logits)
-        if tile.masked:
-            pull = _masked_pull(sweep, tile, logits, statistics, inside)
-        elif ends:
-            pull = _negative_pull(sweep, tile, logits, statistics, inside, ends)
+        banded = [sweep.blocks(tile, piece, piece.of(tile, logits)) for piece in tile.bands]
+        if sweep.masked:
+            pull = _blocks_pull(sweep, banded[0], statistics, inside | negative)
         else:
-            continue
+            drawn = [_blocks_pull(sweep, blocks, statistics, inside) for blocks in banded if inside]
+            masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
+            pull = _negative_pull(sweep, tile, logits, masks, statistics, negative)
+            for piece, part in zip(tile.bands, drawn, strict=False):
+                whole = piece.of(tile, pull)
+                whole += part
         if "bias" in needed:
             pulled = pulled + xp.sum(pull)
         if "temperature" in needed:
@@ -434,57 +448,43 @@ def _gradients(
     d_partners = None
     if sweep.partners is not None:
         similarity, block = sweep.partner_block()
-        own = {part: weight for part, weight in weights.items() if part.over is Pairs.POSITIVE}
-        pull = _block_pull(sweep, block, statistics, own)
+        pull = _blocks_pull(sweep, [block], statistics, positive)
         pulled = pulled + xp.sum(pull)
         moved = moved + xp.sum(pull * logit.value(xp, similarity)) / sweep.temperature
         pull = pull * logit.slope(xp, similarity)
         if sweep.both_ways:
             pull = pull[: sweep.anchors.rows, :] + pull[sweep.anchors.rows :, :]
-        d_anchors += pull * sweep.partners
+        for rows_ in spans(sweep.anchors.tiles):
+            d_anchors[rows_, :] += pull[rows_, :] * sweep.partners[rows_, :]
         if "partners" in needed:
-            d_partners = _restored(xp, pull * anchors, sweep.anchors) / sweep.temperature
+            d_partners = sweep.anchors.restored(xp, pull * anchors)
     return Gradients(
-        anchors=_restored(xp, d_anchors, sweep.anchors) / sweep.temperature,
-        keys=None if sweep.symmetric else _restored(xp, d_columns, sweep.columns) / sweep.temperature,
+        anchors=sweep.anchors.restored(xp, d_anchors),
+        keys=None if sweep.symmetric else sweep.columns.restored(xp, d_columns),
         partners=d_partners,
-        temperature=-moved / sweep.temperature,
-        bias=pulled,
+        temperature=-moved,
+        bias=pulled * sweep.temperature,
     )
-
-
-def _ends(sweep: Sweep, weights: Mapping[Part, Array]) -> dict[Part, tuple[Array, Array]]:
-    """For each part over negatives `[w, 1]` and `[1, w]`: a product of theirs is the sum of a row's and a column's weight."""
-    xp = sweep.xp
-    result = {}
-    for part, weight in weights.items():
-        if part.over is Pairs.NEGATIVE:
-            column, ones = weight[:, None], xp.ones_like(weight)[:, None]
-            result[part] = (
-                xp.concat([column, ones], axis=1),
-                xp.matrix_transpose(xp.concat([ones, column], axis=1)),
-            )
-    return result
 
 
 def _negative_pull(
     sweep: Sweep,
     tile: Tile,
     logits: Array,
+    masks: Masks,
     statistics: Statistics,
     weights: Mapping[Part, Array],
-    ends: dict[Part, tuple[Array, Array]],
 ) -> Array:
-    """The derivative of the value by each logit of a tile of negatives, as seen from its rows and from its columns."""
-    xp, columns = sweep.xp, sweep.column_rows(tile)
+    """The derivative of the value by the logits of a tile through its negatives, from its rows and from its columns."""
+    xp = sweep.xp
+    (rows_, _), *others = sweep.roles(tile)
     total: Array = None
-    last = next(reversed(ends))
-    for part, (left, right) in ends.items():
-        t = _argument(part, logits if part is last else logits + 0.0)
+    for number, (part, weight) in enumerate(weights.items(), 1):
+        t = _argument(part, logits if number == len(weights) else logits + 0.0)
         if part.fold is Fold.LOGSUMEXP and part not in statistics.shifts:
-            peaks, weight = statistics.peaks[part], weights[part]
-            pull = xp.exp(t - peaks[tile.rows][:, None]) * weight[tile.rows][:, None]
-            if columns is not None:
+            peaks = statistics.peaks[part]
+            pull = xp.exp(t - peaks[rows_][:, None]) * weight[rows_][:, None]
+            for columns, _ in others:
                 pull += xp.exp(t - peaks[columns][None, :]) * weight[columns][None, :]
         else:
             if part.fold is Fold.LOGSUMEXP:
@@ -493,24 +493,21 @@ def _negative_pull(
                 pull = sweep.backend.exp_of(t)
             else:
                 pull = elementwise.slope(xp, part.fold, t)
-            if columns is None:
-                pull *= weights[part][tile.rows][:, None]
-            else:
-                pull *= sweep.backend.product_into(sweep.scratch[1], left[tile.rows, :], right[:, columns])
+            seen = weight[rows_][:, None]
+            for columns, _ in others:
+                seen = seen + weight[columns][None, :]
+            pull *= seen
         total = pull if total is None else total + pull
-    return total
+    return xp.zeros_like(logits) if total is None else _masked(xp, tile, total, masks, 0.0)
 
 
-def _masked_pull(
-    sweep: Sweep, tile: Tile, logits: Array, statistics: Statistics, weights: Mapping[Part, Array]
-) -> Array:
-    """The same for a tile that has more than negatives."""
-    first, *turned = (_block_pull(sweep, block, statistics, weights) for block in sweep.blocks(tile, logits))
+def _blocks_pull(sweep: Sweep, blocks: Sequence[Block], statistics: Statistics, weights: Mapping[Part, Array]) -> Array:
+    """The same of some logits under masks, through the parts of these weights."""
+    first, *turned = (_block_pull(sweep, block, statistics, weights) for block in blocks)
     return first + sweep.xp.matrix_transpose(turned[0]) if turned else first
 
 
 def _block_pull(sweep: Sweep, block: Block, statistics: Statistics, weights: Mapping[Part, Array]) -> Array:
-    """The derivative of the value by the logits of a block, as seen from its rows."""
     xp = sweep.xp
     total: Array = None
     for part, weight in weights.items():
@@ -524,22 +521,15 @@ def _block_pull(sweep: Sweep, block: Block, statistics: Statistics, weights: Map
     return total
 
 
-def _restored(xp: Namespace, sorted_rows: Array, side: Side) -> Array:
-    """Rows of a side in the order in which they came."""
-    return xp.take(sorted_rows, xp.argsort(side.order), axis=0)
-
-
 def _unsorted(sweep: Sweep, vector: Array) -> Array:
     """Row results of both sides in the order in which the rows came."""
     xp, n = sweep.xp, sweep.anchors.rows
-    own = _restored(xp, vector[:n], sweep.anchors)
-    return xp.concat([own, _restored(xp, vector[n:], sweep.columns)]) if sweep.both_ways else own
+    own = sweep.anchors.restored(xp, vector[:n])
+    return xp.concat([own, sweep.columns.restored(xp, vector[n:])]) if sweep.both_ways else own
 
 
 def _sorted(sweep: Sweep, vector: Array) -> Array:
     """The inverse of `_unsorted`."""
     xp, n = sweep.xp, sweep.anchors.rows
-    own = xp.take(vector[:n], sweep.anchors.order, axis=0)
-    if not sweep.both_ways:
-        return own
-    return xp.concat([own, xp.take(vector[n:], sweep.columns.order, axis=0)])
+    own = sweep.anchors.sorted(xp, vector[:n])
+    return xp.concat([own, sweep.columns.sorted(xp, vector[n:])]) if sweep.both_ways else own

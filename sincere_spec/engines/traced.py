@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result
+from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.engines.tiled import SPREAD
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Namespace, T, TracingBackend
 
-BAND = 64
+BAND = 32
 """The rows of the small tiles: as few as a product is still efficient with."""
 
 
@@ -44,7 +44,6 @@ class Tally(NamedTuple):
     sums: tuple[Array, ...]
     peaks: tuple[Array, ...]
     falls: tuple[Array, ...]
-    counts: tuple[Array, ...]
 
 
 class Flow(NamedTuple):
@@ -92,9 +91,11 @@ class Sweep:
     columns: Side
     partners: Array | None
     both_ways: bool
+    distinct: bool
     masked: bool
     temperature: Array
     bias: Array
+    scaled: Array
     near: bool
 
     @property
@@ -241,12 +242,10 @@ def backward(
         row_cotangents = xp.where(rows.counted(loss, counts), _sorted(sweep, cotangent), 0.0)
     else:
         row_cotangents = cotangent * _row_weights(sweep, reduction, counts)
-    cotangents = rows.term_cotangents(xp, loss, counts, row_cotangents)
     slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
-    for stage in reversed(loss.stages):
-        if stage.minus is not None:
-            cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
-    weights = part_weights(xp, loss, _results(loss, statistics), _peaks(loss, statistics), counts, cotangents)
+    weights = part_weights(
+        xp, loss, _results(loss, statistics), slopes, _peaks(loss, statistics), counts, row_cotangents
+    )
     found = _either(sweep, unit_rows, is_near, lambda sweep: _gradients(sweep, statistics, weights, needed))
     return Gradients(**{name: found.get(name) for name in ("anchors", "keys", "partners", "temperature", "bias")})
 
@@ -303,11 +302,13 @@ def _sweep(
         columns=columns,
         partners=None if comparison.partners is None else _laid_out(backend, comparison.partners, anchors),
         both_ways=comparison.both_ways,
+        distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
         masked=not comparison.distinct
         or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
         temperature=temperature,
         bias=bias,
+        scaled=anchors.embeddings / temperature,
         near=False,
     )
 
@@ -315,9 +316,8 @@ def _sweep(
 def _side(backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
     xp = backend.namespace(embeddings)
     length = backend.length(embeddings)
-    count = -(-length // tile)
-    if not isinstance(length, int):  # without any row there is a tile of padding
-        count = xp.where(count > 0, count, 1)
+    count = -(-length // tile)  # without any row there is a tile of padding
+    count = max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
     total = count * tile
     order = xp.argsort(labels, stable=True)
     labels = backend.padded(xp.take(labels, order, axis=0), length + 1)
@@ -351,44 +351,62 @@ def _laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
 
 
 def _statistics(sweep: Sweep) -> Statistics:
-    xp, loss, real = sweep.xp, sweep.loss, sweep.real
-    nil = xp.astype(real, sweep.anchors.embeddings.dtype) * 0.0
-    counts = {Pairs.POSITIVE: nil, Pairs.NEGATIVE: nil}
+    xp, loss = sweep.xp, sweep.loss
+    nil = xp.astype(sweep.real, sweep.anchors.embeddings.dtype) * 0.0
+    counts = _sizes(sweep, nil)
     sums: dict[Part, Array] = {}
     peaks: dict[Part, Array] = {}
     falls: dict[Part, Array] = {}
     results: dict[str, Array] = {}
     slopes: dict[str, Array] = {}
-    for number, level in enumerate(levels_of(loss)):
-        made = rows.Counts(counts[Pairs.POSITIVE], counts[Pairs.NEGATIVE])
+    for level in levels_of(loss):
         for over in (Pairs.POSITIVE, Pairs.NEGATIVE):
             parts = tuple(part for part in level if part.over is over)
-            if not parts and number > 0:
+            if not parts:
                 continue
-            tally = _tallied(sweep, over, parts, _present(loss, made), results, nil, counting=number == 0)
-            found = iter(tally.peaks)
-            fallen = iter(tally.falls)
-            for part, total in zip(parts, tally.sums, strict=True):
-                sums[part] = total
-                if part.fold is Fold.LOGSUMEXP:
-                    peaks[part] = next(found) if sweep.seeking(part) else nil + sweep.shift(part)
-                elif part.minus is not None:
-                    falls[part] = next(fallen)
-            if number == 0:
-                (counts[over],) = tally.counts
-        made = rows.Counts(counts[Pairs.POSITIVE], counts[Pairs.NEGATIVE])
+            tally = _tallied(sweep, over, parts, _present(loss, counts), results, nil)
+            sums |= dict(zip(parts, tally.sums, strict=True))
+            peaks |= dict(zip((part for part in parts if sweep.seeking(part)), tally.peaks, strict=True))
+            falls |= dict(zip((part for part in parts if _falling(part)), tally.falls, strict=True))
+        peaks |= {part: nil + sweep.shift(part) for part in _exponential(loss) if part in level and part not in peaks}
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
-                results[stage.name] = stage_result(xp, stage, sums, peaks, made)
+                results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = _fall(xp, loss, stage.name, falls, made)
+                    slopes[stage.name] = stage_slope(xp, stage, falls, counts)
     return Statistics(
         tuple(results[stage.name] for stage in loss.stages),
         tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
         tuple(peaks[part] for part in _exponential(loss)),
-        counts[Pairs.POSITIVE],
-        counts[Pairs.NEGATIVE],
+        counts.positive,
+        counts.negative,
     )
+
+
+def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
+    """How many positives and negatives each row has: from the sorted labels, or from masks if equal ids may be anywhere."""
+    xp, backend = sweep.xp, sweep.backend
+    if not sweep.distinct:
+        one = {over: Part(Fold.EXP, over, 0.0, 0.0, None) for over in (Pairs.POSITIVE, Pairs.NEGATIVE)}  # exp(0 a)
+        return rows.Counts(*(_tallied(sweep, over, (one[over],), {}, {}, nil).sums[0] for over in one))
+
+    def alike(side: Side, other: Side) -> tuple[Array, Array]:
+        """How many columns share a row's label, and how many there are; padding is behind them all."""
+        length = backend.length(other.order)
+        first, last = (xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
+        same = xp.where(last > length, length, last) - xp.where(first > length, length, first)
+        return xp.astype(same, nil.dtype), xp.zeros_like(side.embeddings[:, 0]) + xp.astype(length, nil.dtype)
+
+    sides = [(sweep.anchors, sweep.columns)] + ([(sweep.columns, sweep.anchors)] if sweep.both_ways else [])
+    found = [alike(*pair) for pair in sides]
+    same, every = (xp.concat(parts, axis=0) for parts in zip(*found, strict=True))
+    positive = nil + 1.0 if sweep.partners is not None else same - 1.0 if sweep.symmetric else same
+    return rows.Counts(xp.where(sweep.real, positive, 0.0), xp.where(sweep.real, every - same, 0.0))
+
+
+def _falling(part: Part) -> bool:
+    """Whether the sum of a part's slopes is needed besides."""
+    return part.minus is not None and part.fold is not Fold.LOGSUMEXP
 
 
 def _exponential(loss: PairLoss) -> list[Part]:
@@ -412,15 +430,6 @@ def _present(loss: PairLoss, counts: rows.Counts) -> dict[str, Array]:
     return {stage.name: counts.over(stage.over) > 0.0 for stage in loss.stages}
 
 
-def _fall(xp: Namespace, loss: PairLoss, name: str, falls: Mapping[Part, Array], counts: rows.Counts) -> Array:
-    """The derivative of a stage with respect to the one that it subtracts."""
-    stage = next(stage for stage in loss.stages if stage.name == name)
-    if stage.fold is Fold.LOGSUMEXP:
-        return xp.where(counts.over(stage.over) > 0.0, xp.zeros_like(counts.positive) - stage.scale, 0.0)
-    total = sum(falls[part] for part in parts_of(stage))
-    return -total / counts.divisor(xp, stage.over) if stage.mean else -total
-
-
 def _tallied(
     sweep: Sweep,
     over: Pairs,
@@ -428,15 +437,14 @@ def _tallied(
     present: Mapping[str, Array],
     results: Mapping[str, Array],
     nil: Array,
-    counting: bool,
 ) -> Tally:
     """The sums of every row over its pairs of a kind."""
     if over is Pairs.POSITIVE and sweep.partners is not None:
         mask = sweep.real[:, None]
         own = Role(1, lambda vector: vector)
-        return _summed(sweep, parts, sweep.logits(_aligned(sweep)), mask, own, present, results, counting)
+        return _summed(sweep, parts, sweep.logits(_aligned(sweep)), mask, own, present, results)
 
-    whole = _blank(sweep, parts, nil, counting)
+    whole = _blank(sweep, parts, nil)
     grid = sweep.anchors.pieces if over is Pairs.POSITIVE else sweep.anchors.tiles
     size, offset = grid.size, sweep.offset
 
@@ -452,8 +460,8 @@ def _tallied(
 
         def summed(masked: bool) -> tuple[Tally, ...]:
             mask = sweep.mask(over, i, j, size) if masked else None
-            logits = sweep.logits(_similarity(sweep, i, j, size)) if parts else nil[:size, None]
-            return tuple(_summed(sweep, parts, logits, mask, role, present, results, counting, size) for role in roles)
+            logits = _logits(sweep, i, j, size)
+            return tuple(_summed(sweep, parts, logits, mask, role, present, results) for role in roles)
 
         fresh = (
             summed(True) if clear is None else sweep.backend.when(clear, lambda: summed(False), lambda: summed(True))
@@ -519,10 +527,20 @@ def _roles(sweep: Sweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
     return Role(1, lambda vector: at(vector, i * size, size)), Role(0, lambda vector: at(vector, column, size))
 
 
-def _similarity(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
-    a = sweep.backend.rows_of(sweep.anchors.embeddings, i * size, size)
+def _product(sweep: Sweep, anchors: Array, i: Any, j: Any, size: int) -> Array:
+    a = sweep.backend.rows_of(anchors, i * size, size)
     b = sweep.backend.rows_of(sweep.columns.embeddings, j * size, size)
     return sweep.backend.product(a, sweep.xp.matrix_transpose(b))
+
+
+def _similarity(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
+    return _product(sweep, sweep.anchors.embeddings, i, j, size)
+
+
+def _logits(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
+    if isinstance(sweep.loss.logit, Similarity):  # no pass over the tile to scale it
+        return _product(sweep, sweep.scaled, i, j, size) + sweep.bias
+    return sweep.logits(_similarity(sweep, i, j, size))
 
 
 def _aligned(sweep: Sweep) -> Array:
@@ -535,13 +553,12 @@ def _each(function: Callable[..., Array], *tallies: Tally) -> Tally:
     return Tally(*(tuple(map(function, *fields)) for fields in zip(*tallies, strict=True)))
 
 
-def _blank(sweep: Sweep, parts: Sequence[Part], nil: Array, counting: bool) -> Tally:
+def _blank(sweep: Sweep, parts: Sequence[Part], nil: Array) -> Tally:
     """The tally of no pairs."""
     return Tally(
         tuple(nil for _ in parts),
         tuple(nil - float("inf") for part in parts if sweep.seeking(part)),
-        tuple(nil for part in parts if part.minus is not None and part.fold is not Fold.LOGSUMEXP),
-        (nil,) if counting else (),
+        tuple(nil for part in parts if _falling(part)),
     )
 
 
@@ -559,8 +576,7 @@ def _merged(sweep: Sweep, parts: Sequence[Part], one: Tally, other: Tally) -> Ta
         finite = xp.where(peak > -float("inf"), peak, 0.0)
         sums.append(x * xp.exp(p - finite) + y * xp.exp(q - finite))
         peaks.append(peak)
-    falls = tuple(x + y for x, y in zip(one.falls, other.falls, strict=True))
-    return Tally(tuple(sums), tuple(peaks), falls, tuple(x + y for x, y in zip(one.counts, other.counts, strict=True)))
+    return Tally(tuple(sums), tuple(peaks), tuple(x + y for x, y in zip(one.falls, other.falls, strict=True)))
 
 
 def _summed(
@@ -571,12 +587,10 @@ def _summed(
     role: Role,
     present: Mapping[str, Array],
     results: Mapping[str, Array],
-    counting: bool,
-    size: int = 1,
 ) -> Tally:
     """The tally of a tile, for the rows of one of its roles; without a mask all of its pairs are counted."""
     xp, axis = sweep.xp, role.axis
-    sums, peaks, falls, counts = [], [], [], []
+    sums, peaks, falls = [], [], []
     for part in parts:
         seen, t = _argument(sweep, part, logits, mask, role, present, results)
 
@@ -592,14 +606,9 @@ def _summed(
             sums.append(total(xp.exp(t - sweep.shift(part))))
         else:
             sums.append(total(elementwise.value(xp, part.fold, t)))
-            if part.minus is not None:
+            if _falling(part):
                 falls.append(part.scale * total(elementwise.slope(xp, part.fold, t)))
-    if counting:
-        if mask is None:
-            counts.append(xp.zeros_like(logits[:, 0]) + float(size))
-        else:
-            counts.append(xp.sum(xp.astype(mask, sweep.anchors.embeddings.dtype), axis=axis))
-    return Tally(tuple(sums), tuple(peaks), tuple(falls), tuple(counts))
+    return Tally(tuple(sums), tuple(peaks), tuple(falls))
 
 
 def _argument(
@@ -679,11 +688,12 @@ def _gradients(
         def visit(i: Any, j: Any, diagonal: bool, clear: Array | None, state: tuple[Array, Flow]) -> tuple[Array, Flow]:
             row, flow = state
             roles = _roles(sweep, i, j, size)[: 2 if sweep.both_roles else 1]
-            similarity = _similarity(sweep, i, j, size)
+            similarity = None if isinstance(logit, Similarity) else _similarity(sweep, i, j, size)
 
             def pulled(masked: bool) -> Array:
                 mask = sweep.mask(over, i, j, size) if masked else None
-                return _pull(sweep, sweep.logits(similarity), mask, roles, statistics, own)
+                logits = _logits(sweep, i, j, size) if similarity is None else sweep.logits(similarity)
+                return _pull(sweep, logits, mask, roles, statistics, own)
 
             pull = pulled(True) if clear is None else backend.when(clear, lambda: pulled(False), lambda: pulled(True))
             share = 0.5 if diagonal else 1.0  # the diagonal's pairs are seen twice, from either end
