@@ -47,6 +47,9 @@ class ArrayApiBackend:
     def device(self, x: Array) -> object:
         return array_api_compat.device(x)
 
+    def platform(self, x: Array) -> str:
+        return "cuda" if array_api_compat.is_cupy_array(x) else "cpu"
+
     def concrete(self, x: Array) -> bool:
         return not (array_api_compat.is_dask_array(x) or array_api_compat.is_ndonnx_array(x))
 

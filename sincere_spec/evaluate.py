@@ -48,7 +48,7 @@ def evaluate(
         0.4302
     """
     problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    return problem.backend.call(_value, problem, choose(problem.backend, problem.sizes, engine, tile))
+    return problem.backend.call(_value, problem, _plan(problem, engine, tile))
 
 
 def value_and_gradient(
@@ -90,7 +90,7 @@ def value_and_gradient(
     if reduction == "none":
         raise OptionError('value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".')
     problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    plan = choose(problem.backend, problem.sizes, engine, tile)
+    plan = _plan(problem, engine, tile)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
     if len(gradients) == 1:
         (only,) = gradients.values()
@@ -130,7 +130,12 @@ def explain(
         ('array_api', 'dense')
     """
     problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    return choose(problem.backend, problem.sizes, engine, tile)
+    return _plan(problem, engine, tile)
+
+
+def _plan(problem: Problem, engine: str, tile: int | None) -> Plan:
+    like = next(iter(problem.embeddings.values()))
+    return choose(problem.backend, like, problem.sizes, engine, tile)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}

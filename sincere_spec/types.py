@@ -87,6 +87,9 @@ class Backend(Protocol):
     def device(self, x: Array) -> object:
         """Where an array lives, comparable with ==; None where that cannot be told or does not matter."""
 
+    def platform(self, x: Array) -> str:
+        """The kind of device that an array is on, or will be when a traced program runs: "cpu", "cuda" and so on."""
+
     def concrete(self, x: Array) -> bool:
         """Whether an array has values that can be read now: False under tracing."""
 

@@ -42,6 +42,9 @@ class JaxBackend:
     def device(self, x: Array) -> object:
         return None  # jax moves and shards arrays itself, and refuses what it cannot place
 
+    def platform(self, x: Array) -> str:
+        return next(iter(x.devices())).platform if self.concrete(x) else jax.default_backend()
+
     def concrete(self, x: Array) -> bool:
         return not isinstance(x, jax.core.Tracer)
 

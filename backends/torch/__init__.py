@@ -45,6 +45,10 @@ class TorchBackend:
     def device(self, x: Array) -> object:
         return x.device
 
+    def platform(self, x: Array) -> str:
+        kind: str = x.device.type
+        return kind
+
     def concrete(self, x: Array) -> bool:
         traced = torch.compiler.is_compiling() or type(x).__name__ == "FakeTensor"
         return not (traced or torch._C._functorch.is_functorch_wrapped_tensor(x))

@@ -189,7 +189,7 @@ def crossover(chosen: Settings, *, quick: bool) -> int:
                 console.print(f"{framework}: some loss was never faster in tiles; it is left out", markup=False)
                 status = FAILED
                 continue
-            table[found.backend] = {"pairs": found.pairs, "tile": found.tile}
+            table[found.backend] = {chosen.device: {"pairs": found.pairs, "tile": found.tile}}
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
     sys.stdout.write(f"{{\n{rows}\n}}\n" if rows else "{}\n")
     return status

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
-from sincere_spec.types import Backend
+from sincere_spec.types import Array, Backend
 
 ENGINES = ("auto", "dense", "tiled", "kernel")
 
@@ -28,7 +28,10 @@ class Plan:
 
 @cache
 def crossovers() -> dict[str, Any]:
-    """The measured table: from how many pairs on tiles are faster, and the best rows of a tile, by backend and device."""
+    """From how many pairs on tiles are faster, and the best rows of a tile: measured, by backend and kind of device.
+
+    `unmeasured` is for all others: it says from where on a matrix is too large to hold several of.
+    """
     import json  # only here: every program imports this module
     from importlib.resources import files
 
@@ -36,8 +39,8 @@ def crossovers() -> dict[str, Any]:
     return table
 
 
-def choose(backend: Backend, sizes: tuple[Any, Any], engine: str, tile: int | None) -> Plan:
-    """The plan of a call with so many rows and columns; raises if the engine asked for by name cannot serve it."""
+def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], engine: str, tile: int | None) -> Plan:
+    """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it."""
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
     if tile is not None and (not isinstance(tile, int) or isinstance(tile, bool) or tile < 1):
@@ -49,30 +52,24 @@ def choose(backend: Backend, sizes: tuple[Any, Any], engine: str, tile: int | No
     if engine == "dense":
         return Plan(backend.name, "dense", None, "asked for by name")
     obstacle = backend.tiles_obstacle()
+    platform = backend.platform(like)
+    table = crossovers()
+    measured = table.get(backend.name, table["array_api"]).get(platform)
+    known = measured or table["unmeasured"]
     if engine == "tiled":
         if obstacle is not None:
             raise EngineUnavailable(
                 f'engine="tiled" was asked for, but {obstacle}; engine="dense" computes the same, and engine="auto" '
                 f"chooses it."
             )
-        return Plan(backend.name, "tiled", tile or _tile(backend), "asked for by name")
+        return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
     if obstacle is not None:
         return Plan(backend.name, "dense", None, obstacle)
-    least = _measured(backend)["pairs"]
-    if least is None:
-        return Plan(backend.name, "dense", None, "no crossover has been measured here; ask for tiles by name")
     rows, columns = sizes
     if rows is None or columns is None:
         return Plan(backend.name, "dense", None, "the number of rows is not known before the call")
-    if rows * columns < least:
-        return Plan(backend.name, "dense", None, f"{rows} x {columns} pairs; tiles are faster from {least} on")
-    return Plan(backend.name, "tiled", tile or _tile(backend), f"{rows} x {columns} pairs; tiles are faster")
-
-
-def _measured(backend: Backend) -> dict[str, int | None]:
-    table: dict[str, int | None] = crossovers().get(backend.name, crossovers()["array_api"])
-    return table
-
-
-def _tile(backend: Backend) -> int:
-    return int(_measured(backend)["tile"] or 512)
+    here = f"{rows} x {columns} pairs on {platform}"
+    gain = "are faster" if measured else "save memory"
+    if rows * columns < known["pairs"]:
+        return Plan(backend.name, "dense", None, f"{here}; tiles {gain} from {known['pairs']} on")
+    return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}")
