@@ -77,6 +77,7 @@ class Failure:
 class Report:
     """What was judged, on what, with which verdicts. `frameworks` has versions, device, status, reason and seconds of each."""
 
+    implementation: str
     suite: str
     package: str
     machine: Mapping[str, str]
@@ -111,7 +112,8 @@ class Report:
     def sentence(self) -> str:
         """The verdict in one line."""
         here = [name for name, facts in self.frameworks.items() if facts.get("status") != "skipped"]
-        where = f"{len(here)} framework{'s' if len(here) != 1 else ''} ({', '.join(here)}), suite {self.suite}"
+        whose = "" if self.implementation == "sincere_spec" else f"{self.implementation} as {self.rows[0]}, "
+        where = f"{whose}{len(here)} framework{'s' if len(here) != 1 else ''} ({', '.join(here)}), suite {self.suite}"
         if self.exit_status == 2:
             reasons = sorted({result.reason for result in self.results if result.reason})
             return f"NOT JUDGED: {'; '.join(reasons) or 'nothing was asked'} ({where})"
@@ -224,6 +226,7 @@ def to_json(made: Report) -> str:
         "format": 1,
         "verdict": made.verdict,
         "sentence": made.sentence,
+        "implementation": made.implementation,
         "suite": made.suite,
         "package": made.package,
         "seconds": made.seconds,

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sincere_spec.conformance import cases, questions
+from sincere_spec.conformance.candidates import Candidate
 from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
-from sincere_spec.conformance.judge import Result
+from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.questions import DIGITS, Question
 from sincere_spec.conformance.report import Column, Report, report
@@ -43,7 +44,10 @@ class CannotJudge(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be judged; empty means all there is, but of an engine that its framework compiles a sample."""
+    """What is to be judged; empty means all there is, but of an engine that its framework compiles a sample.
+
+    A `candidate` is judged instead of this package, as one row in one framework.
+    """
 
     frameworks: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
@@ -54,6 +58,7 @@ class Request:
     jobs: int = 2
     timeout: float = 180.0
     suite: Path = cases.SUITE
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def plan(request: Request) -> Plan:
             raise unknown_choice("engine", engine, ("dense", "tiled", "kernel"))
     if request.jobs < 1:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
+    request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
     asked = (*suite, *questions.integrity(suite))
     profiles = tuple(dict.fromkeys(question.profile for question in asked))
@@ -106,6 +112,11 @@ def plan(request: Request) -> Plan:
         if profile not in (*profiles, DIGITS):
             raise unknown_choice("profile", profile, (*profiles, DIGITS))
     rows = _rows(asked, request.losses)
+    if request.candidate:
+        rows = rows if len(rows) == 1 else tuple(row for row in rows if request.losses == (row,))
+        if not rows:
+            every = _rows(asked, request.losses)
+            raise CannotJudge(f"an implementation is judged as one loss; name one of {', '.join(every)} by --loss")
     digits = request.digits and (not request.profiles or DIGITS in request.profiles)
 
     names = request.frameworks or tuple(FRAMEWORKS)
@@ -146,6 +157,12 @@ def plan(request: Request) -> Plan:
     if not digits:
         rows = tuple(row for row in rows if any(question.row == row for question in chosen.values()))
     return Plan(chosen, rows, columns, units, absent, sampled, digits)
+
+
+def _for_candidate(request: Request) -> Request:
+    if len(request.frameworks) != 1:
+        raise CannotJudge(f"an implementation is judged in one framework; name one of {', '.join(FRAMEWORKS)}")
+    return replace(request, engines=("dense",), dtypes=request.dtypes or ("float32", "float64"), digits=False)
 
 
 def _compiled(column: Column) -> bool:
@@ -211,6 +228,7 @@ def run(
     says = {question.id: question.says for question in todo.questions.values()} | data.says
     named = {name: facts[name] for name in FRAMEWORKS if name in facts}
     return report(
+        implementation=request.candidate.target if request.candidate else "sincere_spec",
         suite=cases.version(request.suite),
         rows=todo.rows,
         columns=todo.columns,
@@ -292,7 +310,9 @@ class _Worker:
         name = self.framework
         left = dict.fromkeys(units)
         talk = Conversation(processes, self.command, environment(name, os.environ), self.request.timeout)
-        talk.send({"framework": name, "suite": str(self.request.suite), "units": list(left), "digits": digits})
+        candidate = self.request.candidate
+        asked = {"candidate": candidate.to_dict()} if candidate else {}
+        talk.send({"framework": name, "suite": str(self.request.suite), "units": list(left), "digits": digits, **asked})
         columns = [column for column in self.todo.columns if column.framework == name]
         columns = [column for column in columns if column not in self.todo.sampled]
         facts: dict[str, Any] = {}
@@ -315,13 +335,15 @@ class _Worker:
             self.digits.ready.wait()
             left |= dict.fromkeys(self.digits.units(columns))
         trouble = f"the process of {name} {talk.trouble or 'left this out'}"
+        refused = facts.pop("refused", "")
         if left:
-            self.tell(Event("results", name, tuple(self._lost(unit, trouble) for unit in left)))
+            status: Status = "skipped" if refused else "error"
+            self.tell(Event("results", name, tuple(self._lost(unit, refused or trouble, status) for unit in left)))
         if talk.trouble:
             facts |= {"status": "error", "reason": trouble}
         return facts
 
-    def _lost(self, unit: Unit, trouble: str) -> Result:
+    def _lost(self, unit: Unit, trouble: str, status: Status) -> Result:
         case, dtype, engine = unit
         if case in self.digits.rows:
             row, profile = self.digits.rows[case], DIGITS
@@ -330,5 +352,5 @@ class _Worker:
         else:
             row, profile = self.todo.questions[case].row, self.todo.questions[case].profile
         return Result(
-            case, row, profile, self.framework, dtype, engine, route="", quantity="all", status="error", reason=trouble
+            case, row, profile, self.framework, dtype, engine, route="", quantity="all", status=status, reason=trouble
         )

@@ -1,7 +1,8 @@
 """One framework's process: it reads a plan from standard input and writes a line of JSON for each question answered.
 
-The first line out says what runs here. Where real data is to come, `{"waiting": "digits"}` goes out when the rest is done,
-and one more line comes in. `{"done": true}` is the last. Whatever else the framework prints goes to standard error.
+The first line out says what runs here, or why what was to be judged cannot be. Where real data is to come,
+`{"waiting": "digits"}` goes out when the rest is done, and one more line comes in. `{"done": true}` is the last. Whatever
+else the framework prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sincere_spec.conformance import frameworks, questions
+from sincere_spec.conformance.candidates import Candidate, Foreign, Refused
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Implementation, ask
 from sincere_spec.conformance.tolerance import compute_dtype
@@ -32,9 +34,17 @@ def main() -> int:
     plan = json.loads(sys.stdin.readline())
     framework = frameworks.start(plan["framework"])
     emit(versions=frameworks.versions(framework.listing), device=framework.device())
-    implementation = Package(framework)
     suite = questions.of_suite(Path(plan["suite"]))
     known = {question.id: question for question in (*suite, *questions.integrity(suite))}
+    implementation: Implementation = Package(framework)
+    if plan.get("candidate"):
+        try:
+            implementation = Foreign(framework, Candidate(**plan["candidate"]))
+        except Refused as reason:
+            emit(refused=str(reason))
+            emit(done=True)
+            return 0
+        known = {name: Foreign.asked(question) for name, question in known.items()}
     for _, units in groupby(
         plan["units"], key=lambda unit: compute_dtype(unit[1])
     ):  # half types share float32's programs

@@ -12,6 +12,7 @@ try:
     from rich.table import Table
 
     from sincere_spec.conformance import terminal
+    from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import CaseError
     from sincere_spec.conformance.report import Report, save, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
@@ -63,6 +64,16 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Ordinary cases in float32 only, without the digits: half a minute.")
     ] = False,
+    impl: Annotated[
+        str,
+        typer.Option(
+            help="Judge package.module:callable instead, with one --loss and one --framework. It gets embeddings of any "
+            "norm, integer labels and the temperature, and is judged as the loss with normalize=True and the mean."
+        ),
+    ] = "",
+    call: Annotated[
+        str, typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ...")
+    ] = "",
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
     timeout: Annotated[
         float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
@@ -77,7 +88,13 @@ def verify(
 
     Example: `sincere-spec verify --framework torch --framework jax --loss sincere --dtype float32`
     """
+    try:
+        candidate = Candidate(impl, call) if impl or call else None
+    except SincereSpecError as error:
+        sys.stderr.write(f"sincere-spec verify: {error}\n")
+        raise typer.Exit(2) from None
     request = Request(
+        candidate=candidate,
         frameworks=_words(framework),
         losses=_words(loss),
         profiles=_words(profile) or (QUICK if quick else ()),

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from sincere_spec.call import COMPUTE_DTYPE, Problem
 from sincere_spec.engines import traced
+from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.plan import Plan
 from sincere_spec.protocol import PairLoss, Roles
 from sincere_spec.steps import Steps
@@ -114,7 +115,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
     backend = cast(TracingBackend, problem.backend)
     kind = COMPUTE_DTYPE[backend.dtype_name(next(iter(problem.embeddings.values())))]
     lengths = [length for length in problem.sizes if isinstance(length, int)]
-    tile = min([plan.tile, *(traced.fitted(plan.tile, length) for length in lengths)])
+    tile = min([plan.tile, *(fitted(plan.tile, length) for length in lengths)])
     given = {"temperature": problem.temperature, "bias": problem.bias}
     near = None
     if isinstance(problem.temperature, float):

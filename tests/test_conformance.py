@@ -528,6 +528,7 @@ def made() -> report.Report:
         Result(**place | {"row": "clip", "case": "clip/x"}, quantity="value", status="pass", ratio=3.0),
     )
     return report.report(
+        implementation="sincere_spec",
         suite="1.0.0",
         rows=("sincere", "clip"),
         columns=(report.Column(**column),),

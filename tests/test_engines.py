@@ -225,14 +225,12 @@ def test_compiled_tiles_give_the_dense_answer_at_padded_shapes(framework: str, n
 @compiles_tiles
 def test_compiled_tiles_too_cold_for_a_fixed_shift(framework: str) -> None:
     """At 1e-3 opposite embeddings are 2000 apart as logits: the largest logit of a row is found on the way."""
-    here = load(framework)
-    z, labels = here.array(np.asarray([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]])), [0, 0, 1, 1]
-    for temperature in (1e-3, here.array(np.asarray(1e-3))):
-        values = [
-            here.numbers(ss.sincere_loss(z, labels, temperature, engine=engine, tile=3 if engine == "tiled" else None))
-            for engine in ("dense", "tiled")
-        ]
-        assert distance(values[1], values[0]) <= rule("float64", 1e-3)
+    here, labels = load(framework), [0, 0, 1, 1]
+    z = here.array(np.asarray([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]]))
+    temperature = here.array(np.asarray(1e-3))
+    dense = here.numbers(ss.sincere_loss(z, labels, temperature, engine="dense"))
+    tiled = here.numbers(ss.sincere_loss(z, labels, temperature, engine="tiled", tile=3))
+    assert distance(tiled, dense) <= rule("float64", 1e-3)
 
 
 @pytest.mark.framework("jax")
@@ -240,18 +238,19 @@ def test_jax_derivatives_of_tiles_to_the_second_order() -> None:
     import jax
 
     here, call = load("jax"), CALLS["sincere"]
-    arrays = here.arrays(call.arrays)
-    found = {}
-    for engine, tile in (("dense", None), ("tiled", 4)):
+    z = here.array(call.arrays["embeddings"])
 
-        def f(x: Any, engine: str = engine, tile: int | None = tile) -> Any:
-            return call.value(x, engine=engine, tile=tile)
+    def derivatives(engine: str, tile: int | None) -> Any:
+        def f(z: Any) -> Any:
+            return call.value({"embeddings": z}, engine=engine, tile=tile)
 
-        forward = jax.jvp(f, (arrays,), (arrays,))[1]
-        along = jax.jvp(jax.grad(f), (arrays,), (arrays,))[1]
-        back = jax.grad(lambda x, f=f: sum(jax.numpy.sum(g * g) for g in jax.grad(f)(x).values()))(arrays)
-        found[engine] = [forward, *along.values(), *back.values()]
-    for got, want in zip(found["tiled"], found["dense"], strict=True):
+        forward = jax.jvp(f, (z,), (z[::-1],))[1]
+        forward_over_reverse = jax.jvp(jax.grad(f), (z,), (z[::-1],))[1]
+        reverse_over_reverse = jax.grad(lambda z: jax.numpy.sum(jax.grad(f)(z) ** 2))(z)
+        return forward, forward_over_reverse, reverse_over_reverse
+
+    dense, tiled = jax.jit(lambda: (derivatives("dense", None), derivatives("tiled", 4)))()
+    for got, want in zip(tiled, dense, strict=True):
         assert distance(here.numbers(got), here.numbers(want)) <= 100.0 * rule("float64", call.temperature)
 
 

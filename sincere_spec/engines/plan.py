@@ -52,19 +52,18 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], engine: str, t
     if engine == "dense":
         return Plan(backend.name, "dense", None, "asked for by name")
     obstacle = backend.tiles_obstacle()
+    if obstacle is not None and engine == "tiled":
+        raise EngineUnavailable(
+            f'engine="tiled" was asked for, but {obstacle}; engine="dense" computes the same, and engine="auto" chooses it.'
+        )
+    if obstacle is not None:
+        return Plan(backend.name, "dense", None, obstacle)
     platform = backend.platform(like)
     table = crossovers()
     measured = table.get(backend.name, table["array_api"]).get(platform)
     known = measured or table["unmeasured"]
     if engine == "tiled":
-        if obstacle is not None:
-            raise EngineUnavailable(
-                f'engine="tiled" was asked for, but {obstacle}; engine="dense" computes the same, and engine="auto" '
-                f"chooses it."
-            )
         return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
-    if obstacle is not None:
-        return Plan(backend.name, "dense", None, obstacle)
     rows, columns = sizes
     if rows is None or columns is None:
         return Plan(backend.name, "dense", None, "the number of rows is not known before the call")

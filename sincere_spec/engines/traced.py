@@ -16,13 +16,11 @@ from typing import Any, NamedTuple
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
+from sincere_spec.engines.padded import Side, laid_out, sort_and_pad
 from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.engines.tiled import SPREAD
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Namespace, T, TracingBackend
-
-BAND = 32
-"""The rows of the small tiles: as few as a product is still efficient with."""
 
 
 class Statistics(NamedTuple):
@@ -53,31 +51,6 @@ class Flow(NamedTuple):
     columns: Array
     pulled: Array
     moved: Array
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the tiles of a side are: the lowest and the highest label of each, and whether all of its rows are real."""
-
-    size: int
-    count: Any
-    lowest: Array
-    highest: Array
-    whole: Array
-
-
-@dataclass(frozen=True)
-class Side:
-    """Embeddings sorted by label and padded to whole tiles; `real` marks the rows that are no padding."""
-
-    embeddings: Array
-    labels: Array
-    ids: Array
-    real: Array
-    order: Array
-    inverse: Array
-    tiles: Grid
-    pieces: Grid
 
 
 @dataclass(frozen=True)
@@ -176,17 +149,6 @@ def near(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
     return widest * (reach[1] - reach[0]) <= SPREAD[kind] * temperature
 
 
-def fitted(tile: int, length: int) -> int:
-    """The rows of a tile, about as many as these, of which a number of rows needs the least padding.
-
-    Odd multiples of 16 come first: rows of a tile that lie a power of two apart contend for the same cache lines.
-    """
-    if length <= tile:
-        return max(8, -(-length // 8) * 8)
-    sizes = [size for size in range(tile, 3 * tile // 4, -1) if size % 32 == 16] or [tile]
-    return min(sizes, key=lambda size: -(-length // size) * size)
-
-
 def forward(
     backend: TracingBackend,
     loss: PairLoss,
@@ -280,9 +242,9 @@ def _sorted(sweep: Sweep, vector: Array) -> Array:
     """The inverse of `_unsorted`; padding gets 0."""
     backend = sweep.backend
     if not sweep.both_ways:
-        return _laid_out(backend, vector, sweep.anchors)
+        return laid_out(backend, vector, sweep.anchors)
     count = backend.length(sweep.anchors.order)
-    own, other = _laid_out(backend, vector[:count], sweep.anchors), _laid_out(backend, vector[count:], sweep.columns)
+    own, other = laid_out(backend, vector[:count], sweep.anchors), laid_out(backend, vector[count:], sweep.columns)
     return sweep.xp.concat([own, other], axis=0)
 
 
@@ -290,17 +252,17 @@ def _sweep(
     backend: TracingBackend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, tile: int
 ) -> Sweep:
     loss = specialise(loss, comparison)
-    anchors = _side(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
+    anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
     columns = anchors
     if comparison.keys is not None:
-        columns = _side(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
+        columns = sort_and_pad(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
     return Sweep(
         backend=backend,
         xp=backend.namespace(comparison.anchors),
         loss=loss,
         anchors=anchors,
         columns=columns,
-        partners=None if comparison.partners is None else _laid_out(backend, comparison.partners, anchors),
+        partners=None if comparison.partners is None else laid_out(backend, comparison.partners, anchors),
         both_ways=comparison.both_ways,
         distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
@@ -311,43 +273,6 @@ def _sweep(
         scaled=anchors.embeddings / temperature,
         near=False,
     )
-
-
-def _side(backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
-    xp = backend.namespace(embeddings)
-    length = backend.length(embeddings)
-    count = -(-length // tile)  # without any row there is a tile of padding
-    count = max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
-    total = count * tile
-    order = xp.argsort(labels, stable=True)
-    labels = backend.padded(xp.take(labels, order, axis=0), length + 1)
-    number = xp.arange(total)
-    real = number < length
-    last = xp.where(real, number, length - 1)
-    labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
-    piece = next(size for size in range(min(BAND, tile), 0, -1) if tile % size == 0)
-    return Side(
-        embeddings=backend.padded(xp.take(embeddings, order, axis=0), total),
-        labels=labels,
-        ids=backend.padded(xp.take(ids, order, axis=0), total),
-        real=real,
-        order=order,
-        inverse=xp.argsort(order),
-        tiles=_grid(xp, labels, real, tile, count),
-        pieces=_grid(xp, labels, real, piece, count * (tile // piece)),
-    )
-
-
-def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> Grid:
-    table = xp.reshape(labels, (count, size))
-    whole = xp.reshape(real, (count, size))[:, size - 1]  # padding is at the end of a tile
-    return Grid(size, count, table[:, 0], table[:, size - 1], whole)
-
-
-def _laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
-    """Rows, or a vector by row, sorted and padded as a side is."""
-    xp = backend.namespace(x)
-    return backend.padded(xp.take(x, side.order, axis=0), side.tiles.count * side.tiles.size)
 
 
 def _statistics(sweep: Sweep) -> Statistics:

@@ -1,0 +1,143 @@
+"""Anyone's implementation of a loss, named as `package.module:callable`, judged as the loss with its default reduction."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import sincere_spec as ss
+from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
+from sincere_spec.conformance.judge import Answer, Unsupported
+from sincere_spec.conformance.questions import Question
+from sincere_spec.errors import OptionError
+
+__all__ = ["Candidate", "Foreign", "Refused"]
+
+SHORT = {"z": "embeddings", "y": "labels", "t": "temperature", "f": None}
+"""What an expression may call the usual arguments; f is the callable itself."""
+
+
+class Refused(Exception):
+    """The implementation cannot be put to the question at all; the message says why."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An implementation by name, and the expression that calls it; without one it gets its arguments in the usual order."""
+
+    target: str
+    call: str = ""
+
+    def __post_init__(self) -> None:
+        module, colon, name = self.target.partition(":")
+        if not (module and colon and name):
+            raise OptionError(f"impl must be package.module:callable; got {self.target!r}.")
+        try:
+            compile(self.call or "f()", "call", "eval")
+        except SyntaxError as error:
+            raise OptionError(
+                f"call must be an expression such as f(z, y, t); got {self.call!r}: {error.msg}."
+            ) from None
+
+    def to_dict(self) -> dict[str, str]:
+        """Its fields, ready for JSON."""
+        return asdict(self)
+
+    @property
+    def names(self) -> set[str] | None:
+        """The arguments that the expression names; None if there is none."""
+        if not self.call:
+            return None
+        return {SHORT.get(name) or name for name in compile(self.call, "call", "eval").co_names}
+
+    def load(self, framework: str) -> Callable[..., Any]:
+        """Import it; raises `Refused` where that fails, or brings another framework into the process."""
+        before = set(sys.modules)
+        module, _, name = self.target.partition(":")
+        sys.path.insert(0, "")  # as for a program that is started here
+        try:
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except BaseException as error:
+            raise Refused(f"{self.target} cannot be imported: {type(error).__name__}: {error}") from error
+        others = {other for other in FRAMEWORKS if other not in (framework, "numpy", "array_api_strict")}
+        brought = others & (set(sys.modules) - before)
+        if brought:
+            raise Refused(f"{self.target} imports {', '.join(sorted(brought))}, and is judged in {framework}.")
+        if not callable(found):
+            raise Refused(f"{self.target} is a {type(found).__name__}, which cannot be called.")
+        loaded: Callable[..., Any] = found
+        return loaded
+
+
+class Foreign:
+    """A candidate on the arrays of a framework: rows of any norm, labels as integers, the temperature as a number."""
+
+    def __init__(self, framework: Framework, candidate: Candidate) -> None:
+        self.framework_, self.framework = framework, framework.listing.name
+        self._candidate, self._names = candidate, candidate.names
+        self._function = candidate.load(self.framework)
+        self._code = compile(candidate.call, "call", "eval") if candidate.call else None
+
+    @staticmethod
+    def asked(question: Question) -> Question:
+        """The question without the gradients of numbers, which an implementation is given as such."""
+        wanted = question.gradient
+        if wanted is None:
+            return question
+        return replace(question, gradient={name: x for name, x in wanted.items() if name in question.arrays})
+
+    def routes(self, question: Question) -> tuple[str, ...]:
+        """Its framework's own gradient, or only the value where there is none."""
+        return ("autograd" if self.framework_.listing.autograd and question.gradient is not None else "plain",)
+
+    def answer(self, question: Question, dtype: str, engine: str, route: str) -> Answer:
+        """See `judge.Implementation`."""
+        self._check(question)
+        read = self.framework_.read
+        arrays = {name: self.framework_.array(x, dtype) for name, x in question.arrays.items()}
+        integers = {name: self.framework_.integers(x) for name, x in question.integers.items()}
+        if route == "plain":
+            return Answer(read(self._called(question, arrays, integers)))
+        cotangent = self.framework_.array(question.cotangent, "float64" if dtype == "float64" else "float32")
+        both = self.framework_.differentiated(lambda x, y: self._called(question, x, y), "autograd")
+        value, gradients = both(arrays, integers, cotangent)
+        return Answer(read(value), {name: None if x is None else read(x) for name, x in gradients.items()})
+
+    def _check(self, question: Question) -> None:
+        """Raise `Unsupported` for what the call cannot say."""
+        if question.reduction != "mean":
+            raise Unsupported(f'the reduction is "{question.reduction}", and its own is judged as the mean')
+        if not question.normalize:
+            raise Unsupported("the rows are not to be normalised, and its own are judged as normalised")
+        if any(x.ndim > 2 for x in question.arrays.values()):
+            raise Unsupported("the views of a sample come as one array, and its own rows as [n, d]")
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(getattr(ss, f"{question.loss}_loss")).parameters.items()
+        }
+        options = {name: x for name, x in question.options.items() if not isinstance(x, str)}  # words make it a row
+        special = {name for name, x in options.items() if x != defaults.get(name)} - set(question.parameters)
+        beyond = (special | set(question.arguments)) - (_usual(question) if self._names is None else self._names)
+        if beyond:
+            raise Unsupported(f"its call takes no {', '.join(sorted(beyond))}")
+
+    def _called(self, question: Question, arrays: Mapping[str, Any], integers: Mapping[str, Any]) -> Any:
+        if self._code is None:
+            given = {**arrays, **integers}
+            return self._function(*(given[name] for name in question.arguments), *question.parameters.values())
+        names = {**question.options, **arrays, **integers, "f": self._function}
+        names |= {short: names[name] for short, name in SHORT.items() if name in names}
+        return eval(self._code, {"__builtins__": __builtins__}, names)
+
+
+def _usual(question: Question) -> set[str]:
+    """The arguments of a call in the usual order: all arrays of a loss of views, and of a labelled one those of a batch."""
+    if "labels" in question.arguments:
+        return {"embeddings", "labels"}
+    return set(question.arguments)

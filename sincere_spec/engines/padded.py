@@ -1,0 +1,85 @@
+"""Rows sorted by label and padded to whole tiles: the layout of a traced program, which has one shape and cannot read labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sincere_spec.types import Array, Namespace, TracingBackend
+
+BAND = 32
+"""The rows of the small tiles: as few as a product is still efficient with."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the tiles of a side are: the lowest and the highest label of each, and whether all of its rows are real."""
+
+    size: int
+    count: Any
+    lowest: Array
+    highest: Array
+    whole: Array
+
+
+@dataclass(frozen=True)
+class Side:
+    """Embeddings sorted by label and padded to whole tiles; `real` marks the rows that are no padding."""
+
+    embeddings: Array
+    labels: Array
+    ids: Array
+    real: Array
+    order: Array
+    inverse: Array
+    tiles: Grid
+    pieces: Grid
+
+
+def fitted(tile: int, length: int) -> int:
+    """The rows of a tile, about as many as these, of which a number of rows needs the least padding.
+
+    Odd multiples of 16 come first: rows of a tile that lie a power of two apart contend for the same cache lines.
+    """
+    if length <= tile:
+        return max(8, -(-length // 8) * 8)
+    sizes = [size for size in range(tile, 3 * tile // 4, -1) if size % 32 == 16] or [tile]
+    return min(sizes, key=lambda size: -(-length // size) * size)
+
+
+def sort_and_pad(backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
+    """A side of a comparison laid out for tiles of so many rows."""
+    xp = backend.namespace(embeddings)
+    length = backend.length(embeddings)
+    count = -(-length // tile)  # without any row there is a tile of padding
+    count = max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
+    total = count * tile
+    order = xp.argsort(labels, stable=True)
+    labels = backend.padded(xp.take(labels, order, axis=0), length + 1)
+    number = xp.arange(total)
+    real = number < length
+    last = xp.where(real, number, length - 1)
+    labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
+    piece = next(size for size in range(min(BAND, tile), 0, -1) if tile % size == 0)
+    return Side(
+        embeddings=backend.padded(xp.take(embeddings, order, axis=0), total),
+        labels=labels,
+        ids=backend.padded(xp.take(ids, order, axis=0), total),
+        real=real,
+        order=order,
+        inverse=xp.argsort(order),
+        tiles=_grid(xp, labels, real, tile, count),
+        pieces=_grid(xp, labels, real, piece, count * (tile // piece)),
+    )
+
+
+def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> Grid:
+    table = xp.reshape(labels, (count, size))
+    whole = xp.reshape(real, (count, size))[:, size - 1]  # padding is at the end of a tile
+    return Grid(size, count, table[:, 0], table[:, size - 1], whole)
+
+
+def laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
+    """Rows, or a vector by row, sorted and padded as a side is."""
+    xp = backend.namespace(x)
+    return backend.padded(xp.take(x, side.order, axis=0), side.tiles.count * side.tiles.size)

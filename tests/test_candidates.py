@@ -1,0 +1,167 @@
+"""Other people's implementations: a right one passes, and a wrong one fails for the reason that a person would give."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sincere_spec.conformance import runner
+from sincere_spec.conformance.candidates import Candidate
+from sincere_spec.conformance.report import Report, to_json
+from sincere_spec.errors import OptionError
+
+MODULE = '''
+import os, sys, types
+import numpy as np
+
+def right(z, y, t):
+    """SINCERE, from its paper."""
+    size = np.abs(z).max(axis=1, keepdims=True)
+    z = z / np.where(size > 0, size, 1)
+    norm = np.sqrt((z * z).sum(axis=1, keepdims=True))
+    z = z / np.where(norm > 0, norm, 1)
+    a = z @ z.T / z.dtype.type(t)
+    same, me = y[:, None] == y[None, :], np.eye(len(y), dtype=bool)
+    positive, negative = same & ~me, ~same
+    losses = []
+    for i in range(len(y)):
+        if positive[i].any() and negative[i].any():
+            peak = a[i, negative[i]].max()
+            noise = np.log(np.exp(a[i, negative[i]] - peak).sum()) + peak
+            losses.append(np.logaddexp(z.dtype.type(0), noise - a[i, positive[i]]).mean())
+    return np.asarray(np.mean(losses) if losses else 0.0, dtype=z.dtype)
+
+def with_positives_in_the_noise(z, y, t):
+    """SupCon, by the name of SINCERE."""
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    a = z @ z.T / t
+    me = np.eye(len(y), dtype=bool)
+    same = (y[:, None] == y[None, :]) & ~me
+    rows = np.log(np.where(me, 0, np.exp(a)).sum(axis=1, keepdims=True)) - a
+    return np.asarray((np.where(same, rows, 0).sum(axis=1) / same.sum(axis=1)).mean(), dtype=z.dtype)
+
+def keyword(embeddings, *, classes, tau):
+    return right(embeddings, classes, tau)
+
+def halves(z, y, t):
+    return right(z, y, t).astype("float16")
+
+def row_losses(z, y, t):
+    return z.sum(axis=1)
+
+def nonsense(z, y, t):
+    return "a loss"
+
+def raises(z, y, t):
+    raise ValueError("no such batch")
+
+def crash(z, y, t):
+    os.abort()
+
+def hangs(z, y, t):
+    import time
+    time.sleep(600)
+
+number = 3
+'''
+
+
+@pytest.fixture(autouse=True)
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "with_torch.py").write_text(
+        "import sys\nsys.modules['torch'] = sys\ndef f(z, y, t): ...\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+def judged(target: str, call: str = "", loss: str = "sincere", timeout: float = 60.0) -> Report:
+    request = runner.Request(
+        frameworks=("numpy",), losses=(loss,), profiles=("core",), candidate=Candidate(target, call), timeout=timeout
+    )
+    return runner.run(request)
+
+
+@pytest.mark.parametrize(
+    ("target", "call"),
+    [("theirs:right", ""), ("theirs:right", "f(z, y, t)"), ("theirs:keyword", "f(z, classes=y, tau=t)")],
+)
+def test_a_right_implementation_passes(target: str, call: str) -> None:
+    made = judged(target, call)
+    assert made.exit_status == 0, made.culprits
+    assert made.sentence.startswith("PASS: ")
+    assert f"{target} as sincere" in made.sentence
+    assert json.loads(to_json(made))["implementation"] == target
+
+
+def test_what_it_cannot_be_asked_is_unsupported_and_not_failed() -> None:
+    found = {result.reason for result in judged("theirs:right").results if result.status == "unsupported"}
+    assert "the rows are not to be normalised, and its own are judged as normalised" in found
+    assert "the views of a sample come as one array, and its own rows as [n, d]" in found
+    memory = runner.Request(
+        frameworks=("numpy",), losses=("sincere",), profiles=("queue",), candidate=Candidate("theirs:right")
+    )
+    assert runner.run(memory).results[0].reason.startswith("its call takes no ")
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("theirs:with_positives_in_the_noise", "wrong"),
+        ("theirs:row_losses", "shape () was expected, and (12,) came"),
+        ("theirs:halves", "float32 was expected, and float16 came"),
+        ("theirs:nonsense", "a numpy array was expected, and str came"),
+        ("theirs:raises", "ValueError: no such batch"),
+        ("theirs:crash", "died of SIGABRT"),
+    ],
+)
+def test_a_wrong_implementation_is_caught_with_the_reason(target: str, reason: str) -> None:
+    made = judged(target)
+    assert made.exit_status == 1
+    assert any(reason in result.reason for result in made.results), {result.reason for result in made.results}
+    assert made.culprits[0].startswith("sincere: ")
+
+
+def test_one_that_hangs_is_ended() -> None:
+    made = judged("theirs:hangs", timeout=2.0)
+    assert made.exit_status == 1
+    assert "said nothing for 2 s" in made.results[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("theirs:absent", "cannot be imported: AttributeError"),
+        ("nowhere:f", "cannot be imported: ModuleNotFoundError"),
+        ("theirs:number", "is a int, which cannot be called"),
+        ("with_torch:f", "imports torch, and is judged in numpy"),
+    ],
+)
+def test_what_cannot_be_called_is_not_judged(target: str, reason: str) -> None:
+    made = judged(target)
+    assert made.exit_status == 2
+    assert reason in made.sentence
+
+
+def test_bad_requests_are_refused_before_anything_runs() -> None:
+    with pytest.raises(OptionError, match=r"package\.module:callable; got 'theirs'"):
+        Candidate("theirs")
+    with pytest.raises(OptionError, match="call must be an expression"):
+        Candidate("theirs:right", "f(z")
+    candidate = Candidate("theirs:right")
+    with pytest.raises(runner.CannotJudge, match="in one framework"):
+        runner.plan(runner.Request(losses=("sincere",), candidate=candidate))
+    with pytest.raises(runner.CannotJudge, match=r"one loss; name one of f_micl kl"):
+        runner.plan(runner.Request(frameworks=("numpy",), losses=("f_micl",), candidate=candidate))
+
+
+def test_the_command_judges_one() -> None:
+    command = [sys.executable, "-m", "sincere_spec.conformance", "--impl", "theirs:right", "--loss", "sincere"]
+    options = ["--framework", "numpy", "--profile", "core"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "theirs:right as sincere" in done.stdout
