@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sincere_spec as ss
-from sincere_spec.conformance import frameworks, judge, questions, report, runner
+from sincere_spec.conformance import cases, frameworks, judge, questions, report, runner
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Answer, Result, Returned, Unsupported
 from sincere_spec.conformance.questions import Question, Wanted
@@ -661,3 +661,38 @@ def test_a_missing_extra_is_said_in_one_line(missing: str, tmp_path: Path) -> No
     )
     assert done.returncode == 2
     assert done.stderr == f"sincere-spec: {missing} is not installed; try: pip install 'sincere-spec[verify]'\n"
+
+
+# --- another language -----------------------------------------------------------------------------------------------------------
+
+NODE = shutil.which("node")
+EXAMPLE = Path(report.__file__).resolve().parent / "examples" / "sincere.mjs"
+
+
+def run_example(program: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(NODE), str(program), str(cases.SUITE)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_files_alone_are_enough_for_a_runner_in_another_language(tmp_path: Path) -> None:
+    done = run_example(EXAMPLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["pass"] > 30
+
+    source = EXAMPLE.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 100
+    assert "sincere_spec" not in source
+    faults = {
+        "slope[j] -= share;": "slope[j] += share;",
+        "labels[j] !== labels[i]": "j !== i",
+        "byTemperature -= ": "byTemperature += ",
+        'reduction === "batch" ? n : ': "",
+    }
+    for right, wrong in faults.items():
+        assert right in source
+        (tmp_path / "faulty.mjs").write_text(source.replace(right, wrong), encoding="utf-8")
+        faulty = run_example(tmp_path / "faulty.mjs")
+        assert faulty.returncode == 1, wrong
+        assert "of 4" in faulty.stdout
