@@ -112,7 +112,11 @@ class Report:
     def sentence(self) -> str:
         """The verdict in one line."""
         here = [name for name, facts in self.frameworks.items() if facts.get("status") != "skipped"]
-        whose = "" if self.implementation == "sincere_spec" else f"{self.implementation} as {self.rows[0]}, "
+        whose = (
+            ""
+            if self.implementation == "sincere_spec"
+            else f"{self.implementation} as {', '.join(self.rows[:3])}{' ...' * (len(self.rows) > 3)}, "
+        )
         where = f"{whose}{len(here)} framework{'s' if len(here) != 1 else ''} ({', '.join(here)}), suite {self.suite}"
         if self.exit_status == 2:
             reasons = sorted({result.reason for result in self.results if result.reason})

@@ -19,6 +19,7 @@ from sincere_spec.conformance.candidates import Candidate
 from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.processes import Conversation, Processes
+from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.questions import DIGITS, Question
 from sincere_spec.conformance.report import Column, Report, report
 from sincere_spec.errors import OptionError, unknown_choice
@@ -46,7 +47,7 @@ class CannotJudge(Exception):
 class Request:
     """What is to be judged; empty means all there is, but of an engine that its framework compiles a sample.
 
-    A `candidate` is judged instead of this package, as one row in one framework.
+    A `candidate` is judged instead of this package: a callable as one row in one framework, a program as all that it can.
     """
 
     frameworks: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class Request:
     jobs: int = 2
     timeout: float = 180.0
     suite: Path = cases.SUITE
-    candidate: Candidate | None = None
+    candidate: Candidate | Executable | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def plan(request: Request) -> Plan:
         if profile not in (*profiles, DIGITS):
             raise unknown_choice("profile", profile, (*profiles, DIGITS))
     rows = _rows(asked, request.losses)
-    if request.candidate:
+    if isinstance(request.candidate, Candidate):
         rows = rows if len(rows) == 1 else tuple(row for row in rows if request.losses == (row,))
         if not rows:
             every = _rows(asked, request.losses)
@@ -160,6 +161,8 @@ def plan(request: Request) -> Plan:
 
 
 def _for_candidate(request: Request) -> Request:
+    if isinstance(request.candidate, Executable):
+        request = replace(request, frameworks=("numpy",))  # it holds what comes
     if len(request.frameworks) != 1:
         raise CannotJudge(f"an implementation is judged in one framework; name one of {', '.join(FRAMEWORKS)}")
     return replace(request, engines=("dense",), dtypes=request.dtypes or ("float32", "float64"), digits=False)

@@ -19,6 +19,7 @@ from sincere_spec.conformance import frameworks, questions
 from sincere_spec.conformance.candidates import Candidate, Foreign, Refused
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Implementation, ask
+from sincere_spec.conformance.programs import Executable, Program
 from sincere_spec.conformance.tolerance import compute_dtype
 
 
@@ -39,12 +40,13 @@ def main() -> int:
     implementation: Implementation = Package(framework)
     if plan.get("candidate"):
         try:
-            implementation = Foreign(framework, Candidate(**plan["candidate"]))
+            implementation = _theirs(framework, plan["candidate"])
         except Refused as reason:
             emit(refused=str(reason))
             emit(done=True)
             return 0
-        known = {name: Foreign.asked(question) for name, question in known.items()}
+        if isinstance(implementation, Foreign):
+            known = {name: Foreign.asked(question) for name, question in known.items()}
     for _, units in groupby(
         plan["units"], key=lambda unit: compute_dtype(unit[1])
     ):  # half types share float32's programs
@@ -56,8 +58,14 @@ def main() -> int:
         for file, dtype, engine in json.loads(sys.stdin.readline()):
             answer(implementation, questions.read(Path(file)), dtype, engine, emit)
             framework.forget()
+    if isinstance(implementation, Program):
+        implementation.close()
     emit(done=True)
     return 0
+
+
+def _theirs(framework: frameworks.Framework, named: dict[str, Any]) -> Foreign | Program:
+    return Program(Executable(**named)) if "command" in named else Foreign(framework, Candidate(**named))
 
 
 def answer(

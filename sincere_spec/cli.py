@@ -14,6 +14,7 @@ try:
     from sincere_spec.conformance import terminal
     from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import CaseError
+    from sincere_spec.conformance.programs import Executable
     from sincere_spec.conformance.report import Report, save, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
@@ -22,7 +23,7 @@ except ImportError as error:
     raise SystemExit(2) from None
 
 from sincere_spec import catalogue
-from sincere_spec.errors import SincereSpecError
+from sincere_spec.errors import OptionError, SincereSpecError
 
 QUICK = ("core", "two-tower", "queue")  # the profiles that have every loss once
 
@@ -74,6 +75,13 @@ def verify(
     call: Annotated[
         str, typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ...")
     ] = "",
+    program: Annotated[
+        str,
+        typer.Option(
+            "--exec",
+            help="Judge a program in any language instead: it answers lines of JSON, see conformance/README.md.",
+        ),
+    ] = "",
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
     timeout: Annotated[
         float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
@@ -89,7 +97,10 @@ def verify(
     Example: `sincere-spec verify --framework torch --framework jax --loss sincere --dtype float32`
     """
     try:
-        candidate = Candidate(impl, call) if impl or call else None
+        if program and (impl or call):
+            raise OptionError("--exec judges a program and --impl a callable; give one of them.")
+        callable_ = Candidate(impl, call) if impl or call else None
+        candidate = Executable(program, timeout / 2) if program else callable_
     except SincereSpecError as error:
         sys.stderr.write(f"sincere-spec verify: {error}\n")
         raise typer.Exit(2) from None

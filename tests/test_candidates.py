@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from sincere_spec.conformance import runner
 from sincere_spec.conformance.candidates import Candidate
+from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.report import Report, to_json
 from sincere_spec.errors import OptionError
 
@@ -165,3 +168,57 @@ def test_the_command_judges_one() -> None:
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "theirs:right as sincere" in done.stdout
+
+
+# --- programs -------------------------------------------------------------------------------------------------------------------
+
+NODE = shutil.which("node")
+EXAMPLE = Path(runner.__file__).resolve().parent / "examples" / "program.mjs"
+
+
+def spoken(command: str, timeout: float = 60.0, **choice: tuple[str, ...]) -> Report:
+    return runner.run(runner.Request(candidate=Executable(command, timeout), **choice))
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_a_right_program_in_another_language_passes() -> None:
+    made = spoken(f"node {shlex.quote(str(EXAMPLE))}", losses=("sincere", "clip"))
+    assert made.exit_status == 0, made.culprits
+    assert made.counts["pass"] > 200
+    assert {result.reason for result in made.results if result.row == "clip"} == {"only SINCERE, without a margin"}
+
+
+LOOP = "import json, sys\nfor line in sys.stdin:\n    question = json.loads(line)\n    "
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (LOOP + 'print(\'{"value": 0.5, "gradient": {}}\', flush=True)', "no gradient came"),
+        (LOOP + 'print(\'{"value": [0.5, 0.5], "gradient": {}}\', flush=True)', "shape () was expected, and (2,) came"),
+        (LOOP + 'print(\'{"value": "much"}\', flush=True)', "value: numbers were expected, and much came"),
+        (LOOP + "print('{\"value\": 0.5}', flush=True)", "a gradient by argument was expected"),
+        (LOOP + "print('half', flush=True)", "one line with a JSON object was expected, and 'half' came"),
+        ("raise SystemExit(3)", "the program ended with status 3"),
+        ("import time; time.sleep(600)", "said nothing for 2 s"),
+    ],
+)
+def test_a_wrong_program_is_caught_with_the_reason(code: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    command = f"{shlex.quote(sys.executable)} program.py"
+    made = spoken(command, timeout=2.0, losses=("sincere",), profiles=("core",), dtypes=("float64",))
+    assert made.exit_status == 1
+    assert any(reason in result.reason for result in made.results), {result.reason for result in made.results}
+
+
+def test_a_program_that_is_not_there_is_not_judged() -> None:
+    made = spoken("no-such-program", losses=("sincere",), profiles=("core",))
+    assert made.exit_status == 2
+    assert "no-such-program cannot be started" in made.sentence
+
+
+def test_the_command_judges_a_callable_or_a_program_and_not_both() -> None:
+    command = [sys.executable, "-m", "sincere_spec.conformance", "--impl", "theirs:right", "--exec", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "give one of them" in done.stderr

@@ -692,7 +692,7 @@ def test_the_files_alone_are_enough_for_a_runner_in_another_language(tmp_path: P
     }
     for right, wrong in faults.items():
         assert right in source
-        (tmp_path / "faulty.mjs").write_text(source.replace(right, wrong), encoding="utf-8")
-        faulty = run_example(tmp_path / "faulty.mjs")
+        (tmp_path / EXAMPLE.name).write_text(source.replace(right, wrong), encoding="utf-8")
+        faulty = run_example(tmp_path / EXAMPLE.name)
         assert faulty.returncode == 1, wrong
         assert "of 4" in faulty.stdout

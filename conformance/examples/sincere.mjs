@@ -1,5 +1,4 @@
-// A whole runner in another language: SINCERE in float64, written from its paper, judged by the files of the suite alone.
-//     node sincere.mjs ../suite
+// SINCERE in another language, from its paper, and a runner that judges it by the files alone: node sincere.mjs ../suite
 // Exit status: 0 if all that was asked passed, 1 if something failed, 2 if there was nothing to ask.
 import { readFileSync, readdirSync, existsSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +12,7 @@ function number(text) { // "-0x1.8p-3" is -(1 + 8/16) * 2 ** -3
   return (sign ? -1 : 1) * mantissa * 2 ** e * 2 ** (Number(exponent) - e);
 }
 
-function sincere({ rows, labels, temperature, normalize, reduction, cotangent }) {
+export function sincere({ rows, labels, temperature, normalize, reduction, cotangent }) {
   const n = rows.length, size = [], norm = [];
   const unit = rows.map((row, i) => {
     if (!normalize) return row;
@@ -73,24 +72,28 @@ function worst(got, { hex, scale }, floor) { // the error in units of u times th
   return [got].flat().length === errors.length ? Math.max(0, ...errors) : Infinity;
 }
 
-const suite = process.argv[2], tally = { pass: 0, fail: 0, unsupported: 0 };
-for (const profile of readdirSync(suite)) {
-  const path = join(suite, profile, "sincere.json");
-  if (!existsSync(path)) continue;
-  for (const { id, says, options, normalize, reduction, dtypes, arguments: given, cotangent, value, gradient } of JSON.parse(readFileSync(path)).cases) {
-    const plain = Object.keys(given).every((name) => ["embeddings", "labels"].includes(name)) && number(options.epsilon) === 0;
-    if (!plain || (dtypes && !dtypes.includes("float64"))) { tally.unsupported += 1; continue; }
-    const { shape, hex } = given.embeddings, d = shape.at(-1), count = shape.slice(0, -1).reduce((a, b) => a * b, 1);
-    const rows = [...Array(count).keys()].map((i) => hex.slice(i * d, (i + 1) * d).map(number));
-    const labels = rows.map((_, i) => given.labels[shape.length === 3 ? Math.floor(i / shape[1]) : i]);
-    const temperature = number(options.temperature);
-    const got = sincere({ rows, labels, temperature, normalize, reduction, cotangent: [cotangent].flat().map(number)[0], ...(reduction === "none" && { cotangent: cotangent.map(number) }) });
-    const floor = Math.max(count, 1) * Math.max(1, 1 / temperature);
-    const ratios = [["value", worst(got.value, value, floor)], ...Object.entries(gradient).map(([name, wanted]) => [`gradient.${name}`, worst(got.gradient[name], wanted, floor)])];
-    const bad = ratios.filter(([, ratio]) => !(ratio <= K));
-    tally[bad.length ? "fail" : "pass"] += 1;
-    if (bad.length) console.log(`${id}: ${bad.map(([what, ratio]) => `${what} at ratio ${ratio.toPrecision(2)} of ${K}`).join(", ")}. ${says}`);
+function run(suite) {
+  const tally = { pass: 0, fail: 0, unsupported: 0 };
+  for (const profile of readdirSync(suite)) {
+    const path = join(suite, profile, "sincere.json");
+    if (!existsSync(path)) continue;
+    for (const { id, says, options, normalize, reduction, dtypes, arguments: given, cotangent, value, gradient } of JSON.parse(readFileSync(path)).cases) {
+      const plain = Object.keys(given).every((name) => ["embeddings", "labels"].includes(name)) && number(options.epsilon) === 0;
+      if (!plain || (dtypes && !dtypes.includes("float64"))) { tally.unsupported += 1; continue; }
+      const { shape, hex } = given.embeddings, d = shape.at(-1), count = shape.slice(0, -1).reduce((a, b) => a * b, 1);
+      const rows = [...Array(count).keys()].map((i) => hex.slice(i * d, (i + 1) * d).map(number));
+      const labels = rows.map((_, i) => given.labels[shape.length === 3 ? Math.floor(i / shape[1]) : i]);
+      const temperature = number(options.temperature);
+      const got = sincere({ rows, labels, temperature, normalize, reduction, cotangent: [cotangent].flat().map(number)[0], ...(reduction === "none" && { cotangent: cotangent.map(number) }) });
+      const floor = Math.max(count, 1) * Math.max(1, 1 / temperature);
+      const ratios = [["value", worst(got.value, value, floor)], ...Object.entries(gradient).map(([name, wanted]) => [`gradient.${name}`, worst(got.gradient[name], wanted, floor)])];
+      const bad = ratios.filter(([, ratio]) => !(ratio <= K));
+      tally[bad.length ? "fail" : "pass"] += 1;
+      if (bad.length) console.log(`${id}: ${bad.map(([what, ratio]) => `${what} at ratio ${ratio.toPrecision(2)} of ${K}`).join(", ")}. ${says}`);
+    }
   }
+  console.log(JSON.stringify(tally));
+  process.exit(tally.fail ? 1 : tally.pass ? 0 : 2);
 }
-console.log(JSON.stringify(tally));
-process.exit(tally.fail ? 1 : tally.pass ? 0 : 2);
+
+if (process.argv[1].endsWith("sincere.mjs")) run(process.argv[2]);
