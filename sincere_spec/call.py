@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from numbers import Real
 from typing import Any
 
@@ -131,7 +130,7 @@ def _parameter(name: str, value: float | Array) -> float | Array:
         value = float(value)
     if name == "temperature":
         check_temperature(value)
-    elif isinstance(value, (bool, str)) or (isinstance(value, float) and not isfinite(value)):
+    elif isinstance(value, (bool, str)) or (isinstance(value, float) and not -float("inf") < value < float("inf")):
         raise OptionError(f"{name} must be a finite number or a 0-d array; got {value!r}.")
     return value if isinstance(value, float) else unwrap(value)
 

@@ -16,16 +16,19 @@ OWN = {
 
 
 def cases() -> list[object]:
+    """A module and the framework whose own it is, which in the id names the process of the test."""
     found = []
     for name, path in sorted(MODULES.items()):
         if ">>>" in path.read_text(encoding="utf-8"):
-            marks = [pytest.mark.framework(framework) for framework, folders in OWN.items() if within(name, *folders)]
-            found.append(pytest.param(name, marks=marks))
+            own = [framework for framework, folders in OWN.items() if within(name, *folders)]
+            found.append(pytest.param(name, own, id="-".join([*own, name])))
     return found
 
 
-@pytest.mark.parametrize("name", cases())
-def test_examples(name: str) -> None:
+@pytest.mark.parametrize(("name", "own"), cases())
+def test_examples(name: str, own: list[str], need) -> None:
+    for framework in own:
+        need(framework)
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []

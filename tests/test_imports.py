@@ -155,6 +155,20 @@ def test_backends_know_their_framework_and_no_loss(name: str) -> None:
     assert not roots(IMPORTS[name]) - own - {"array_api_compat", "numpy"}
 
 
+FRONT_ENDS = {"sincere_spec.keras": {"keras", "numpy"}, "sincere_spec.torch": {"torch"}}
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_front_ends_know_their_framework_and_no_machinery(name: str) -> None:
+    machinery = ("sincere_spec.engines", "sincere_spec.backends", "sincere_spec.conformance", "sincere_spec.bench")
+    assert not {used for used in ours(IMPORTS[name]) if within(used, *machinery)}
+    assert not roots(IMPORTS[name]) - FRONT_ENDS[name] - {"typing_extensions"}  # this for the type checker alone
+
+
+def test_nothing_imports_a_front_end() -> None:
+    assert not [name for name in MODULES if IMPORTS[name] & FRONT_ENDS.keys()]
+
+
 CORE = [
     name
     for name in of("sincere_spec")

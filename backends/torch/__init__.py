@@ -9,7 +9,7 @@ import torch
 from torch.autograd import forward_ad
 
 from sincere_spec.backends.torch import namespace
-from sincere_spec.backends.torch.autograd import Value
+from sincere_spec.backends.torch.autograd import Product, Value, full_precision
 from sincere_spec.errors import UnknownArrayError
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
@@ -73,6 +73,9 @@ class TorchBackend:
         return x.detach()
 
     def product(self, a: Array, b: Array) -> Array:
+        if torch.compiler.is_compiling() and torch.is_autocast_enabled(a.device.type):
+            result: Array = Product.apply(a, b)  # type: ignore[no-untyped-call]
+            return result
         return a @ b
 
     def scratch(self, like: Array, size: int) -> Array:
@@ -100,8 +103,7 @@ class TorchBackend:
         return value
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        if not (torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")):
+        if torch.compiler.is_compiling():  # `product` sees to it, for its gradient too
             return function(*arguments)
-        # Inside autocast a product of float32 tensors would be taken in half precision.
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        with full_precision():
             return function(*arguments)

@@ -6,11 +6,37 @@ composite, which autograd differentiates: slower and larger, never detached.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from sincere_spec.types import Array, Differentiable
+
+
+def full_precision() -> ExitStack:
+    """Inside autocast, in which a backward may be called, too, products of float32 would be taken in half precision."""
+    stack = ExitStack()
+    for device in ("cuda", "cpu"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
+
+
+class Product(torch.autograd.Function):
+    """`a @ b` for torch.compile, which traces the gradient, too, in the autocast that is around the call."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.save_for_backward(a, b)
+        with torch.autocast(a.device.type, enabled=False):
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array, Array]:
+        a, b = ctx.saved_tensors
+        with torch.autocast(a.device.type, enabled=False):
+            return cotangent @ b.mT, a.mT @ cotangent
 
 
 class Value(torch.autograd.Function):
@@ -59,12 +85,13 @@ class Gradient(torch.autograd.Function):
     ) -> tuple[Array | None, ...]:
         ctx.steps, ctx.wanted = steps, wanted
         ctx.save_for_backward(cotangent, *arrays)
-        return steps.backward(arrays, saved, cotangent, wanted)
+        with full_precision():
+            return steps.backward(arrays, saved, cotangent, wanted)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Array | None) -> tuple[Array | None, ...]:
         cotangent, *arrays = (x.detach().requires_grad_() for x in ctx.saved_tensors)
-        with torch.enable_grad():
+        with full_precision(), torch.enable_grad():
             wanted = [x for x, want in zip(arrays, ctx.wanted, strict=True) if want]
             value = ctx.steps.exact(*arrays)
             first = torch.autograd.grad(value, wanted, cotangent, create_graph=True)
