@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sincere_spec.engines.rows import Counts
 from sincere_spec.protocol import PairLoss, Roles, Rows
 from sincere_spec.types import Array, Backend, Namespace
 
@@ -99,9 +100,22 @@ def scatter(backend: Backend, roles: Roles, embeddings: Mapping[str, Array], gra
 
 def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
     """The same loss without the terms and stages that this comparison cannot need: partners are one positive a row."""
-    if comparison.partners is None:
+    return loss if comparison.partners is None else _without(loss, {Rows.SEVERAL_POSITIVES})
+
+
+def present(backend: Backend, loss: PairLoss, counts: Counts) -> PairLoss:
+    """The same loss without the terms and stages that no row here has, where that is cheap to see."""
+    kinds = {term.rows for term in loss.terms} - {Rows.ALL}
+    if not kinds or not backend.on_host(counts.positive):
         return loss
-    terms = tuple(term for term in loss.terms if term.rows is not Rows.SEVERAL_POSITIVES)
+    xp = backend.namespace(counts.positive)
+    number = {Rows.ONE_POSITIVE: counts.positive == 1.0, Rows.SEVERAL_POSITIVES: counts.positive > 1.0}
+    absent = {kind for kind in kinds if not float(xp.sum(xp.astype(number[kind], counts.positive.dtype)))}
+    return loss if absent in (set(), kinds) else _without(loss, absent)
+
+
+def _without(loss: PairLoss, absent: set[Rows]) -> PairLoss:
+    terms = tuple(term for term in loss.terms if term.rows not in absent)
     needed = {term.stage for term in terms}
     for stage in reversed(loss.stages):
         if stage.name in needed and stage.minus is not None:

@@ -12,41 +12,53 @@ written out, once for all losses:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, present, specialise, zeros
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
 from sincere_spec.types import Array, Backend, Namespace
 
 
 @dataclass(frozen=True)
-class Block:
-    """All rows of a comparison: their similarities, and which columns are positives and negatives."""
+class Panel:
+    """Similarities of all rows, and which of them are of positives and of negatives; None for a kind that is not there.
+
+    There is one for the keys, and where positives are partners another, of one column, for these.
+    """
 
     similarity: Array
-    positive: Array
-    negative: Array
+    positive: Array | None
+    negative: Array | None
 
-    def mask(self, pairs: Pairs) -> Array:
+    def mask(self, pairs: Pairs) -> Array | None:
         """Where rows have pairs of a kind."""
         if pairs is Pairs.POSITIVE:
             return self.positive
         if pairs is Pairs.NEGATIVE:
             return self.negative
+        if self.positive is None or self.negative is None:
+            return self.negative if self.positive is None else self.positive
         return self.positive | self.negative
 
 
 @dataclass(frozen=True)
-class FoldedStage:
-    """A stage's row results, and what its gradient is made of: its pairs, arguments and folded entries."""
+class Folded:
+    """The pairs of a stage in one panel: where they are, their arguments, and the folded entries."""
 
-    result: Array
     mask: Array
     argument: Array
     shares: Array
+
+
+@dataclass(frozen=True)
+class FoldedStage:
+    """A stage's row results, and what its gradient is made of, by panel."""
+
+    result: Array
+    panels: Mapping[int, Folded]
     total: Array | None
 
 
@@ -59,9 +71,10 @@ def value(
     if empty is not None:
         return empty if reduction == "none" else xp.sum(empty)
     loss = specialise(loss, comparison)
-    block = _block(backend, comparison)
-    counts = _counts(xp, block)
-    folded = _folded(backend, loss, block, _logits(backend, loss, block, temperature, bias), counts)
+    panels = _panels(backend, comparison)
+    counts = _counts(xp, panels)
+    loss = present(backend, loss, counts)
+    folded = _folded(backend, loss, panels, _logits(backend, loss, panels, temperature, bias), counts)
     row_losses = rows.losses(xp, loss, {name: stage.result for name, stage in folded.items()}, counts)
     if reduction == "none":
         return row_losses
@@ -86,34 +99,36 @@ def value_and_gradient(
     if empty is not None:
         return xp.sum(empty), zeros(xp, comparison)
     loss = specialise(loss, comparison)
-    block = _block(backend, comparison)
-    counts = _counts(xp, block)
-    logits = _logits(backend, loss, block, temperature, bias)
-    folded = _folded(backend, loss, block, logits, counts)
+    panels = _panels(backend, comparison)
+    counts = _counts(xp, panels)
+    loss = present(backend, loss, counts)
+    logits = _logits(backend, loss, panels, temperature, bias)
+    folded = _folded(backend, loss, panels, logits, counts)
     results = {name: stage.result for name, stage in folded.items()}
     weights = rows.weights(xp, loss, reduction, counts)
-    coefficients = _coefficients(xp, loss, folded, counts, weights)
+    coefficients = _coefficients(xp, loss, panels, folded, counts, weights)
     value = xp.sum(weights * rows.losses(xp, loss, results, counts))
 
     by_temperature = by_bias = None
     if "temperature" in needed:
         # Not logits - bias: a large bias has rounded them.
-        scaled = loss.logit.value(xp, block.similarity) / temperature
-        by_temperature = -xp.sum(coefficients * scaled) / temperature
+        values = (loss.logit.value(xp, panel.similarity) / temperature for panel in panels)
+        by_temperature = -sum(xp.sum(c * a) for c, a in zip(coefficients, values, strict=True)) / temperature
     if "bias" in needed:
-        by_bias = xp.sum(coefficients)
+        by_bias = sum(xp.sum(c) for c in coefficients)
     if not loss.logit.unit_slope:
-        coefficients = coefficients * loss.logit.slope(xp, block.similarity)
+        slopes = (loss.logit.slope(xp, panel.similarity) for panel in panels)
+        coefficients = tuple(c * slope for c, slope in zip(coefficients, slopes, strict=True))
     return value, _gradients(backend, comparison, coefficients, temperature, by_temperature, by_bias, needed)
 
 
-def _block(backend: Backend, comparison: Comparison) -> Block:
+def _panels(backend: Backend, comparison: Comparison) -> tuple[Panel, ...]:
     xp = backend.namespace(comparison.anchors)
     similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.columns))
     labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
     if comparison.partners is None:
         ids, key_ids = comparison.ids[:, None], comparison.key_ids[None, :]
-        return Block(similarity, *relations.by_label(labels, key_labels, ids, key_ids))
+        return (Panel(similarity, *relations.by_label(labels, key_labels, ids, key_ids)),)
 
     negative = relations.beside_partners(labels, key_labels)
     aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
@@ -122,25 +137,27 @@ def _block(backend: Backend, comparison: Comparison) -> Block:
         negative = xp.concat([negative, xp.matrix_transpose(negative)], axis=0)
         aligned = xp.concat([aligned, aligned], axis=0)
         labels = xp.concat([labels, labels], axis=0)
-    here, nowhere = labels == labels, labels != labels
-    return Block(
-        xp.concat([similarity, aligned], axis=1),
-        positive=xp.concat([negative & nowhere, here], axis=1),
-        negative=xp.concat([negative, nowhere], axis=1),
-    )
+    return Panel(similarity, None, negative), Panel(aligned, labels == labels, None)
 
 
-def _counts(xp: Namespace, block: Block) -> rows.Counts:
-    dtype = block.similarity.dtype
-    return rows.Counts(
-        positive=xp.sum(xp.astype(block.positive, dtype), axis=1),
-        negative=xp.sum(xp.astype(block.negative, dtype), axis=1),
-    )
+def _counts(xp: Namespace, panels: Sequence[Panel]) -> rows.Counts:
+    dtype = panels[0].similarity.dtype
+
+    def counted(pairs: Pairs) -> Array:
+        masks = (panel.mask(pairs) for panel in panels)
+        return sum(xp.sum(xp.astype(mask, dtype), axis=1) for mask in masks if mask is not None)
+
+    return rows.Counts(positive=counted(Pairs.POSITIVE), negative=counted(Pairs.NEGATIVE))
 
 
-def _logits(backend: Backend, loss: PairLoss, block: Block, temperature: Array, bias: Array) -> Array:
-    xp = backend.namespace(block.similarity)
-    s = block.similarity
+def _logits(
+    backend: Backend, loss: PairLoss, panels: Sequence[Panel], temperature: Array, bias: Array
+) -> tuple[Array, ...]:
+    return tuple(_logit(backend, loss, panel.similarity, temperature, bias) for panel in panels)
+
+
+def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias: Array) -> Array:
+    xp = backend.namespace(s)
     if loss.logit.held:  # the framework must differentiate the declared slope, not the value
         held = backend.hold(s)
         logits = loss.logit.value(xp, held) + loss.logit.slope(xp, held) * (s - held)
@@ -151,88 +168,110 @@ def _logits(backend: Backend, loss: PairLoss, block: Block, temperature: Array, 
 
 
 def _folded(
-    backend: Backend, loss: PairLoss, block: Block, logits: Array, counts: rows.Counts
+    backend: Backend, loss: PairLoss, panels: Sequence[Panel], logits: Sequence[Array], counts: rows.Counts
 ) -> dict[str, FoldedStage]:
     """Every stage, in order."""
-    xp = backend.namespace(logits)
+    xp = backend.namespace(logits[0])
     stages: dict[str, FoldedStage] = {}
     for stage in loss.stages:
-        mask, t = block.mask(stage.over), logits
-        if stage.minus is not None:  # against an empty reference a row has no pairs
-            reference = next(earlier for earlier in loss.stages if earlier.name == stage.minus)
-            mask = mask & (counts.over(reference.over) > 0.0)[:, None]
-            t = t - stages[stage.minus].result[:, None]
-        if stage.scale != 1.0:
-            t = stage.scale * t
-        if stage.offset:
-            t = t + stage.offset
-        stages[stage.name] = _fold(backend, xp, stage, mask, t, counts)
+        seen: dict[int, tuple[Array, Array]] = {}
+        for number, (panel, t) in enumerate(zip(panels, logits, strict=True)):
+            mask = panel.mask(stage.over)
+            if mask is None or panel.similarity.shape[1] == 0:
+                continue
+            if stage.minus is not None:  # against an empty reference a row has no pairs
+                reference = next(earlier for earlier in loss.stages if earlier.name == stage.minus)
+                mask = mask & (counts.over(reference.over) > 0.0)[:, None]
+                t = t - stages[stage.minus].result[:, None]
+            if stage.scale != 1.0:
+                t = stage.scale * t
+            if stage.offset:
+                t = t + stage.offset
+            seen[number] = mask, t
+        stages[stage.name] = _fold(backend, xp, stage, seen, counts)
     return stages
 
 
-def _fold(backend: Backend, xp: Namespace, stage: Reduce, mask: Array, t: Array, counts: rows.Counts) -> FoldedStage:
+def _fold(
+    backend: Backend, xp: Namespace, stage: Reduce, seen: Mapping[int, tuple[Array, Array]], counts: rows.Counts
+) -> FoldedStage:
+    if not seen:
+        nothing = xp.zeros_like(counts.positive)
+        return FoldedStage(nothing, {}, nothing + 1.0)
+    if stage.fold in (Fold.LOGSUMEXP, Fold.EXP):  # masked before, since what a mask hides could overflow
+        seen = {number: (mask, xp.where(mask, t, -float("inf"))) for number, (mask, t) in seen.items()}
     if stage.fold is Fold.LOGSUMEXP:
-        t = xp.where(mask, t, -float("inf"))
-        peak = backend.hold(xp.max(t, axis=1, keepdims=True))
+        peak: Array = None
+        for _, t in seen.values():
+            highest = xp.max(t, axis=1, keepdims=True)
+            peak = highest if peak is None else xp.where(highest > peak, highest, peak)
+        peak = backend.hold(peak)
         peak = xp.where(peak > -float("inf"), peak, 0.0)  # false for NaN, which stays in t
-        shares = xp.exp(t - peak)
-        empty = counts.over(stage.over) == 0.0
-        total = xp.sum(shares, axis=1)
-        total = xp.where(empty, 1.0, total)
+        panels = {number: Folded(mask, t, xp.exp(t - peak)) for number, (mask, t) in seen.items()}
+        total = sum(xp.sum(panel.shares, axis=1) for panel in panels.values())
+        total = xp.where(counts.over(stage.over) == 0.0, 1.0, total)
         result = xp.log(total) + peak[:, 0]
         if stage.mean:
             result = result - xp.log(counts.divisor(xp, stage.over))
-        return FoldedStage(result, mask, t, shares, total)
-    if stage.fold is Fold.EXP:  # masked before, since what a mask hides could overflow
-        t = xp.where(mask, t, -float("inf"))
-        folded = xp.exp(t)
-    else:
-        folded = xp.where(mask, elementwise.value(xp, stage.fold, t), 0.0)
-    result = xp.sum(folded, axis=1)
+        return FoldedStage(result, panels, total)
+    panels = {}
+    for number, (mask, t) in seen.items():
+        folded = xp.exp(t) if stage.fold is Fold.EXP else xp.where(mask, elementwise.value(xp, stage.fold, t), 0.0)
+        panels[number] = Folded(mask, t, folded)
+    result = sum(xp.sum(panel.shares, axis=1) for panel in panels.values())
     if stage.mean:
         result = result / counts.divisor(xp, stage.over)
-    return FoldedStage(result, mask, t, folded, None)
+    return FoldedStage(result, panels, None)
 
 
 def _coefficients(
-    xp: Namespace, loss: PairLoss, folded: Mapping[str, FoldedStage], counts: rows.Counts, row_cotangents: Array
-) -> Array:
-    """The derivative of the value by each logit."""
+    xp: Namespace,
+    loss: PairLoss,
+    panels: Sequence[Panel],
+    folded: Mapping[str, FoldedStage],
+    counts: rows.Counts,
+    row_cotangents: Array,
+) -> tuple[Array, ...]:
+    """The derivative of the value by each logit, by panel."""
     cotangents = rows.term_cotangents(xp, loss, counts, row_cotangents)
-    coefficients: Array = None
+    coefficients: dict[int, Array] = {}
     for stage in reversed(loss.stages):
         own, share = folded[stage.name], stage.scale * cotangents[stage.name]
         if stage.fold is Fold.LOGSUMEXP:
-            pull = own.shares * (share / own.total)[:, None]
-        else:
-            if stage.mean:
-                share = share / counts.divisor(xp, stage.over)
-            if stage.fold is Fold.EXP:
-                pull = own.shares * share[:, None]
+            share = share / own.total
+        elif stage.mean:
+            share = share / counts.divisor(xp, stage.over)
+        for number, panel in own.panels.items():
+            if stage.fold in (Fold.LOGSUMEXP, Fold.EXP):
+                pull = panel.shares * share[:, None]
             else:
-                pull = xp.where(own.mask, elementwise.slope(xp, stage.fold, own.argument) * share[:, None], 0.0)
-        coefficients = pull if coefficients is None else coefficients + pull
-        if stage.minus is not None:
-            cotangents[stage.minus] = cotangents[stage.minus] - xp.sum(pull, axis=1)
-    return coefficients
+                slope = elementwise.slope(xp, stage.fold, panel.argument)
+                pull = xp.where(panel.mask, slope * share[:, None], 0.0)
+            coefficients[number] = coefficients[number] + pull if number in coefficients else pull
+            if stage.minus is not None:
+                cotangents[stage.minus] = cotangents[stage.minus] - xp.sum(pull, axis=1)
+    return tuple(
+        coefficients[number] if number in coefficients else xp.zeros_like(panel.similarity)
+        for number, panel in enumerate(panels)
+    )
 
 
 def _gradients(
     backend: Backend,
     comparison: Comparison,
-    pull: Array,
+    coefficients: tuple[Array, ...],
     temperature: Array,
     by_temperature: Array | None,
     by_bias: Array | None,
     needed: frozenset[str],
 ) -> Gradients:
+    pull, *others = coefficients
     xp = backend.namespace(pull)
     anchors, columns = comparison.anchors, comparison.columns
     aligned = None
     if comparison.partners is not None:
-        n, m = backend.length(anchors), backend.length(columns)
-        aligned = pull[:, m:] / temperature
-        pull = pull[:, :m]
+        n = backend.length(anchors)
+        aligned = others[0] / temperature
         if comparison.both_ways:
             aligned = aligned[:n, :] + aligned[n:, :]
             pull = pull[:n, :] + xp.matrix_transpose(pull[n:, :])

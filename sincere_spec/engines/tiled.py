@@ -13,13 +13,13 @@ logits. Tiles are updated in place where the framework can, so this file is for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, present, specialise, zeros
 from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
 from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
@@ -175,7 +175,9 @@ def forward(
     if empty is not None:
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
-    statistics = _statistics(sweep, unit_rows)
+    counts = _counts(sweep)
+    sweep = replace(sweep, loss=present(backend, sweep.loss, counts))
+    statistics = _statistics(sweep, counts, unit_rows)
     row_losses = rows.losses(xp, sweep.loss, statistics.results, statistics.counts)
     if reduction == "none":
         return _unsorted(sweep, row_losses), statistics
@@ -203,6 +205,7 @@ def backward(
     if statistics is None:
         return zeros(xp, comparison)
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
+    sweep = replace(sweep, loss=present(backend, sweep.loss, statistics.counts))
     if reduction == "none":
         row_cotangents = xp.where(rows.counted(sweep.loss, statistics.counts), _sorted(sweep, cotangent), 0.0)
     else:
@@ -241,10 +244,10 @@ def _sweep(
     )
 
 
-def _statistics(sweep: Sweep, unit_rows: bool) -> Statistics:
+def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistics:
     xp, loss = sweep.xp, sweep.loss
-    nil = xp.zeros((sweep.total,), dtype=sweep.scratch.dtype, device=sweep.backend.device(sweep.scratch))
-    tally = Tally(_counts(sweep, nil), {}, {}, {}, {}, {})
+    nil = xp.zeros_like(counts.positive)
+    tally = Tally(counts, {}, {}, {}, {}, {})
     slopes: dict[str, Array] = {}
     for level in levels_of(loss):
         for part in level:
@@ -284,9 +287,10 @@ def _statistics(sweep: Sweep, unit_rows: bool) -> Statistics:
     return Statistics(tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
 
 
-def _counts(sweep: Sweep, nil: Array) -> rows.Counts:
+def _counts(sweep: Sweep) -> rows.Counts:
     """How many positives and negatives each row has: from the sorted labels, or from masks if equal ids may be anywhere."""
     xp = sweep.xp
+    nil = xp.zeros((sweep.total,), dtype=sweep.scratch.dtype, device=sweep.backend.device(sweep.scratch))
     counts = rows.Counts(positive=nil + 0.0, negative=nil + 0.0)
     if not sweep.distinct:
         for tile in sweep.tiles():
