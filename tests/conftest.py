@@ -3,7 +3,8 @@
 `import tensorflow` and then anything that imports triton, `torch.compile` for one, aborts the interpreter, and Keras, x64
 and thread counts are settings of a process. So no process here loads two frameworks. A test that takes the `framework`
 fixture runs once for each framework, in that framework's process; a test marked `@pytest.mark.framework("torch")` runs in
-that one; all others run in a process without any. The processes are pytest-xdist workers, which `pytest` starts by itself:
+that one; all others run in a process without any. Each backend of Keras has a process, too, for the tests that take the
+`keras` fixture. The processes are pytest-xdist workers, which `pytest` starts by itself:
 
     pytest                                   everything
     pytest tests/test_losses.py -k sincere   some of it
@@ -19,6 +20,7 @@ import importlib.util
 import os
 import re
 import sys
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,8 +33,10 @@ PROCESSES = {
     "tensorflow": ("tensorflow",),
 }
 FRAMEWORKS = [name for names in PROCESSES.values() for name in names]
+KERAS = {"keras_tensorflow": "tensorflow", "keras_jax": "jax", "keras_torch": "torch"}
+PROCESSES |= {name: (name,) for name in KERAS}
 
-# What may not be loaded in a process, whoever loads it. TensorFlow imports jax by itself, where it finds it.
+# What may not be loaded in a process, whoever loads it. TensorFlow imports jax by itself, where it finds it; Keras both.
 FOREIGN = {
     "none": {"torch", "jax", "tensorflow"},
     "numpy": {"torch", "jax", "tensorflow"},
@@ -44,6 +48,7 @@ FOREIGN = {
 for _name, _value in {
     "JAX_ENABLE_X64": "1",
     "JAX_PLATFORMS": "cpu",
+    "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "TF_NUM_INTEROP_THREADS": "1",
@@ -134,7 +139,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     process = process_of(item.nodeid)
-    foreign = sorted(FOREIGN[process] & sys.modules.keys())
+    foreign = sorted(FOREIGN.get(process, set()) & sys.modules.keys())
     assert not foreign, f"{', '.join(foreign)} was loaded in the process of {process!r}; one framework per process"
 
 
@@ -156,3 +161,17 @@ def framework(request: pytest.FixtureRequest) -> str:
     """The name of the framework whose process this is: the root package of its arrays."""
     need(request.param)
     return request.param
+
+
+@pytest.fixture(scope="session", params=KERAS)
+def keras(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """Keras on the backend whose process this is, and that backend as it is without the settings of the other tests."""
+    need("keras")
+    need(KERAS[request.param])
+    os.environ["KERAS_BACKEND"] = KERAS[request.param]
+    os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
+    os.environ["JAX_ENABLE_X64"] = "0"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # XLA's, which are most of the time of these tests
+    keras = importlib.import_module("keras")
+    assert keras.config.backend() == KERAS[request.param]
+    return keras

@@ -65,7 +65,7 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], engine: str, t
     if engine == "tiled":
         return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
     rows, columns = sizes
-    if rows is None or columns is None:
+    if not (isinstance(rows, int) and isinstance(columns, int)):
         return Plan(backend.name, "dense", None, "the number of rows is not known before the call")
     here = f"{rows} x {columns} pairs on {platform}"
     gain = "are faster" if measured else "save memory"

@@ -1,0 +1,321 @@
+"""The losses for Keras 3, on its TensorFlow, JAX and PyTorch backends: `from sincere_spec.keras import SincereLoss`.
+
+A constructor takes the keywords of the function, and Keras's own `reduction`, `name` and `dtype`. Import this module
+before `keras.saving.load_model`, which finds the classes by their registration.
+
+*With labels* (`SincereLoss`, `SupConLoss`, `DecoupledLoss`): `y_pred` has the embeddings, `[n, d]` or `[n, views, d]`,
+and `y_true` a label for each sample, `[n]` or `[n, 1]`. Integers stay integers: Keras itself would make them float32,
+and merge those from 2^24 on. One-hot rows are read too; in a batch that has any other row of that shape, the loss is NaN.
+Strings, and floats that are no one-hot rows, are for calls outside of `fit`. JAX keeps 32 bits of an integer, unless told
+otherwise, and cuts off the others.
+
+*Without labels* (all others): `y_pred` has the views of each sample, `[n, views, d]`, and each view is a positional
+argument of the function. `y_true` is not looked at, so `fit(x)` needs none. The views come from the model, and so
+receive gradients: two passes through an augmentation, or two towers, stacked on axis 1.
+
+    >>> import keras
+    >>> from sincere_spec.keras import NTXentLoss
+    >>> x = keras.Input((64,))
+    >>> augmentation, encoder = keras.layers.GaussianNoise(0.1), keras.layers.Dense(16)
+    >>> views = [encoder(augmentation(x)) for _ in range(2)]
+    >>> model = keras.Model(x, keras.ops.stack(views, axis=1))
+    >>> model.compile("adam", loss=NTXentLoss())
+    >>> history = model.fit(keras.random.normal((32, 64)), verbose=0)
+
+If `y_pred` is one view, `[n, d]`, the second is `y_true`, `[n, d]`: embeddings that were computed before, by a tower that
+is not trained, say. It is data, and receives no gradient.
+
+*A temperature that learns* is a weight of the model, which then adds the function's loss itself: Keras trains no weights
+of a loss.
+
+    >>> import sincere_spec as ss
+    >>> class Towers(keras.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.towers = [keras.layers.Dense(16), keras.layers.Dense(16)]
+    ...         self.log_temperature = self.add_weight(shape=(), initializer=keras.initializers.Constant(-2.66))
+    ...     def call(self, inputs):
+    ...         a, b = (tower(x) for tower, x in zip(self.towers, inputs))
+    ...         self.add_loss(ss.clip_loss(a, b, temperature=keras.ops.exp(self.log_temperature)))
+    ...         return a, b
+    >>> model = Towers()
+    >>> model.compile("adam")
+    >>> history = model.fit((keras.random.normal((32, 64)), keras.random.normal((32, 8))), verbose=0)
+
+*Reductions* are Keras's, over the losses of the samples; one with several rows, its views or CLIP's two directions, has
+their mean. Samples whose rows do not count are left out as if by a mask: Keras's default divides by the number of the
+others, which is the function's mean. `sample_weight` multiplies the losses, and no more: a sample of weight 0 is compared
+with the others all the same. An empty batch has the loss 0. Masks that Keras attaches to `y_pred` are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import keras
+import numpy as np
+from keras import ops
+
+from sincere_spec import losses
+from sincere_spec.dispatch import backend_of
+from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError
+from sincere_spec.evaluate import evaluate, explain
+from sincere_spec.labels import as_integers
+from sincere_spec.protocol import PairLoss
+from sincere_spec.types import Array, Labels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "CLIPLoss",
+    "DecoupledLoss",
+    "DySTreSSLoss",
+    "FMICLLoss",
+    "InfoNCELoss",
+    "NTXentLoss",
+    "SigLIPLoss",
+    "SincereLoss",
+    "SupConLoss",
+]
+
+registered = keras.saving.register_keras_serializable(package="sincere_spec")
+
+
+class Options(TypedDict, total=False):
+    """The keywords that every loss has: those of every function, then Keras's."""
+
+    normalize: bool
+    engine: str
+    tile: int | None
+    reduction: str | None
+    name: str | None
+    dtype: Any
+
+
+class Given(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
+    """Losses that are there already: Keras's weights and reductions, and nothing else."""
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """The losses."""
+        return y_pred
+
+
+class Loss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss record and the options of its calls; `own` are the keywords of the record, by name."""
+
+    def __init__(
+        self,
+        record: Callable[..., PairLoss],
+        own: dict[str, Any],
+        /,
+        *,
+        normalize: bool = True,
+        engine: str = "auto",
+        tile: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        for parameter in {"temperature", "bias"} & own.keys():
+            own[parameter] = _number(parameter, own[parameter])
+        self.own, self.record = own, record(**own)
+        self.options: dict[str, Any] = {"normalize": normalize, "engine": engine, "tile": tile}
+        self.given = Given(name=self.name, reduction=reduction, dtype=dtype)
+        # Bad options are refused here, by the checks of a call. Whether an engine is there is for the call to say.
+        row = np.ones((1, 1))
+        with suppress(EngineUnavailable):
+            explain(self.record, row, [0] if self.record.arrangement.labelled else row, **self.options)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        """The losses of the samples, weighted and reduced as Keras does, without its cast of the labels to floats."""
+        with keras.name_scope(self.name):
+            y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+            y_true, share = self.read(y_true, y_pred)
+            values = self.call(y_true, y_pred)
+            if sample_weight is not None:
+                sample_weight = ops.reshape(ops.convert_to_tensor(sample_weight, dtype=self.dtype), (-1,))
+                share = sample_weight if share is None else sample_weight * share
+            value = self.given(values, values, share)
+            # Keras leaves the losses of an empty batch as they are.
+            return value if self.reduction in (None, "none") else ops.sum(value)
+
+    def read(self, y_true: Any, y_pred: Array) -> tuple[Any, Array | None]:
+        """`y_true` as `call` takes it, and the weight that each sample has by itself; None if that is 1."""
+        raise NotImplementedError
+
+    def call(self, y_true: Any, y_pred: Array) -> Array:
+        """The loss of each sample, `[n]`; 0 where its rows do not count."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        config: dict[str, Any] = super().get_config()
+        return config | {"dtype": self.dtype} | self.own | self.options
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise OptionError(
+        f"{name}: expected a number, since Keras trains no weights of a loss; got {value!r}: for one that learns, add the "
+        "function's loss in the model, by add_loss."
+    )
+
+
+class Labelled(Loss):
+    """Losses of embeddings and labels."""
+
+    def read(self, y_true: Labels, y_pred: Array) -> tuple[Array, Array]:
+        """The labels as integers, and the weight of each sample, by whether its rows count."""
+        one_hot = None
+        if ops.is_tensor(y_true):
+            y_true = ops.convert_to_tensor(y_true)  # beside y_pred, where that is on another device
+        if len(getattr(y_true, "shape", ())) == 2:
+            if y_true.shape[1] == 1:
+                y_true = y_true[:, 0]
+            elif ops.is_tensor(y_true):
+                rows = ops.cast(y_true, "float32")
+                ones, entries = (ops.sum(ops.cast(x, "int32"), axis=1) for x in (rows == 1.0, rows != 0.0))
+                one_hot = ops.all((ones == 1) & (entries == 1))
+                y_true = ops.argmax(rows, axis=1)
+        (labels,) = as_integers(backend_of(y_pred, "y_pred"), y_pred, {"y_true": (y_true, y_pred.shape[0])})
+        return labels, self._share(labels, y_pred, one_hot)
+
+    def _share(self, labels: Array, y_pred: Array, one_hot: Array | None) -> Array:
+        ordered = ops.sort(labels)
+        before, upto = (ops.searchsorted(ordered, labels, side=side) for side in ("left", "right"))
+        members, count = ops.cast(upto - before, "int32"), ops.shape(labels)[0]
+        # Where a row has no negative, no other has one: if such rows do not count, all losses are 0, whatever the shares.
+        share = ops.cast(members * _views(y_pred) > 1, self.dtype)
+        if self.reduction in ("sum_over_batch_size", "mean"):  # these divide by all samples
+            share = share * (ops.cast(count, self.dtype) / ops.maximum(ops.sum(share), 1.0))
+        return share if one_hot is None else ops.where(one_hot, share, float("nan"))
+
+    def call(self, y_true: Labels, y_pred: Array) -> Array:
+        """The loss of each sample, `[n]`; 0 where its rows do not count."""
+        rows = evaluate(self.record, y_pred, y_true, reduction="none", **self.options)
+        return ops.mean(ops.reshape(rows, (-1, _views(y_pred))), axis=1)
+
+
+def _views(y_pred: Array) -> int:
+    count: int = y_pred.shape[1] if len(y_pred.shape) == 3 else 1
+    return count
+
+
+class Unlabelled(Loss):
+    """Losses of views or of towers: all rows of theirs count."""
+
+    def read(self, y_true: Any, y_pred: Array) -> tuple[Array, None]:
+        """The second view, where `y_pred` is the first alone."""
+        if len(y_pred.shape) == 2 and y_true is not None:
+            return ops.convert_to_tensor(y_true, dtype=self.dtype), None
+        if len(y_pred.shape) != 3 or y_pred.shape[1] is None:
+            raise ShapeError(
+                f"y_pred: expected the views of each sample, [n, views, d], or one view, [n, d], and y_true as the second; "
+                f"got {tuple(y_pred.shape)}{'' if y_true is not None else ' without y_true'}: stack the views on axis 1."
+            )
+        return None, None
+
+    def call(self, y_true: Array | None, y_pred: Array) -> Array:
+        """The loss of each sample, `[n]`."""
+        views = (y_pred, y_true) if y_true is not None else tuple(y_pred[:, v] for v in range(y_pred.shape[1]))
+        rows = evaluate(self.record, *views, reduction="none", **self.options)
+        roles = self.record.arrangement.roles(self.record.arrangement.names(len(views)))
+        return ops.mean(ops.reshape(rows, (len(roles.anchors) * (1 + roles.both_ways), -1)), axis=0)
+
+
+@registered
+class SincereLoss(Labelled):
+    """SINCERE of embeddings and labels; see `sincere_loss`."""
+
+    def __init__(self, temperature: float = 0.1, *, epsilon: float = 0.0, **options: Unpack[Options]) -> None:
+        super().__init__(losses.sincere, {"temperature": temperature, "epsilon": epsilon}, **options)
+
+
+@registered
+class SupConLoss(Labelled):
+    """SupCon of embeddings and labels; see `supcon_loss`."""
+
+    def __init__(self, temperature: float = 0.1, *, summation: str = "out", **options: Unpack[Options]) -> None:
+        super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
+
+
+@registered
+class DecoupledLoss(Labelled):
+    """DCL of embeddings and labels; see `decoupled_loss`."""
+
+    def __init__(self, temperature: float = 0.1, **options: Unpack[Options]) -> None:
+        super().__init__(losses.decoupled, {"temperature": temperature}, **options)
+
+
+@registered
+class InfoNCELoss(Unlabelled):
+    """InfoNCE of queries and positives; a third view is the queue of negatives. See `info_nce_loss`."""
+
+    def __init__(self, *, temperature: float = 0.07, **options: Unpack[Options]) -> None:
+        super().__init__(losses.info_nce, {"temperature": temperature}, **options)
+
+
+@registered
+class NTXentLoss(Unlabelled):
+    """NT-Xent of two views or more; see `nt_xent_loss`."""
+
+    def __init__(self, *, temperature: float = 0.1, **options: Unpack[Options]) -> None:
+        super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
+
+
+@registered
+class DySTreSSLoss(Unlabelled):
+    """DySTreSS of two views or more; see `dystress_loss`."""
+
+    def __init__(
+        self,
+        *,
+        temperature_min: float = 0.1,
+        temperature_max: float = 0.2,
+        detach: bool = True,
+        schedule: str = "cosine",
+        offset: float = -0.4,
+        scale: float = 0.7,
+        **options: Unpack[Options],
+    ) -> None:
+        own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
+        super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
+
+
+@registered
+class CLIPLoss(Unlabelled):
+    """CLIP of two towers, in both directions; see `clip_loss`."""
+
+    def __init__(self, *, temperature: float = 0.07, **options: Unpack[Options]) -> None:
+        super().__init__(losses.clip, {"temperature": temperature}, **options)
+
+
+@registered
+class SigLIPLoss(Unlabelled):
+    """SigLIP of two towers; see `siglip_loss`."""
+
+    def __init__(self, *, temperature: float = 0.1, bias: float = -10.0, **options: Unpack[Options]) -> None:
+        super().__init__(losses.siglip, {"temperature": temperature, "bias": bias}, **options)
+
+
+@registered
+class FMICLLoss(Unlabelled):
+    """f-MICL of two views; see `f_micl_loss`."""
+
+    def __init__(
+        self,
+        *,
+        divergence: str = "kl",
+        alpha: float = 40.0,
+        inverse_bandwidth: float = 1.0,
+        order: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        own = {"divergence": divergence, "alpha": alpha, "inverse_bandwidth": inverse_bandwidth, "order": order}
+        super().__init__(losses.f_micl, own, **options)
