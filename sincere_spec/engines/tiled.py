@@ -458,9 +458,12 @@ def _gradients(
         pull = pull * logit.slope(xp, similarity)
         if sweep.both_ways:
             pull = pull[: sweep.anchors.rows, :] + pull[sweep.anchors.rows :, :]
-        for rows_ in spans(sweep.anchors.tiles):
-            d_anchors[rows_, :] += pull[rows_, :] * sweep.partners[rows_, :]
-        if "partners" in needed:
+        own = sweep.partners is sweep.columns.embeddings  # each row's partner is the key at its place: one sum for both
+        for here in spans(sweep.anchors.tiles):
+            d_anchors[here, :] += pull[here, :] * sweep.partners[here, :]
+            if own and "partners" in needed:
+                d_columns[here, :] += pull[here, :] * anchors[here, :]
+        if "partners" in needed and not own:
             d_partners = sweep.anchors.restored(xp, pull * anchors)
     return Gradients(
         anchors=sweep.anchors.restored(xp, d_anchors),
