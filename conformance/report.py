@@ -1,4 +1,4 @@
-"""The report: every verdict with what it was reached on, as JSON, which is the truth, and as Markdown, which is a view."""
+"""The report: every verdict with what it was reached on. JSON is the truth; Markdown and JUnit are views of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import sincere_spec
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
+from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "markdown", "report", "save", "to_json"]
+__all__ = ["Cell", "Column", "Failure", "Report", "junit", "markdown", "moved", "report", "save", "to_json"]
 
 SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
@@ -307,10 +309,56 @@ def described(result: Result) -> str:
     )
 
 
-def save(made: Report, folder: Path) -> tuple[Path, Path]:
-    """Write report.json and report.md; each is whole or not there at all."""
+def junit(made: Report) -> str:
+    """The report as CI systems read it: a suite for each column of the matrix, a test for each verdict."""
+    root = Element("testsuites", name=f"{made.implementation}, suite {made.suite}", time=str(made.seconds))
+    by_column: dict[Column, list[Result]] = defaultdict(list)
+    for result in made.results:
+        by_column[Column(result.framework, result.dtype, result.engine)].append(result)
+    for column, results in by_column.items():
+        counts = Counter(result.status for result in results)
+        numbers = {"tests": len(results), "failures": counts["fail"], "errors": counts["error"]}
+        numbers["skipped"] = counts["unsupported"] + counts["skipped"]
+        attributes = {name: str(number) for name, number in numbers.items()}
+        suite = SubElement(root, "testsuite", attributes, name=f"{column.framework} {column.title}")
+        for result in results:
+            name = " ".join(filter(None, (result.case, result.route, result.quantity)))
+            case = SubElement(suite, "testcase", classname=result.row, name=name, time=str(result.seconds))
+            if result.status != "pass":
+                kind = {"fail": "failure", "error": "error"}.get(result.status, "skipped")
+                says = made.says.get(result.case, "")
+                SubElement(case, kind, message=described(result)).text = says
+    return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def moved(before: Mapping[str, Any], made: Report) -> list[str]:
+    """What is otherwise than in an earlier report.json, a line for each verdict that changed; raises for another format."""
+    try:
+        if before["format"] != 1:
+            raise OptionError(f"expected a report of format 1; got {before['format']!r}.")
+        old = {_place(Result.from_dict(fields)): str(fields["status"]) for fields in before["results"]}
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(f"expected a report.json of sincere-spec verify; this one has {error}.") from error
+    new = {_place(result): str(result.status) for result in made.results}
+    lines = [
+        f"{' '.join(filter(None, place))}: {old.get(place, 'not asked')}, now {new.get(place, 'not asked')}"
+        for place in dict.fromkeys((*old, *new))
+        if old.get(place) != new.get(place)
+    ]
+    return sorted(lines, key=lambda line: not line.endswith(("now fail", "now error")))
+
+
+def _place(result: Result) -> tuple[str, ...]:
+    return result.case, result.framework, result.dtype, result.engine, result.route, result.quantity
+
+
+def save(made: Report, folder: Path) -> tuple[Path, ...]:
+    """Write report.json, report.md and, for CI systems, report.xml; each is whole or not there at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / "report.json": to_json(made), folder / "report.md": markdown(made)}
+    kinds = {"json": to_json, "md": markdown, "xml": junit}
+    texts = {folder / f"report.{kind}": write(made) for kind, write in kinds.items()}
     drafts: dict[Path, Path] = {}
     try:
         for path, text in texts.items():
@@ -326,4 +374,4 @@ def save(made: Report, folder: Path) -> tuple[Path, Path]:
         for whole in drafts.values():
             with suppress(FileNotFoundError):
                 whole.unlink()
-    return folder / "report.json", folder / "report.md"
+    return tuple(texts)

@@ -15,7 +15,7 @@ try:
     from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import CaseError
     from sincere_spec.conformance.programs import Executable
-    from sincere_spec.conformance.report import Report, save, to_json
+    from sincere_spec.conformance.report import Report, moved, save, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
@@ -58,7 +58,12 @@ def verify(
     ] = None,
     engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
-    report: Annotated[Path, typer.Option(help="Where report.json and report.md go.")] = Path("conformance-report"),
+    report: Annotated[Path, typer.Option(help="Where report.json, report.md and report.xml (JUnit) go.")] = Path(
+        "conformance-report"
+    ),
+    compare: Annotated[
+        Path | None, typer.Option(help="An earlier report.json: also say which verdicts are others now.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The report as JSON on standard output, and no matrix.")
     ] = False,
@@ -116,7 +121,9 @@ def verify(
         timeout=timeout,
     )
     try:
+        before = None if compare is None else _earlier(compare)
         made = _judged(request, as_json)
+        changes = None if before is None else moved(before, made)
         files = save(made, report)
     except (SincereSpecError, CannotJudge, CaseError, OSError) as error:
         sys.stderr.write(f"sincere-spec verify: {error}\n")
@@ -128,9 +135,23 @@ def verify(
         sys.stdout.write(to_json(made))
     else:
         out = terminal.console()
-        out.print(f"[dim]{' and '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
+        out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
         terminal.show(made, out)
+        for line in changes or ():
+            out.print(line, markup=False, soft_wrap=True)
+        if changes is not None:
+            out.print(
+                f"{len(changes) or 'No'} verdict{'s' * (len(changes) != 1)} changed since {compare}.", markup=False
+            )
     raise typer.Exit(made.exit_status)
+
+
+def _earlier(path: Path) -> dict[str, object]:
+    try:
+        report: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OptionError(f"{path} is no report.json: {error}") from error
+    return report
 
 
 def _judged(request: Request, quiet: bool) -> Report:

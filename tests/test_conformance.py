@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -560,7 +561,7 @@ def test_exit_status_2_if_a_column_could_not_be_judged(made: report.Report) -> N
 def test_a_report_is_written_whole_or_not_at_all(
     made: report.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    json_file, _ = report.save(made, tmp_path / "new" / "folder")
+    json_file, *_ = report.save(made, tmp_path / "new" / "folder")
     read = json.loads(json_file.read_text(encoding="utf-8"))
     assert (read["verdict"], read["suite"], len(read["results"])) == ("fail", "1.0.0", 3)
 
@@ -571,6 +572,28 @@ def test_a_report_is_written_whole_or_not_at_all(
     with pytest.raises(OSError, match="disk full"):
         report.save(made, tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_ci_systems_can_read_a_report(made: report.Report) -> None:
+    root = ElementTree.fromstring(report.junit(made))
+    (suite,) = root
+    assert suite.attrib == {"name": "numpy f32", "tests": "3", "failures": "1", "errors": "0", "skipped": "0"}
+    failures = [(case.get("name"), failure.text) for case in suite for failure in case]
+    assert failures == [("sincere/x plain gradient.embeddings", "Because.")]
+
+
+def test_two_reports_are_compared(made: report.Report) -> None:
+    before = json.loads(report.to_json(made))
+    assert report.moved(before, made) == []
+    value, gradient, _ = made.results
+    now = replace(made, results=(replace(value, status="error"), replace(gradient, status="pass")))
+    assert report.moved(before, now) == [
+        "sincere/x numpy float32 dense plain value: pass, now error",
+        "sincere/x numpy float32 dense plain gradient.embeddings: fail, now pass",
+        "clip/x numpy float32 dense plain value: pass, now not asked",
+    ]
+    with pytest.raises(ss.OptionError, match="this one has 'format'"):
+        report.moved({}, made)
 
 
 # --- the command ---
@@ -598,7 +621,7 @@ def test_verify_passes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS: " in done.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "here" / "report.json").read_text(encoding="utf-8"))["verdict"] == "pass"
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["report.json", "report.md", "report.xml"]
 
 
 def test_verify_as_json(tmp_path: Path) -> None:

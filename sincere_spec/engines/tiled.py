@@ -272,7 +272,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistic
                     _add(sweep, tally, block, inside)
                 masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
                 _add_negatives(sweep, tally, tile, logits, masks, negative)
-            else:
+            elif inside:
                 for piece in tile.bands:
                     for block in sweep.blocks(tile, piece, sweep.logits(piece)):
                         _add(sweep, tally, block, inside)
