@@ -15,6 +15,7 @@ SIZE = 4096
 SMALL_SIZES = (128, 256, 512, 1024)
 MEMORY_SIZES = (8192, 65536)
 GROWTH = (4096, 32768)
+KEPT = 16 * 10**6  # bytes that are worth a word
 BUSY = 0.9  # less of a processor than this, and other processes had the rest
 NOTHING = "No results yet: `make bench` measures, and writes this part."
 
@@ -228,7 +229,15 @@ def _memory(results: Sequence[Result]) -> str:
             if any(cells):
                 limit = 4 * size * line.result.settings["dim"] * _itemsize(line.result) + 64 * 10**6
                 rows.append([line.name(), f"`{line.loss}`", str(size), *cells, "<br>".join(peers), _megabytes(limit)])
-    head = ["", "peak beside inputs and gradients", "N", "tiled", "dense", "plain formula", "peers"]
+    head = [
+        "",
+        "peak beside inputs and gradients; *kept*: compiled code, and what the first call did not give back",
+        "N",
+        "tiled",
+        "dense",
+        "plain formula",
+        "peers",
+    ]
     return _table([*head, "4 N D numbers + 64 MB"], rows)
 
 
@@ -239,7 +248,10 @@ def _itemsize(result: Result) -> int:
 def _bytes(row: Memory | None) -> str:
     if row is None:
         return ""
-    return _megabytes(row.beside) if row.status == "ok" else _why(row)
+    if row.status != "ok":
+        return _why(row)
+    kept = f", {_megabytes(row.kept)} kept" if row.kept > KEPT else ""
+    return f"{_megabytes(row.beside)}{kept}"
 
 
 def _megabytes(count: int) -> str:
