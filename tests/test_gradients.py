@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, rule
+from catalogue import CALLS, EXACT, LABELLED, WIDTH, assert_gradients, distance, rule
 from frameworks import Framework, load
 
 import sincere_spec as ss
@@ -387,3 +387,19 @@ def test_tensorflow_jacobians_of_row_losses(name: str) -> None:
     _, want = call.value_and_gradient(call.arrays, reduction="sum")
     assert distance(tf.reduce_sum(jacobian, axis=0).numpy(), want["embeddings"]) <= rule("float64", 0.2)
     assert not np.any(jacobian[5].numpy())  # the row without a positive
+
+
+@pytest.mark.framework("jax")
+def test_jax_exports_a_loss_for_a_number_of_rows_that_is_not_known() -> None:
+    import jax
+    import jax.export
+
+    (rows,) = jax.export.symbolic_shape("n")
+    z = jax.ShapeDtypeStruct((rows, WIDTH), "float32")
+    labels = jax.ShapeDtypeStruct((rows,), "int32")
+    step = jax.value_and_grad(ss.sincere_loss)
+    exported = jax.export.export(jax.jit(step))(z, labels)
+    for n in (5, 8):
+        given = jax.random.normal(jax.random.key(n), (n, WIDTH), "float32"), jax.numpy.arange(n, dtype="int32") % 3
+        for got, want in zip(exported.call(*given), step(*given)):
+            np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5, atol=1e-6)
