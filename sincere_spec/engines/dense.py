@@ -175,9 +175,13 @@ def _folded(
     stages: dict[str, FoldedStage] = {}
     for stage in loss.stages:
         seen: dict[int, tuple[Array, Array]] = {}
+        bare: list[Array] = []
         for number, (panel, t) in enumerate(zip(panels, logits, strict=True)):
             mask = panel.mask(stage.over)
-            if mask is None or panel.similarity.shape[1] == 0:
+            if mask is None:
+                continue
+            if panel.similarity.shape[1] == 0:  # nothing is folded, and the result is still a function of the keys
+                bare.append(xp.sum(panel.similarity, axis=1))
                 continue
             if stage.minus is not None:  # against an empty reference a row has no pairs
                 reference = next(earlier for earlier in loss.stages if earlier.name == stage.minus)
@@ -188,16 +192,17 @@ def _folded(
             if stage.offset:
                 t = t + stage.offset
             seen[number] = mask, t
-        stages[stage.name] = _fold(backend, xp, stage, seen, counts)
+        if seen:
+            stages[stage.name] = _fold(backend, xp, stage, seen, counts)
+        else:
+            nothing: Array = sum(bare)
+            stages[stage.name] = FoldedStage(nothing, {}, nothing + 1.0)
     return stages
 
 
 def _fold(
     backend: Backend, xp: Namespace, stage: Reduce, seen: Mapping[int, tuple[Array, Array]], counts: rows.Counts
 ) -> FoldedStage:
-    if not seen:
-        nothing = xp.zeros_like(counts.positive)
-        return FoldedStage(nothing, {}, nothing + 1.0)
     if stage.fold in (Fold.LOGSUMEXP, Fold.EXP):  # masked before, since what a mask hides could overflow
         seen = {number: (mask, xp.where(mask, t, -float("inf"))) for number, (mask, t) in seen.items()}
     if stage.fold is Fold.LOGSUMEXP:
