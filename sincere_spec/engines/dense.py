@@ -195,8 +195,8 @@ def _folded(
         if seen:
             stages[stage.name] = _fold(backend, xp, stage, seen, counts)
         else:
-            nothing: Array = sum(bare)
-            stages[stage.name] = FoldedStage(nothing, {}, nothing + 1.0)
+            zero: Array = sum(bare)
+            stages[stage.name] = FoldedStage(zero, {}, zero + 1.0)
     return stages
 
 
