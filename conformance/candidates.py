@@ -17,8 +17,8 @@ from sincere_spec.errors import OptionError
 
 __all__ = ["Candidate", "Foreign", "Refused"]
 
-SHORT = {"z": "embeddings", "y": "labels", "t": "temperature", "f": None}
-"""What an expression may call the usual arguments; f is the callable itself."""
+SHORT = {"z": "embeddings", "y": "labels", "t": "temperature"}
+"""What an expression may call the usual arguments, beside f, the callable."""
 
 
 class Refused(Exception):
@@ -52,7 +52,7 @@ class Candidate:
         """The arguments that the expression names; None if there is none."""
         if not self.call:
             return None
-        return {SHORT.get(name) or name for name in compile(self.call, "call", "eval").co_names}
+        return {SHORT.get(name, name) for name in compile(self.call, "call", "eval").co_names}
 
     def load(self, framework: str) -> Callable[..., Any]:
         """Import it; raises `Refused` where that fails, or brings another framework into the process."""
@@ -80,7 +80,7 @@ class Foreign:
 
     def __init__(self, framework: Framework, candidate: Candidate) -> None:
         self.framework_, self.framework = framework, framework.listing.name
-        self._candidate, self._names = candidate, candidate.names
+        self._names = candidate.names
         self._function = candidate.load(self.framework)
         self._code = compile(candidate.call, "call", "eval") if candidate.call else None
 
@@ -122,7 +122,7 @@ class Foreign:
             for name, parameter in inspect.signature(getattr(ss, f"{question.loss}_loss")).parameters.items()
         }
         options = {name: x for name, x in question.options.items() if not isinstance(x, str)}  # words make it a row
-        special = {name for name, x in options.items() if x != defaults.get(name)} - set(question.parameters)
+        special = {name for name, x in options.items() if x != defaults.get(name)}
         beyond = (special | set(question.arguments)) - (_usual(question) if self._names is None else self._names)
         if beyond:
             raise Unsupported(f"its call takes no {', '.join(sorted(beyond))}")
@@ -133,11 +133,10 @@ class Foreign:
             return self._function(*(given[name] for name in question.arguments), *question.parameters.values())
         names = {**question.options, **arrays, **integers, "f": self._function}
         names |= {short: names[name] for short, name in SHORT.items() if name in names}
-        return eval(self._code, {"__builtins__": __builtins__}, names)
+        return eval(self._code, {}, names)
 
 
 def _usual(question: Question) -> set[str]:
-    """The arguments of a call in the usual order: all arrays of a loss of views, and of a labelled one those of a batch."""
-    if "labels" in question.arguments:
-        return {"embeddings", "labels"}
-    return set(question.arguments)
+    """What a call in the usual order has: all arrays of a loss of views, of a labelled one those of a batch; parameters."""
+    arrays = {"embeddings", "labels"} if "labels" in question.arguments else set(question.arguments)
+    return arrays | set(question.parameters)

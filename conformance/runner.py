@@ -133,8 +133,9 @@ def plan(request: Request) -> Plan:
         for dtype in cases.DTYPES
         if dtype in FRAMEWORKS[name].dtypes and (not request.dtypes or dtype in request.dtypes)
     )
-    sampled = () if request.engines else tuple(column for column in columns if _compiled(column))
-    columns = tuple(column for column in columns if column not in sampled or column.dtype == "float32")
+    if not request.engines:
+        columns = tuple(column for column in columns if column.dtype == "float32" or not _compiled(column))
+    sampled = () if request.engines else tuple(filter(_compiled, columns))
     if not columns:
         raise CannotJudge(f"{', '.join(names)}: none has {' or '.join(request.dtypes)}")
     chosen = {
@@ -161,7 +162,11 @@ def plan(request: Request) -> Plan:
 
 
 def _for_candidate(request: Request) -> Request:
+    if set(request.engines) - {"dense"}:
+        raise CannotJudge("only this package has engines; leave out --engine")
     if isinstance(request.candidate, Executable):
+        if request.frameworks:
+            raise CannotJudge("a program is judged by its numbers, in no framework; leave out --framework")
         request = replace(request, frameworks=("numpy",))  # it holds what comes
     if len(request.frameworks) != 1:
         raise CannotJudge(f"an implementation is judged in one framework; name one of {', '.join(FRAMEWORKS)}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 from sincere_spec.call import COMPUTE_DTYPE, Problem
 from sincere_spec.engines import dense, tiled, traced
@@ -11,6 +13,9 @@ from sincere_spec.engines.comparison import Comparison, Gradients, gather, scatt
 from sincere_spec.engines.normalise import Normalised, in_blocks, normalise, pull_back
 from sincere_spec.engines.plan import Plan
 from sincere_spec.types import Array
+
+ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
+"""Calls its first argument, a function of rows, with the arrays that follow."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Steps:
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, which the framework can differentiate to any order."""
         problem = self._with(arrays)
-        embedded = _embedded(problem, blockwise=False)
+        embedded = _embedded(problem, _at_once)
         comparison = _comparison(problem, embedded)
         value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
         return value + _spoilt(problem, embedded)
@@ -39,7 +44,7 @@ class Steps:
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
         """The value, and what `backward` wants to have kept: statistics of the tiles, or on whole matrices all of it."""
         problem = self._with(arrays)
-        embedded = _embedded(problem, self._blockwise)
+        embedded = _embedded(problem, self._by_rows)
         common = (
             cast(Any, problem.backend),
             problem.loss,
@@ -66,7 +71,7 @@ class Steps:
                 saved = tuple(None if gradient is None else gradient * cotangent for gradient in saved)
             return self._cast(saved)
         problem = self._with(arrays)
-        embedded = _embedded(problem, self._blockwise)
+        embedded = _embedded(problem, self._by_rows)
         common = (
             cast(Any, problem.backend),
             problem.loss,
@@ -106,18 +111,17 @@ class Steps:
     def _pulled_back(self, embedded: Normalised, gradient: Array) -> Array:
         backend = self.problem.backend
 
-        def pull(*given: Array) -> tuple[Array, ...]:
-            rows, size, norm, gradient = given
+        def pull(rows: Array, size: Array, norm: Array, gradient: Array) -> tuple[Array, ...]:
             return (pull_back(backend, Normalised(rows, size, norm), gradient),)
 
-        given = (embedded.rows, embedded.size, embedded.norm, gradient)
-        (result,) = in_blocks(backend, pull, *given) if self._blockwise else pull(*given)
+        (result,) = self._by_rows(pull, embedded.rows, embedded.size, embedded.norm, gradient)
         return result
 
     @property
-    def _blockwise(self) -> bool:
-        """Whether what is done to rows is done to a block of them at a time."""
-        return self.plan.tile is not None and not self.problem.backend.traces
+    def _by_rows(self) -> ByRows:
+        """How what is done to each row is done to all: a block at a time beside tiles that are written in place."""
+        backend = self.problem.backend
+        return _at_once if self.plan.tile is None or backend.traces else partial(in_blocks, backend)
 
     def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         """Gradients in the dtypes of their arrays: rounded once, at the end."""
@@ -148,7 +152,11 @@ def _raised(problem: Problem, x: Array) -> Array:
     return backend.namespace(x).astype(x, backend.dtype(COMPUTE_DTYPE[kind], x))
 
 
-def _embedded(problem: Problem, blockwise: bool) -> dict[str, Normalised]:
+def _at_once(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    return function(*arrays)
+
+
+def _embedded(problem: Problem, by_rows: ByRows) -> dict[str, Normalised]:
     """The embeddings as they are compared: in the compute dtype, and on the sphere if they are to be normalised."""
     backend = problem.backend
 
@@ -158,9 +166,7 @@ def _embedded(problem: Problem, blockwise: bool) -> dict[str, Normalised]:
 
     if not problem.normalize:
         return {name: Normalised(_raised(problem, x), 1.0, 1.0) for name, x in problem.embeddings.items()}
-    if blockwise:
-        return {name: Normalised(*in_blocks(backend, embed, x)) for name, x in problem.embeddings.items()}
-    return {name: Normalised(*embed(x)) for name, x in problem.embeddings.items()}
+    return {name: Normalised(*by_rows(embed, x)) for name, x in problem.embeddings.items()}
 
 
 def _parameters(problem: Problem) -> tuple[float | Array, float | Array]:

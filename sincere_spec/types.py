@@ -88,7 +88,10 @@ class Backend(Protocol):
         """Where an array lives, comparable with ==; None where that cannot be told or does not matter."""
 
     def platform(self, x: Array) -> str:
-        """The kind of device that an array is on, or will be when a traced program runs: "cpu", "cuda" and so on."""
+        """The kind of device that an array is on, or will be when a traced program runs: "cpu", "cuda", and so on.
+
+        The words are those of `sincere-spec bench --device`, whose crossovers are found by them.
+        """
 
     def concrete(self, x: Array) -> bool:
         """Whether an array has values that can be read now: False under tracing."""

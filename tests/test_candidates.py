@@ -50,6 +50,9 @@ def with_positives_in_the_noise(z, y, t):
 def keyword(embeddings, *, classes, tau):
     return right(embeddings, classes, tau)
 
+def warm(z, y):
+    return right(z, y, 0.1)
+
 def halves(z, y, t):
     return right(z, y, t).astype("float16")
 
@@ -105,6 +108,8 @@ def test_what_it_cannot_be_asked_is_unsupported_and_not_failed() -> None:
     found = {result.reason for result in judged("theirs:right").results if result.status == "unsupported"}
     assert "the rows are not to be normalised, and its own are judged as normalised" in found
     assert "the views of a sample come as one array, and its own rows as [n, d]" in found
+    own = judged("theirs:warm", "f(z, y)").results
+    assert {result.reason for result in own if result.status == "unsupported"} > {"its call takes no temperature"}
     memory = runner.Request(
         frameworks=("numpy",), losses=("sincere",), profiles=("queue",), candidate=Candidate("theirs:right")
     )
@@ -156,6 +161,10 @@ def test_bad_requests_are_refused_before_anything_runs() -> None:
     with pytest.raises(OptionError, match="call must be an expression"):
         Candidate("theirs:right", "f(z")
     candidate = Candidate("theirs:right")
+    with pytest.raises(runner.CannotJudge, match="leave out --engine"):
+        runner.plan(runner.Request(engines=("tiled",), candidate=candidate))
+    with pytest.raises(runner.CannotJudge, match="leave out --framework"):
+        runner.plan(runner.Request(frameworks=("torch",), candidate=Executable("true")))
     with pytest.raises(runner.CannotJudge, match="in one framework"):
         runner.plan(runner.Request(losses=("sincere",), candidate=candidate))
     with pytest.raises(runner.CannotJudge, match=r"one loss; name one of f_micl kl"):

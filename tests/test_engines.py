@@ -379,10 +379,12 @@ def test_explain_says_what_runs_and_why(framework: str) -> None:
 
 
 def test_a_large_batch_streams_and_agrees(framework: str) -> None:
-    """Large enough that `engine="auto"` takes tiles where there are any: whatever ran, the rows of a few anchors are right."""
+    """Large enough that `engine="auto"` takes tiles, several of them and several blocks of rows."""
     here = load(framework)
     rng = np.random.default_rng(0)
     z, labels = rng.normal(size=(1500, 4)), rng.integers(0, 50, size=1500)
-    value = here.numbers(ss.sincere_loss(here.array(z), labels))
-    want = ss.sincere_loss(z, labels, engine="dense")
-    assert distance(value, want) <= rule("float64", 0.1)
+    value, gradient = ss.value_and_gradient(losses.sincere(), here.array(z), labels)
+    want, want_gradient = ss.value_and_gradient(losses.sincere(), z, labels, engine="dense")
+    assert ss.explain(losses.sincere(), here.array(z), labels).engine == "tiled"
+    assert distance(here.numbers(value), want) <= rule("float64", 0.1)
+    assert distance(here.numbers(gradient), want_gradient) <= rule("float64", 0.1)

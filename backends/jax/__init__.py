@@ -43,7 +43,8 @@ class JaxBackend:
         return None  # jax moves and shards arrays itself, and refuses what it cannot place
 
     def platform(self, x: Array) -> str:
-        return next(iter(x.devices())).platform if self.concrete(x) else jax.default_backend()
+        kind = next(iter(x.devices())).platform if self.concrete(x) else jax.default_backend()
+        return "cuda" if kind == "gpu" else kind
 
     def concrete(self, x: Array) -> bool:
         return not isinstance(x, jax.core.Tracer)

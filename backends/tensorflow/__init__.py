@@ -49,7 +49,8 @@ class TensorFlowBackend:
     def platform(self, x: Array) -> str:
         # A symbolic tensor is on no device yet, and goes to an accelerator if there is one.
         device: str = x.device or tf.config.list_logical_devices()[-1].name
-        return device.rpartition("device:")[2].partition(":")[0].lower()
+        kind = device.rpartition("device:")[2].partition(":")[0].lower()
+        return "cuda" if kind == "gpu" else kind
 
     def concrete(self, x: Array) -> bool:
         return hasattr(x, "numpy") and tf.executing_eagerly()

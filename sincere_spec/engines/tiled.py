@@ -335,6 +335,13 @@ def _argument(part: Part, logits: Array) -> Array:
     return logits
 
 
+def _exponential(sweep: Sweep, t: Array, shift: float) -> Array:
+    """`exp(t - shift)`, from arguments that are given up for it."""
+    if shift:
+        t -= shift
+    return sweep.backend.exp_of(t)
+
+
 def _masked(xp: Namespace, tile: Tile, x: Array, masks: Masks, value: float) -> Array:
     """An array of a tile in which what is hidden has a value, in place."""
     for piece, mask in masks:
@@ -362,9 +369,7 @@ def _add_negatives(
                 tally.peaks[part][span] = peak
             continue
         if part.fold is Fold.LOGSUMEXP:
-            if tally.shifts[part]:
-                t -= tally.shifts[part]
-            folded = sweep.backend.exp_of(t)
+            folded = _exponential(sweep, t, tally.shifts[part])
         else:
             folded = elementwise.value(xp, part.fold, t)
         folded = _masked(xp, tile, folded, masks, 0.0)
@@ -428,7 +433,7 @@ def _gradients(
         if sweep.masked:
             pull = _blocks_pull(sweep, banded[0], statistics, inside | negative)
         else:
-            drawn = [_blocks_pull(sweep, blocks, statistics, inside) for blocks in banded if inside]
+            drawn = [_blocks_pull(sweep, blocks, statistics, inside) for blocks in banded] if inside else []
             masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
             pull = _negative_pull(sweep, tile, logits, masks, statistics, negative)
             for piece, part in zip(tile.bands, drawn, strict=False):
@@ -495,9 +500,7 @@ def _negative_pull(
                 pull += xp.exp(t - peaks[columns][None, :]) * weight[columns][None, :]
         else:
             if part.fold is Fold.LOGSUMEXP:
-                if statistics.shifts[part]:
-                    t -= statistics.shifts[part]
-                pull = sweep.backend.exp_of(t)
+                pull = _exponential(sweep, t, statistics.shifts[part])
             else:
                 pull = elementwise.slope(xp, part.fold, t)
             seen = weight[rows_][:, None]
