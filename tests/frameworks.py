@@ -101,7 +101,7 @@ def _torch() -> Framework:
 
     def gradient(f: Callable[[Arrays], Any], arrays: Arrays) -> dict[str, Any]:
         leaves = {name: x if x.requires_grad else x.clone().requires_grad_() for name, x in arrays.items()}
-        found = torch.autograd.grad(f(leaves), tuple(leaves.values()), create_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(f(leaves), tuple(leaves.values()), create_graph=True)
         return dict(zip(leaves, found))
 
     return Framework(
@@ -143,7 +143,7 @@ def _tensorflow() -> Framework:
             for x in arrays.values():
                 tape.watch(x)
             value = f(arrays)
-        found = tape.gradient(value, list(arrays.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        found = tape.gradient(value, list(arrays.values()))
         return dict(zip(arrays, found))
 
     return Framework(
