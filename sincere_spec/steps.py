@@ -104,24 +104,26 @@ class Steps:
                 continue
             gradient = by_name[name]
             if problem.normalize and name in embedded:
-                gradient = self._pulled_back(embedded[name], gradient)
+                gradient = self._pulled_back(problem.embeddings[name], embedded[name], gradient)
             result.append(gradient)
         return tuple(result)
 
-    def _pulled_back(self, embedded: Normalised, gradient: Array) -> Array:
+    def _pulled_back(self, given: Array, embedded: Normalised, gradient: Array) -> Array:
         backend = self.problem.backend
+        if self.plan.tile is None:
+            return pull_back(backend, embedded, gradient)
 
-        def pull(rows: Array, size: Array, norm: Array, gradient: Array) -> tuple[Array, ...]:
+        def pull(given: Array, size: Array, norm: Array, gradient: Array) -> tuple[Array, ...]:
+            rows = _raised(self.problem, given) / size / norm  # made again, so that nothing need keep them until here
             return (pull_back(backend, Normalised(rows, size, norm), gradient),)
 
-        (result,) = self._by_rows(pull, embedded.rows, embedded.size, embedded.norm, gradient)
+        (result,) = self._by_rows(pull, given, embedded.size, embedded.norm, gradient)
         return result
 
     @property
     def _by_rows(self) -> ByRows:
-        """How what is done to each row is done to all: a block at a time beside tiles that are written in place."""
-        backend = self.problem.backend
-        return _at_once if self.plan.tile is None or backend.traces else partial(in_blocks, backend)
+        """How what is done to each row is done to all: a block at a time beside tiles."""
+        return _at_once if self.plan.tile is None else partial(in_blocks, self.problem.backend)
 
     def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         """Gradients in the dtypes of their arrays: rounded once, at the end."""

@@ -28,6 +28,7 @@ NAMESPACE = frozenset(
         "logaddexp",
         "matrix_transpose",
         "max",
+        "minimum",
         "ones_like",
         "reshape",
         "sin",
@@ -39,7 +40,7 @@ NAMESPACE = frozenset(
 )
 """Every function of the standard that losses and the dense engine use: the list to port, and a test holds them to it."""
 
-TILES_NAMESPACE = NAMESPACE | {"argsort", "searchsorted", "take", "zeros"}
+TILES_NAMESPACE = (NAMESPACE - {"minimum"}) | {"argsort", "searchsorted", "take", "zeros"}
 """What the tiled engine may use: it sorts by label, too."""
 
 

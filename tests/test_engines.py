@@ -353,7 +353,7 @@ def test_a_fault_planted_in_one_engine_is_seen_by_the_comparison(monkeypatch: py
     from sincere_spec.engines import dense
 
     plain = dense._coefficients
-    monkeypatch.setattr(dense, "_coefficients", lambda *given: tuple(c * 1.0001 for c in plain(*given)))
+    monkeypatch.setattr(dense, "_coefficients", lambda *given: {kind: c * 1.0001 for kind, c in plain(*given).items()})
     call = CALLS["sincere"]
     want, streamed = (
         call.value_and_gradient(call.arrays, engine=engine, tile=tile)[1]["embeddings"]

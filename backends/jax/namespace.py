@@ -21,6 +21,7 @@ log = jnp.log
 logaddexp = jnp.logaddexp
 matrix_transpose = jnp.matrix_transpose
 max = jnp.max
+minimum = jnp.minimum
 ones_like = jnp.ones_like
 reshape = jnp.reshape
 searchsorted = jnp.searchsorted

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sincere_spec.engines.rows import Counts
-from sincere_spec.protocol import PairLoss, Roles, Rows
+from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts
+from sincere_spec.protocol import PairLoss, Pairs, Roles, Rows
 from sincere_spec.types import Array, Backend, Namespace
 
 
@@ -15,8 +15,8 @@ class Comparison:
     """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
-    keys are negatives only. `both_ways` adds a second set of rows, in which the keys are the anchors.
-    `distinct` says that no two rows are the same sample, unless a row meets itself.
+    keys are negatives only, and the labels of either side ascend. `both_ways` adds a second set of rows, in which the keys
+    are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
     """
 
     anchors: Array
@@ -100,25 +100,42 @@ def scatter(backend: Backend, roles: Roles, embeddings: Mapping[str, Array], gra
 
 def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
     """The same loss without the terms and stages that this comparison cannot need: partners are one positive a row."""
-    return loss if comparison.partners is None else _without(loss, {Rows.SEVERAL_POSITIVES})
+    return loss if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
 
 
-def present(backend: Backend, loss: PairLoss, counts: Counts) -> PairLoss:
-    """The same loss without the terms and stages that no row here has, where that is cheap to see."""
-    kinds = {term.rows for term in loss.terms} - {Rows.ALL}
-    if not kinds or not backend.on_host(counts.positive):
-        return loss
+def seen(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Counts]:
+    """The same loss without what no row here needs, and the counts with what no row lacks, where that is cheap to see."""
+    if not backend.on_host(counts.positive):
+        return loss, counts
     xp = backend.namespace(counts.positive)
-    number = {Rows.ONE_POSITIVE: counts.positive == 1.0, Rows.SEVERAL_POSITIVES: counts.positive > 1.0}
-    absent = {kind for kind in kinds if not float(xp.sum(xp.astype(number[kind], counts.positive.dtype)))}
-    return loss if absent in (set(), kinds) else _without(loss, absent)
+    full = set(counts.full)
+    if Pairs.POSITIVE not in full:
+        fewest = -float(xp.max(-counts.positive, axis=0))
+        if fewest > 0.0:
+            full |= FULL_OF_POSITIVES
+        if any(term.rows is not Rows.ALL for term in loss.terms):
+            if fewest > 1.0:
+                loss = _with_one_kind(loss, Rows.SEVERAL_POSITIVES)
+            elif float(xp.max(counts.positive, axis=0)) <= 1.0:
+                loss = _with_one_kind(loss, Rows.ONE_POSITIVE)
+    if float(xp.max(-counts.negative, axis=0)) < 0.0:
+        full |= {Pairs.NEGATIVE, Pairs.OTHERS}
+    return loss, replace(counts, full=frozenset(full))
 
 
-def _without(loss: PairLoss, absent: set[Rows]) -> PairLoss:
-    terms = tuple(term for term in loss.terms if term.rows not in absent)
+def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
+    """The same loss for rows that all are of one kind, or do not count."""
+    terms = tuple(replace(term, rows=Rows.ALL) for term in loss.terms if term.rows in (kind, Rows.ALL))
+    if not terms:
+        return loss
     needed = {term.stage for term in terms}
     for stage in reversed(loss.stages):
         if stage.name in needed and stage.minus is not None:
             needed.add(stage.minus)
-    stages = tuple(stage for stage in loss.stages if stage.name in needed)
+    one = kind is Rows.ONE_POSITIVE
+    stages = tuple(
+        replace(stage, mean=False) if one and stage.over is Pairs.POSITIVE else stage
+        for stage in loss.stages
+        if stage.name in needed
+    )
     return PairLoss(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)

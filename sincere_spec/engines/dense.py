@@ -1,8 +1,9 @@
 """The dense engine: the definition, on whole matrices. Read this one first.
 
-It makes the N x M matrix of logits, runs the stages over it, and so costs O(N M) memory. It works in every
-namespace, and its `value` can be differentiated by the framework to any order. `gradient` is the same derivative
-written out, once for all losses:
+It makes the N x M matrix of logits, folds it stage by stage, and so costs O(N M) memory. Positives and negatives are each
+a panel: of the whole matrix under a mask, or, where positives are few, of these alone. It works in every namespace, and its
+`value` can be differentiated by the framework to any order. `value_and_gradient` has the same derivative written out, once
+for all losses:
 
     g_k  = ∂L/∂r_k       = weight * coefficient_k + Σ_{later stages m that subtract k} -scale_m Σ_j g_m ψ′_m
     C_ij = ∂L/∂a_ij      = Σ_k g_k scale_k ψ′_k(t_ij)      over the pairs of each stage; ψ′ = exp(t - r) for LOGSUMEXP
@@ -12,54 +13,59 @@ written out, once for all losses:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, present, specialise, zeros
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
+from sincere_spec.engines.neighbours import neighbours
+from sincere_spec.engines.parts import Part, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.protocol import Fold, PairLoss, Pairs
 from sincere_spec.types import Array, Backend, Namespace
+
+# A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
+EMPTY = 1e30
+
+Way: TypeAlias = tuple[int, slice]
+"""An axis along which a matrix is folded, and which of all rows the results are of."""
+
+ROWS: tuple[Way, ...] = ((1, slice(None)),)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Similarities of all rows, and which of them are of positives and of negatives; None for a kind that is not there.
+    """The pairs of one kind: a matrix, and which of its entries are such pairs; None for all.
 
-    There is one for the keys, and where positives are partners another, of one column, for these.
+    `ceiling` says the same for `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix
+    whose columns are anchors, too. `columns` are those of the whole matrix from which the entries of another were taken.
     """
 
     similarity: Array
-    positive: Array | None
-    negative: Array | None
+    mask: Array | None = None
+    ceiling: Array | None = None
+    ways: tuple[Way, ...] = ROWS
+    columns: Array | None = None
 
-    def mask(self, pairs: Pairs) -> Array | None:
-        """Where rows have pairs of a kind."""
-        if pairs is Pairs.POSITIVE:
-            return self.positive
-        if pairs is Pairs.NEGATIVE:
-            return self.negative
-        if self.positive is None or self.negative is None:
-            return self.negative if self.positive is None else self.positive
-        return self.positive | self.negative
+    def by_row(self, xp: Namespace, fold: Callable[..., Array], entries: Sequence[Array]) -> Array:
+        """A fold of the entries each way: a vector with a number for each row."""
+        parts = [fold(x, axis=axis) for x, (axis, _) in zip(entries, self.ways, strict=True)]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
-
-@dataclass(frozen=True)
-class Folded:
-    """The pairs of a stage in one panel: where they are, their arguments, and the folded entries."""
-
-    mask: Array
-    argument: Array
-    shares: Array
+    def beside(self, vector: Array) -> list[Array]:
+        """A vector by row, as it broadcasts against the entries each way."""
+        return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
 
 @dataclass(frozen=True)
-class FoldedStage:
-    """A stage's row results, and what its gradient is made of, by panel."""
+class Folds:
+    """The results of the stages, and by part the arguments and folded entries each way, and what these are relative to."""
 
-    result: Array
-    panels: Mapping[int, Folded]
-    total: Array | None
+    results: dict[str, Array]
+    arguments: dict[Part, list[Array]]
+    entries: dict[Part, list[Array]]
+    peaks: dict[Part, Array]
 
 
 def value(
@@ -70,12 +76,10 @@ def value(
     empty = nothing(xp, comparison, temperature, bias)
     if empty is not None:
         return empty if reduction == "none" else xp.sum(empty)
-    loss = specialise(loss, comparison)
-    panels = _panels(backend, comparison)
-    counts = _counts(xp, panels)
-    loss = present(backend, loss, counts)
-    folded = _folded(backend, loss, panels, _logits(backend, loss, panels, temperature, bias), counts)
-    row_losses = rows.losses(xp, loss, {name: stage.result for name, stage in folded.items()}, counts)
+    panels, counts = _panels(backend, comparison)
+    loss, counts = seen(backend, specialise(loss, comparison), counts)
+    logits = _logits(backend, loss, panels, temperature, bias)
+    row_losses = rows.losses(xp, loss, _folds(backend, loss, panels, logits, counts).results, counts)
     if reduction == "none":
         return row_losses
     return xp.sum(rows.weights(xp, loss, reduction, counts) * row_losses)
@@ -98,62 +102,71 @@ def value_and_gradient(
     empty = nothing(xp, comparison, temperature, bias)
     if empty is not None:
         return xp.sum(empty), zeros(xp, comparison)
-    loss = specialise(loss, comparison)
-    panels = _panels(backend, comparison)
-    counts = _counts(xp, panels)
-    loss = present(backend, loss, counts)
+    panels, counts = _panels(backend, comparison)
+    loss, counts = seen(backend, specialise(loss, comparison), counts)
     logits = _logits(backend, loss, panels, temperature, bias)
-    folded = _folded(backend, loss, panels, logits, counts)
-    results = {name: stage.result for name, stage in folded.items()}
+    folds = _folds(backend, loss, panels, logits, counts)
     weights = rows.weights(xp, loss, reduction, counts)
-    coefficients = _coefficients(xp, loss, panels, folded, counts, weights)
-    value = xp.sum(weights * rows.losses(xp, loss, results, counts))
+    coefficients = _coefficients(xp, loss, panels, folds, counts, weights)
+    value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
 
     by_temperature = by_bias = None
     if "temperature" in needed:
         # Not logits - bias: a large bias has rounded them.
-        values = (loss.logit.value(xp, panel.similarity) / temperature for panel in panels)
-        by_temperature = -sum(xp.sum(c * a) for c, a in zip(coefficients, values, strict=True)) / temperature
+        values = (loss.logit.value(xp, panels[kind].similarity) for kind in coefficients)
+        moved = sum(xp.sum(c * a) for c, a in zip(coefficients.values(), values, strict=True))
+        by_temperature = -moved / temperature / temperature
     if "bias" in needed:
-        by_bias = sum(xp.sum(c) for c in coefficients)
+        by_bias = sum(xp.sum(c) for c in coefficients.values())
     if not loss.logit.unit_slope:
-        slopes = (loss.logit.slope(xp, panel.similarity) for panel in panels)
-        coefficients = tuple(c * slope for c, slope in zip(coefficients, slopes, strict=True))
-    return value, _gradients(backend, comparison, coefficients, temperature, by_temperature, by_bias, needed)
+        coefficients = {kind: c * loss.logit.slope(xp, panels[kind].similarity) for kind, c in coefficients.items()}
+    return value, _gradients(backend, comparison, panels, coefficients, temperature, by_temperature, by_bias, needed)
 
 
-def _panels(backend: Backend, comparison: Comparison) -> tuple[Panel, ...]:
+def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
+    """The pairs of either kind, and how many of them each row has."""
     xp = backend.namespace(comparison.anchors)
     similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.columns))
     labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
     if comparison.partners is None:
-        ids, key_ids = comparison.ids[:, None], comparison.key_ids[None, :]
-        return (Panel(similarity, *relations.by_label(labels, key_labels, ids, key_ids)),)
+        found = neighbours(backend, comparison)
+        if found is not None:
+            own = xp.take_along_axis(similarity, found.columns, axis=1)
+            positive, _ = _panel(xp, own, found.mask, columns=found.columns)
+            negative, number = _panel(xp, similarity, labels != key_labels)
+            counts = rows.Counts(xp.astype(found.number, similarity.dtype), number)
+            return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, counts
+        masks = relations.by_label(labels, key_labels, comparison.ids[:, None], comparison.key_ids[None, :])
+        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in masks)
+        return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
-    negative = relations.beside_partners(labels, key_labels)
     aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+    ways = ROWS
     if comparison.both_ways:
-        similarity = xp.concat([similarity, xp.matrix_transpose(similarity)], axis=0)
-        negative = xp.concat([negative, xp.matrix_transpose(negative)], axis=0)
+        n = backend.length(comparison.anchors)
+        ways = ((1, slice(None, n)), (0, slice(n, None)))
         aligned = xp.concat([aligned, aligned], axis=0)
-        labels = xp.concat([labels, labels], axis=0)
-    return Panel(similarity, None, negative), Panel(aligned, labels == labels, None)
+    negative, number = _panel(xp, similarity, relations.beside_partners(labels, key_labels), ways)
+    counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
+    return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
 
 
-def _counts(xp: Namespace, panels: Sequence[Panel]) -> rows.Counts:
-    dtype = panels[0].similarity.dtype
-
-    def counted(pairs: Pairs) -> Array:
-        masks = (panel.mask(pairs) for panel in panels)
-        return sum(xp.sum(xp.astype(mask, dtype), axis=1) for mask in masks if mask is not None)
-
-    return rows.Counts(positive=counted(Pairs.POSITIVE), negative=counted(Pairs.NEGATIVE))
+def _panel(
+    xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS, columns: Array | None = None
+) -> tuple[Panel, Array]:
+    """A panel of the pairs under a mask, and how many each row has of them."""
+    seen = xp.astype(mask, similarity.dtype)  # numbers: a selection by booleans costs ten times as much in torch
+    panel = Panel(similarity, mask, (seen - 0.5) * float("inf"), ways, columns)
+    return panel, panel.by_row(xp, xp.sum, [seen] * len(ways))
 
 
 def _logits(
-    backend: Backend, loss: PairLoss, panels: Sequence[Panel], temperature: Array, bias: Array
-) -> tuple[Array, ...]:
-    return tuple(_logit(backend, loss, panel.similarity, temperature, bias) for panel in panels)
+    backend: Backend, loss: PairLoss, panels: Mapping[Pairs, Panel], temperature: Array, bias: Array
+) -> dict[Pairs, Array]:
+    one, other = (panels[kind].similarity for kind in (Pairs.POSITIVE, Pairs.NEGATIVE))
+    negative = _logit(backend, loss, other, temperature, bias)
+    positive = negative if one is other else _logit(backend, loss, one, temperature, bias)
+    return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}
 
 
 def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias: Array) -> Array:
@@ -167,125 +180,128 @@ def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias:
     return logits if isinstance(bias, float) and not bias else logits + bias
 
 
-def _folded(
-    backend: Backend, loss: PairLoss, panels: Sequence[Panel], logits: Sequence[Array], counts: rows.Counts
-) -> dict[str, FoldedStage]:
+def _folds(
+    backend: Backend, loss: PairLoss, panels: Mapping[Pairs, Panel], logits: Mapping[Pairs, Array], counts: rows.Counts
+) -> Folds:
     """Every stage, in order."""
-    xp = backend.namespace(logits[0])
-    stages: dict[str, FoldedStage] = {}
+    xp = backend.namespace(counts.positive)
+    folds = Folds({}, {}, {}, {})
+    sums: dict[Part, Array] = {}
     for stage in loss.stages:
-        seen: dict[int, tuple[Array, Array]] = {}
-        bare: list[Array] = []
-        for number, (panel, t) in enumerate(zip(panels, logits, strict=True)):
-            mask = panel.mask(stage.over)
-            if mask is None:
+        for part in parts_of(stage):
+            if part in sums:
                 continue
-            if panel.similarity.shape[1] == 0:  # nothing is folded, and the result is still a function of the keys
-                bare.append(xp.sum(panel.similarity, axis=1))
+            panel = panels[part.over]
+            if 0 in panel.similarity.shape:  # nothing is folded, and the result is still a function of the keys
+                sums[part] = panel.by_row(xp, xp.sum, [panel.similarity] * len(panel.ways))
+                folds.peaks[part] = sums[part] - EMPTY
                 continue
-            if stage.minus is not None:  # against an empty reference a row has no pairs
-                reference = next(earlier for earlier in loss.stages if earlier.name == stage.minus)
-                mask = mask & (counts.over(reference.over) > 0.0)[:, None]
-                t = t - stages[stage.minus].result[:, None]
-            if stage.scale != 1.0:
-                t = stage.scale * t
-            if stage.offset:
-                t = t + stage.offset
-            seen[number] = mask, t
-        if seen:
-            stages[stage.name] = _fold(backend, xp, stage, seen, counts)
-        else:
-            zero: Array = sum(bare)
-            stages[stage.name] = FoldedStage(zero, {}, zero + 1.0)
-    return stages
+            arguments = _arguments(xp, part, panel, logits[part.over], folds.results)
+            if part.fold is Fold.LOGSUMEXP:
+                peak = backend.hold(panel.by_row(xp, xp.max, arguments))
+                folds.peaks[part] = peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
+                entries = [backend.exp_of(t - at) for t, at in zip(arguments, panel.beside(peak), strict=True)]
+            else:
+                entries = [elementwise.value(xp, part.fold, t) for t in arguments]
+                folds.arguments[part] = arguments
+            folds.entries[part] = entries
+            sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
+        folds.results[stage.name] = stage_result(xp, stage, sums, folds.peaks, counts)
+    return folds
 
 
-def _fold(
-    backend: Backend, xp: Namespace, stage: Reduce, seen: Mapping[int, tuple[Array, Array]], counts: rows.Counts
-) -> FoldedStage:
-    if stage.fold in (Fold.LOGSUMEXP, Fold.EXP):  # masked before, since what a mask hides could overflow
-        seen = {number: (mask, xp.where(mask, t, -float("inf"))) for number, (mask, t) in seen.items()}
-    if stage.fold is Fold.LOGSUMEXP:
-        peak: Array = None
-        for _, t in seen.values():
-            highest = xp.max(t, axis=1, keepdims=True)
-            peak = highest if peak is None else xp.where(highest > peak, highest, peak)
-        peak = backend.hold(peak)
-        peak = xp.where(peak > -float("inf"), peak, 0.0)  # false for NaN, which stays in t
-        panels = {number: Folded(mask, t, xp.exp(t - peak)) for number, (mask, t) in seen.items()}
-        total = sum(xp.sum(panel.shares, axis=1) for panel in panels.values())
-        total = xp.where(counts.over(stage.over) == 0.0, 1.0, total)
-        result = xp.log(total) + peak[:, 0]
-        if stage.mean:
-            result = result - xp.log(counts.divisor(xp, stage.over))
-        return FoldedStage(result, panels, total)
-    panels = {}
-    for number, (mask, t) in seen.items():
-        folded = xp.exp(t) if stage.fold is Fold.EXP else xp.where(mask, elementwise.value(xp, stage.fold, t), 0.0)
-        panels[number] = Folded(mask, t, folded)
-    result = sum(xp.sum(panel.shares, axis=1) for panel in panels.values())
-    if stage.mean:
-        result = result / counts.divisor(xp, stage.over)
-    return FoldedStage(result, panels, None)
+def _arguments(xp: Namespace, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array]) -> list[Array]:
+    """What a part folds, each way. Where there is no such pair it is what folds to 0: masked before, since it could overflow."""
+    found: list[Array] = []
+    for reference in [None] if part.minus is None else panel.beside(results[part.minus]):
+        t = logits if reference is None else logits - reference
+        if part.scale != 1.0:
+            t = part.scale * t
+        if part.offset:
+            t = t + part.offset
+        if panel.mask is not None:
+            t = xp.where(panel.mask, t, 0.0) if part.fold is Fold.LINEAR else xp.minimum(t, panel.ceiling)
+        found.append(t)
+    return found if part.minus is not None else found * len(panel.ways)
+
+
+def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: rows.Counts) -> Array:
+    """A part's numbers by row; 0 where what it subtracts is over nothing: against an empty reference a row has no pairs."""
+    if part.minus is None:
+        return vector
+    reference = next(stage for stage in loss.stages if stage.name == part.minus)
+    empty = counts.lacking(reference.over)
+    return vector if empty is None else xp.where(empty, 0.0, vector)
 
 
 def _coefficients(
     xp: Namespace,
     loss: PairLoss,
-    panels: Sequence[Panel],
-    folded: Mapping[str, FoldedStage],
+    panels: Mapping[Pairs, Panel],
+    folds: Folds,
     counts: rows.Counts,
     row_cotangents: Array,
-) -> tuple[Array, ...]:
-    """The derivative of the value by each logit, by panel."""
-    cotangents = rows.term_cotangents(xp, loss, counts, row_cotangents)
-    coefficients: dict[int, Array] = {}
-    for stage in reversed(loss.stages):
-        own, share = folded[stage.name], stage.scale * cotangents[stage.name]
-        if stage.fold is Fold.LOGSUMEXP:
-            share = share / own.total
-        elif stage.mean:
-            share = share / counts.divisor(xp, stage.over)
-        for number, panel in own.panels.items():
-            if stage.fold in (Fold.LOGSUMEXP, Fold.EXP):
-                pull = panel.shares * share[:, None]
-            else:
-                slope = elementwise.slope(xp, stage.fold, panel.argument)
-                pull = xp.where(panel.mask, slope * share[:, None], 0.0)
-            coefficients[number] = coefficients[number] + pull if number in coefficients else pull
-            if stage.minus is not None:
-                cotangents[stage.minus] = cotangents[stage.minus] - xp.sum(pull, axis=1)
-    return tuple(
-        coefficients[number] if number in coefficients else xp.zeros_like(panel.similarity)
-        for number, panel in enumerate(panels)
-    )
+) -> dict[Pairs, Array]:
+    """The derivative of the value by each logit, by kind of pair."""
+    slopes: dict[Part, list[Array]] = {}
+    for part, entries in folds.entries.items():
+        mask = panels[part.over].mask
+        if part.fold in (Fold.LOGSUMEXP, Fold.EXP):
+            slopes[part] = entries
+        else:
+            slopes[part] = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
+        if part.fold is Fold.LINEAR and mask is not None:
+            slopes[part] = [xp.where(mask, slope, 0.0) for slope in slopes[part]]
+    comparing = [stage for stage in loss.stages if stage.minus is not None]
+    falls = {part: xp.zeros_like(row_cotangents) for stage in comparing for part in parts_of(stage)}
+    for part in falls.keys() & slopes.keys():
+        fall = panels[part.over].by_row(xp, xp.sum, slopes[part])
+        falls[part] = part.scale * _compared(xp, loss, part, fall, counts)
+    by_reference = {stage.name: stage_slope(xp, stage, falls, counts) for stage in comparing}
+    weights = part_weights(xp, loss, folds.results, by_reference, folds.peaks, counts, row_cotangents)
+    coefficients: dict[Pairs, Array] = {}
+    for part, both in slopes.items():
+        kind = part.over
+        for pull, weight in zip(
+            both, panels[kind].beside(_compared(xp, loss, part, weights[part], counts)), strict=True
+        ):
+            pull *= weight
+            coefficients[kind] = coefficients[kind] + pull if kind in coefficients else pull
+    return {
+        kind: coefficients[kind] if kind in coefficients else xp.zeros_like(panel.similarity)
+        for kind, panel in panels.items()
+    }
 
 
 def _gradients(
     backend: Backend,
     comparison: Comparison,
-    coefficients: tuple[Array, ...],
+    panels: Mapping[Pairs, Panel],
+    coefficients: Mapping[Pairs, Array],
     temperature: Array,
     by_temperature: Array | None,
     by_bias: Array | None,
     needed: frozenset[str],
 ) -> Gradients:
-    pull, *others = coefficients
-    xp = backend.namespace(pull)
     anchors, columns = comparison.anchors, comparison.columns
-    aligned = None
+    xp = backend.namespace(anchors)
+    pull, aligned = coefficients[Pairs.NEGATIVE], coefficients[Pairs.POSITIVE]
+    columns_of_positives = panels[Pairs.POSITIVE].columns
     if comparison.partners is not None:
+        aligned = aligned / temperature
+    elif columns_of_positives is None:
+        pull += aligned
+    else:
+        pull = xp.add_along_axis(pull, columns_of_positives, aligned, axis=1)
+    if comparison.both_ways:
         n = backend.length(anchors)
-        aligned = others[0] / temperature
-        if comparison.both_ways:
-            aligned = aligned[:n, :] + aligned[n:, :]
-            pull = pull[:n, :] + xp.matrix_transpose(pull[n:, :])
+        aligned = aligned[:n, :] + aligned[n:, :]
     by_anchors = by_keys = by_partners = None
     if "anchors" in needed:
         if comparison.keys is None:
             pull = pull + xp.matrix_transpose(pull)
         by_anchors = backend.product(pull, columns) / temperature
-        if aligned is not None:
+        if comparison.partners is not None:
             by_anchors = by_anchors + aligned * comparison.partners
     if "keys" in needed:
         by_keys = backend.product(xp.matrix_transpose(pull), anchors) / temperature

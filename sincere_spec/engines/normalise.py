@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
-from sincere_spec.types import Array, Backend
+from sincere_spec.types import Array, Backend, TracingBackend
 
 BLOCK = 512
-"""The rows that are normalised at a time where arrays can be written to: so much stays in a processor's cache."""
+"""The rows that are normalised at a time beside tiles: so much stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ def normalise(backend: Backend, x: Array) -> Normalised:
 
 
 def in_blocks(backend: Backend, function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
-    """`function` of a block of rows at a time; for arrays that are neither traced nor differentiated."""
+    """`function` of a block of rows at a time; for arrays that are not differentiated."""
     count = arrays[0].shape[0]
-    if count <= BLOCK:
+    if not isinstance(count, int) or count <= BLOCK:
         return function(*arrays)
     xp = backend.namespace(arrays[0])
+    if backend.traces:
+        return _in_traced_blocks(cast(TracingBackend, backend), function, count, arrays)
     results: list[Array] = []
     for start in range(0, count, BLOCK):
         rows = slice(start, min(start + BLOCK, count))
@@ -53,6 +56,25 @@ def in_blocks(backend: Backend, function: Callable[..., tuple[Array, ...]], *arr
         for whole, part in zip(results, parts, strict=True):
             whole[rows, :] = part
     return tuple(results)
+
+
+def _in_traced_blocks(
+    backend: TracingBackend, function: Callable[..., tuple[Array, ...]], count: int, arrays: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    """The same as a loop, without which a compiler may keep a whole matrix of each row's norm."""
+    xp = backend.namespace(arrays[0])
+
+    def block(start: Any) -> tuple[Array, ...]:
+        return function(*(backend.rows_of(x, start, BLOCK) for x in arrays))
+
+    def body(i: Any, results: tuple[Array, ...]) -> tuple[Array, ...]:
+        start = xp.where(i * BLOCK < count - BLOCK, i * BLOCK, count - BLOCK)  # the last block overlaps the one before
+        return tuple(backend.with_rows(x, part, start) for x, part in zip(results, block(start), strict=True))
+
+    results: tuple[Array, ...] = backend.loop(
+        1, -(-count // BLOCK), body, tuple(backend.padded(x, count) for x in block(0))
+    )
+    return results
 
 
 def pull_back(backend: Backend, embedded: Normalised, gradient: Array) -> Array:

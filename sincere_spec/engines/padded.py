@@ -24,16 +24,27 @@ class Grid:
 
 @dataclass(frozen=True)
 class Side:
-    """Embeddings sorted by label and padded to whole tiles; `real` marks the rows that are no padding."""
+    """Embeddings sorted by label and padded to whole tiles; `real` marks the `length` rows that are no padding.
+
+    `order` says which row is where; it is None if the rows came sorted.
+    """
 
     embeddings: Array
     labels: Array
     ids: Array
     real: Array
-    order: Array
-    inverse: Array
+    length: Any
+    order: Array | None
     tiles: Grid
     pieces: Grid
+
+    def sorted(self, xp: Namespace, x: Array) -> Array:
+        """Rows, or a vector by row, in the order of this side."""
+        return x if self.order is None else xp.take(x, self.order, axis=0)
+
+    def restored(self, xp: Namespace, x: Array) -> Array:
+        """The inverse of `laid_out`: the rows that are no padding, as they came."""
+        return x[: self.length, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
 
 
 def fitted(tile: int, length: int) -> int:
@@ -47,27 +58,31 @@ def fitted(tile: int, length: int) -> int:
     return min(sizes, key=lambda size: -(-length // size) * size)
 
 
-def sort_and_pad(backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
-    """A side of a comparison laid out for tiles of so many rows."""
+def sort_and_pad(
+    backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int, ascending: bool
+) -> Side:
+    """A side of a comparison laid out for tiles of so many rows; its labels may be known to ascend."""
     xp = backend.namespace(embeddings)
     length = backend.length(embeddings)
     count = -(-length // tile)  # without any row there is a tile of padding
     count = max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
     total = count * tile
-    order = xp.argsort(labels, stable=True)
-    labels = backend.padded(xp.take(labels, order, axis=0), length + 1)
+    order = None if ascending else xp.argsort(labels, stable=True)
+    if order is not None:
+        embeddings, labels, ids = (xp.take(x, order, axis=0) for x in (embeddings, labels, ids))
+    labels = backend.padded(labels, length + 1)
     number = xp.arange(total)
     real = number < length
     last = xp.where(real, number, length - 1)
     labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
     piece = next(size for size in range(min(BAND, tile), 0, -1) if tile % size == 0)
     return Side(
-        embeddings=backend.padded(xp.take(embeddings, order, axis=0), total),
+        embeddings=backend.padded(embeddings, total),
         labels=labels,
-        ids=backend.padded(xp.take(ids, order, axis=0), total),
+        ids=backend.padded(ids, total),
         real=real,
+        length=length,
         order=order,
-        inverse=xp.argsort(order),
         tiles=_grid(xp, labels, real, tile, count),
         pieces=_grid(xp, labels, real, piece, count * (tile // piece)),
     )
@@ -82,4 +97,4 @@ def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> G
 def laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
     """Rows, or a vector by row, sorted and padded as a side is."""
     xp = backend.namespace(x)
-    return backend.padded(xp.take(x, side.order, axis=0), side.tiles.count * side.tiles.size)
+    return backend.padded(side.sorted(xp, x), side.tiles.count * side.tiles.size)

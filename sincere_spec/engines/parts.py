@@ -43,28 +43,27 @@ def stage_result(
     xp: Namespace, stage: Reduce, sums: Mapping[Part, Array], peaks: Mapping[Part, Array], counts: Counts
 ) -> Array:
     """A stage from its sums; those of a log-sum-exp are relative to a peak each."""
-    size, divisor = counts.over(stage.over), counts.divisor(xp, stage.over)
     first, *others = parts_of(stage)
     total = sums[first]
     if stage.fold is not Fold.LOGSUMEXP:
         for part in others:
             total = total + sums[part]
-        return total / divisor if stage.mean else total
+        return total / counts.divisor(xp, stage.over) if stage.mean else total
     peak = peaks[first]
     for part in others:
         higher = xp.where(peaks[part] > peak, peaks[part], peak)
         total = total * xp.exp(peak - higher) + sums[part] * xp.exp(peaks[part] - higher)
         peak = higher
-    empty = size == 0.0
-    result = xp.where(empty, xp.zeros_like(size), xp.log(xp.where(empty, xp.ones_like(size), total)) + peak)
-    return result - xp.log(divisor) if stage.mean else result
+    empty = counts.lacking(stage.over)
+    result = xp.log(total) + peak if empty is None else xp.where(empty, 0.0, xp.log(xp.where(empty, 1.0, total)) + peak)
+    return result - xp.log(counts.divisor(xp, stage.over)) if stage.mean else result
 
 
 def stage_slope(xp: Namespace, stage: Reduce, falls: Mapping[Part, Array], counts: Counts) -> Array:
     """The derivative of a stage by the one that it subtracts; `falls` are the sums of the slopes of its parts."""
-    size = counts.over(stage.over)
     if stage.fold is Fold.LOGSUMEXP:
-        return xp.where(size > 0.0, xp.zeros_like(size) - stage.scale, xp.zeros_like(size))
+        slope, empty = xp.zeros_like(counts.positive) - stage.scale, counts.lacking(stage.over)
+        return slope if empty is None else xp.where(empty, 0.0, slope)
     total = sum(falls[part] for part in parts_of(stage))
     return -total / counts.divisor(xp, stage.over) if stage.mean else -total
 
@@ -85,12 +84,15 @@ def part_weights(
             cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
     weights: dict[Part, Array] = {}
     for stage in loss.stages:
-        size, divisor = counts.over(stage.over), counts.divisor(xp, stage.over)
-        share = stage.scale * cotangents[stage.name]
+        share = cotangents[stage.name] if stage.scale == 1.0 else stage.scale * cotangents[stage.name]
+        empty = counts.lacking(stage.over)
+        divisor = counts.divisor(xp, stage.over) if stage.mean else None
         for part in parts_of(stage):
-            weight = share / divisor if stage.mean and stage.fold is not Fold.LOGSUMEXP else share
             if stage.fold is Fold.LOGSUMEXP:
-                total = results[stage.name] + xp.log(divisor) if stage.mean else results[stage.name]
-                weight = share * xp.exp(xp.where(size == 0.0, xp.zeros_like(size), peaks[part] - total))
+                total = results[stage.name] if divisor is None else results[stage.name] + xp.log(divisor)
+                below = peaks[part] - total
+                weight = share * xp.exp(below if empty is None else xp.where(empty, 0.0, below))
+            else:
+                weight = share if divisor is None else share / divisor
             weights[part] = weights[part] + weight if part in weights else weight
     return weights

@@ -12,12 +12,16 @@ from sincere_spec.types import Array, Namespace
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
 
+FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
+
+
 @dataclass(frozen=True)
 class Counts:
-    """How many positives and negatives each row has, in the dtype of the loss."""
+    """How many positives and negatives each row has, in the dtype of the loss; `full` are the sets known to be empty in none."""
 
     positive: Array
     negative: Array
+    full: frozenset[Pairs] = frozenset()
 
     def over(self, pairs: Pairs) -> Array:
         """The size of one of a row's sets of pairs."""
@@ -27,10 +31,14 @@ class Counts:
             return self.negative
         return self.positive + self.negative
 
+    def lacking(self, pairs: Pairs) -> Array | None:
+        """Which rows have none of a set of pairs; None if no row is known to."""
+        return None if pairs in self.full else self.over(pairs) == 0.0
+
     def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
         """What makes a mean of a sum over a set: its size, or 1 where it is empty."""
-        size = self.over(pairs)
-        return xp.where(size == 0.0, 1.0, size)
+        size, empty = self.over(pairs), self.lacking(pairs)
+        return size if empty is None else xp.where(empty, 1.0, size)
 
 
 def belongs(counts: Counts, term: Term) -> Array | None:
@@ -42,16 +50,24 @@ def belongs(counts: Counts, term: Term) -> Array | None:
     return None
 
 
-def counted(loss: PairLoss, counts: Counts) -> Array:
-    """Which rows count: those with a positive, and with no log-sum-exp term over nothing."""
+def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
+    """Which rows do not count: those without a positive, or with a log-sum-exp term over nothing. None if all count."""
     stages = {stage.name: stage for stage in loss.stages}
-    result = counts.positive > 0.0
+    result = counts.lacking(Pairs.POSITIVE)
     for term in loss.terms:
         stage = stages[term.stage]
         if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE:  # a positive is in all other sets
-            rows, there = belongs(counts, term), counts.negative > 0.0
-            result = result & (there if rows is None else there | ~rows)
+            rows, empty = belongs(counts, term), counts.lacking(Pairs.NEGATIVE)
+            if empty is not None:
+                empty = empty if rows is None else empty & rows
+                result = empty if result is None else result | empty
     return result
+
+
+def without_uncounted(xp: Namespace, loss: PairLoss, counts: Counts, vector: Array) -> Array:
+    """A vector by row, with 0 for rows that do not count."""
+    rows = uncounted(loss, counts)
+    return vector if rows is None else xp.where(rows, 0.0, vector)
 
 
 def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts) -> Array:
@@ -63,17 +79,19 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
         if term.coefficient != 1.0:
             summand = term.coefficient * summand
         if term.constant:
-            summand = xp.where(counts.over(over[term.stage]) > 0.0, summand + term.constant, summand)
+            empty = counts.lacking(over[term.stage])
+            constant = summand + term.constant
+            summand = constant if empty is None else xp.where(empty, summand, constant)
         rows = belongs(counts, term)
         if rows is not None:
             summand = xp.where(rows, summand, 0.0)
         total = summand if total is None else total + summand
-    return xp.where(counted(loss, counts), total, 0.0)
+    return without_uncounted(xp, loss, counts, total)
 
 
 def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
     """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
-    share = xp.astype(counted(loss, counts), counts.positive.dtype)
+    share = without_uncounted(xp, loss, counts, xp.ones_like(counts.positive))
     if reduction == "sum":
         return share
     if reduction == "batch":

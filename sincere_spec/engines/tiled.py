@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, present, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
 from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
 from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
@@ -32,8 +32,9 @@ SPREAD = {"float32": 60.0, "float64": 480.0}
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a forward pass keeps: row results of the stages, and what the gradient needs besides; no N x N array."""
+    """What a forward pass keeps: the stages, their row results, and what the gradient needs besides; no N x N array."""
 
+    loss: PairLoss
     results: Mapping[str, Array]
     slopes: Mapping[str, Array]
     peaks: Mapping[Part, Array]
@@ -176,7 +177,8 @@ def forward(
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
     counts = _counts(sweep)
-    sweep = replace(sweep, loss=present(backend, sweep.loss, counts))
+    loss, counts = seen(backend, sweep.loss, counts)
+    sweep = replace(sweep, loss=loss)
     statistics = _statistics(sweep, counts, unit_rows)
     row_losses = rows.losses(xp, sweep.loss, statistics.results, statistics.counts)
     if reduction == "none":
@@ -205,9 +207,9 @@ def backward(
     if statistics is None:
         return zeros(xp, comparison)
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
-    sweep = replace(sweep, loss=present(backend, sweep.loss, statistics.counts))
+    sweep = replace(sweep, loss=statistics.loss)
     if reduction == "none":
-        row_cotangents = xp.where(rows.counted(sweep.loss, statistics.counts), _sorted(sweep, cotangent), 0.0)
+        row_cotangents = rows.without_uncounted(xp, sweep.loss, statistics.counts, _sorted(sweep, cotangent))
     else:
         row_cotangents = cotangent * rows.weights(xp, sweep.loss, reduction, statistics.counts)
     weights = part_weights(
@@ -284,7 +286,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistic
                 tally.results[stage.name] = stage_result(xp, stage, tally.sums, tally.peaks, tally.counts)
                 if stage.minus is not None:
                     slopes[stage.name] = stage_slope(xp, stage, tally.falls, tally.counts)
-    return Statistics(tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
+    return Statistics(loss, tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
 
 
 def _counts(sweep: Sweep) -> rows.Counts:

@@ -68,7 +68,6 @@ class Sweep:
     masked: bool
     temperature: Array
     bias: Array
-    scaled: Array
     near: bool
 
     @property
@@ -201,7 +200,7 @@ def backward(
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
     loss, counts = sweep.loss, _counts(statistics)
     if reduction == "none":
-        row_cotangents = xp.where(rows.counted(loss, counts), _sorted(sweep, cotangent), 0.0)
+        row_cotangents = rows.without_uncounted(xp, loss, counts, _sorted(sweep, cotangent))
     else:
         row_cotangents = cotangent * _row_weights(sweep, reduction, counts)
     slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
@@ -232,10 +231,10 @@ def _row_weights(sweep: Sweep, reduction: str, counts: rows.Counts) -> Array:
 def _unsorted(sweep: Sweep, vector: Array) -> Array:
     """A vector by row in the order in which the rows came, without padding."""
     xp = sweep.xp
-    own = xp.take(vector, sweep.anchors.inverse, axis=0)
+    own = sweep.anchors.restored(xp, vector)
     if not sweep.both_ways:
         return own
-    return xp.concat([own, xp.take(vector[sweep.offset :], sweep.columns.inverse, axis=0)], axis=0)
+    return xp.concat([own, sweep.columns.restored(xp, vector[sweep.offset :])], axis=0)
 
 
 def _sorted(sweep: Sweep, vector: Array) -> Array:
@@ -243,7 +242,7 @@ def _sorted(sweep: Sweep, vector: Array) -> Array:
     backend = sweep.backend
     if not sweep.both_ways:
         return laid_out(backend, vector, sweep.anchors)
-    count = backend.length(sweep.anchors.order)
+    count = sweep.anchors.length
     own, other = laid_out(backend, vector[:count], sweep.anchors), laid_out(backend, vector[count:], sweep.columns)
     return sweep.xp.concat([own, other], axis=0)
 
@@ -252,17 +251,20 @@ def _sweep(
     backend: TracingBackend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, tile: int
 ) -> Sweep:
     loss = specialise(loss, comparison)
-    anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
+    partners, ascending = comparison.partners, comparison.partners is not None
+    anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile, ascending)
     columns = anchors
     if comparison.keys is not None:
-        columns = sort_and_pad(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
+        columns = sort_and_pad(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile, ascending)
+    if partners is not None:  # where each row's partner is the key at its place, one array serves as both
+        partners = columns.embeddings if partners is comparison.keys else laid_out(backend, partners, anchors)
     return Sweep(
         backend=backend,
         xp=backend.namespace(comparison.anchors),
         loss=loss,
         anchors=anchors,
         columns=columns,
-        partners=None if comparison.partners is None else laid_out(backend, comparison.partners, anchors),
+        partners=partners,
         both_ways=comparison.both_ways,
         distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
@@ -270,7 +272,6 @@ def _sweep(
         or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
         temperature=temperature,
         bias=bias,
-        scaled=anchors.embeddings / temperature,
         near=False,
     )
 
@@ -310,14 +311,14 @@ def _statistics(sweep: Sweep) -> Statistics:
 
 def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
     """How many positives and negatives each row has: from the sorted labels, or from masks if equal ids may be anywhere."""
-    xp, backend = sweep.xp, sweep.backend
+    xp = sweep.xp
     if not sweep.distinct:
         one = {over: Part(Fold.EXP, over, 0.0, 0.0, None) for over in (Pairs.POSITIVE, Pairs.NEGATIVE)}  # exp(0 a)
         return rows.Counts(*(_tallied(sweep, over, (one[over],), {}, {}, nil).sums[0] for over in one))
 
     def alike(side: Side, other: Side) -> tuple[Array, Array]:
         """How many columns share a row's label, and how many there are; padding is behind them all."""
-        length = backend.length(other.order)
+        length = other.length
         first, last = (xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
         same = xp.where(last > length, length, last) - xp.where(first > length, length, first)
         return xp.astype(same, nil.dtype), xp.zeros_like(side.embeddings[:, 0]) + xp.astype(length, nil.dtype)
@@ -452,19 +453,15 @@ def _roles(sweep: Sweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
     return Role(1, lambda vector: at(vector, i * size, size)), Role(0, lambda vector: at(vector, column, size))
 
 
-def _product(sweep: Sweep, anchors: Array, i: Any, j: Any, size: int) -> Array:
-    a = sweep.backend.rows_of(anchors, i * size, size)
+def _similarity(sweep: Sweep, i: Any, j: Any, size: int, scale: Any = 1.0) -> Array:
+    a = sweep.backend.rows_of(sweep.anchors.embeddings, i * size, size)
     b = sweep.backend.rows_of(sweep.columns.embeddings, j * size, size)
-    return sweep.backend.product(a, sweep.xp.matrix_transpose(b))
-
-
-def _similarity(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
-    return _product(sweep, sweep.anchors.embeddings, i, j, size)
+    return sweep.backend.product(a / scale, sweep.xp.matrix_transpose(b))
 
 
 def _logits(sweep: Sweep, i: Any, j: Any, size: int) -> Array:
     if isinstance(sweep.loss.logit, Similarity):  # no pass over the tile to scale it
-        return _product(sweep, sweep.scaled, i, j, size) + sweep.bias
+        return _similarity(sweep, i, j, size, sweep.temperature) + sweep.bias
     return sweep.logits(_similarity(sweep, i, j, size))
 
 
@@ -664,10 +661,12 @@ def _gradients(
             pull = pull[: sweep.offset, :] + pull[sweep.offset :, :]
         if wants_anchors:
             flow = flow._replace(anchors=flow.anchors + pull * sweep.partners)
-        if "partners" in needed:
-            back["partners"] = xp.take(pull * anchors, sweep.anchors.inverse, axis=0) / sweep.temperature
+        if "partners" in needed and sweep.partners is columns:
+            flow = flow._replace(columns=flow.columns + pull * anchors)
+        elif "partners" in needed:
+            back["partners"] = sweep.anchors.restored(xp, pull * anchors) / sweep.temperature
     if wants_anchors:
-        back["anchors"] = xp.take(flow.anchors, sweep.anchors.inverse, axis=0) / sweep.temperature
+        back["anchors"] = sweep.anchors.restored(xp, flow.anchors) / sweep.temperature
     if wants_columns:
-        back["keys"] = xp.take(flow.columns, sweep.columns.inverse, axis=0) / sweep.temperature
+        back["keys"] = sweep.columns.restored(xp, flow.columns) / sweep.temperature
     return back | {"temperature": -flow.moved / sweep.temperature / sweep.temperature, "bias": flow.pulled}
