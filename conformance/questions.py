@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
+ORDINARY = ("core", "queue", "two-tower")  # the profiles that have every loss at its usual temperatures
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
 
@@ -121,7 +122,7 @@ def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
     found: dict[str, Question] = {}
     for question in asked:
         scalar = question.reduction == "mean" and question.normalize and set(question.dtypes) == set(DTYPES)
-        if question.profile not in (INTEGRITY, DIGITS) and scalar and min(_sizes(question)) > 2:
+        if question.profile in ORDINARY and scalar and min(_sizes(question)) > 2:
             found.setdefault(question.row, question)
     return found
 

@@ -248,6 +248,12 @@ def _core() -> list[Recipe]:
         _labelled(gathered("odd", SEVEN, C), [-5 + 70000 * label for label in SEVEN]),
     )
     add.case(
+        "sincere/large-labels",
+        "Labels beyond 2^24 are neighbours that single precision cannot tell apart: a label is never made a float.",
+        _sincere(),
+        _labelled(gathered("odd", SEVEN, C), [2**24 + label for label in SEVEN]),
+    )
+    add.case(
         "sincere/one-dimension-normalised",
         "In one dimension a unit row is 1 or -1, whatever its entry was: the gradient vanishes exactly.",
         _sincere(),
