@@ -387,7 +387,7 @@ FAULTS: dict[str, Fault] = {
     "no weights for pairs": Fault(
         '"pairs" is the mean over rows.',
         weighted(pairs=lambda counts, positives: counts / max(1, counts.sum())),
-        ("sincere/pairs", "supcon/out-pairs"),
+        ("sincere/pairs", "supcon/out-pairs", "decoupled/pairs"),
     ),
     '"batch" is the mean': Fault(
         "The batch's sum is divided by the rows that count, not by all.",
@@ -397,7 +397,15 @@ FAULTS: dict[str, Fault] = {
     '"sum" is the mean': Fault(
         "The sum is divided.",
         weighted(sum=lambda counts, positives: counts / max(1, counts.sum())),
-        ("sincere/sum", "supcon/out-sum"),
+        (
+            "sincere/sum",
+            "supcon/out-sum",
+            "nt_xent/sum",
+            "dystress/sum",
+            "info_nce/queue-sum",
+            "clip/sum",
+            "f_micl/sum",
+        ),
     ),
     '"none" leaves NaN': Fault(
         "A row that does not count is NaN in the vector, and not 0.",
@@ -699,6 +707,7 @@ FAULTS: dict[str, Fault] = {
             "sincere/well-separated-settled",
             "nt_xent/well-separated",
             "dystress/well-separated",
+            "dystress/shifted-settled",
             "clip/settled",
             "info_nce/well-separated",
             "info_nce/queue-well-separated",
@@ -768,6 +777,7 @@ FAULTS: dict[str, Fault] = {
             "decoupled/unnormalised",
             "nt_xent/unnormalised",
             "dystress/unnormalised",
+            "info_nce/queue-unnormalised",
             "clip/unnormalised",
             "siglip/unnormalised",
             "f_micl/unnormalised",
