@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,13 @@ class Property:
 
 def _apart(got: Outcome, want: Outcome, unit: float) -> float:
     """How far two outcomes are from each other."""
-    worst = abs(got.value - want.value) / abs(want.value) if got.value != want.value else 0.0
-    if want.gradients:
-        error = sqrt(sum(float(np.sum((got.gradients[name] - x) ** 2)) for name, x in want.gradients.items()))
-        size = sqrt(sum(float(np.sum(x**2)) for x in want.gradients.values()))
-        worst = max(worst, error / size if error else 0.0)
-    return worst / unit
+    error = sqrt(sum(float(np.sum((got.gradients[name] - x) ** 2)) for name, x in want.gradients.items()))
+    size = sqrt(sum(float(np.sum(x**2)) for x in want.gradients.values()))
+    return max(_relative(abs(got.value - want.value), abs(want.value)), _relative(error, size)) / unit
+
+
+def _relative(error: float, size: float) -> float:
+    return 0.0 if error == 0.0 else error / size if size else inf
 
 
 def _with(question: Question, change: Mapping[str, NDArray[np.generic]]) -> Question:
@@ -71,7 +72,7 @@ def _orthogonality(ask: Ask, question: Question, here: Outcome) -> float | None:
     pairs = [(question.arrays[name], g) for name, g in here.gradients.items()]
     along = sum(float(np.sum(np.sum(x * g, axis=-1) ** 2)) for x, g in pairs)
     size = sum(float(np.sum(np.sum(x**2, axis=-1) * np.sum(g**2, axis=-1))) for x, g in pairs)
-    return sqrt(along / size) / here.unit if along else 0.0
+    return _relative(sqrt(along), sqrt(size)) / here.unit
 
 
 def _turned(x: Array) -> Array:
@@ -132,7 +133,7 @@ def _slope(ask: Ask, question: Question, here: Outcome) -> float | None:
 
     slope = c * (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
     told = sum(float(np.sum(g * ways[name])) for name, g in here.gradients.items())
-    return K * abs(told - slope) / (SLOPE * abs(slope))
+    return K * _relative(abs(told - slope), abs(slope)) / SLOPE
 
 
 def _tiles(ask: Ask, question: Question, here: Outcome) -> float | None:
@@ -157,7 +158,7 @@ def _pushes(ask: Ask, question: Question) -> tuple[Array, float]:
         return np.zeros(0), there.unit
     first = there.gradients["embeddings"][3 * np.arange(ARCS), 2 * np.arange(ARCS) + 1]
     first = first * np.sign(float(question.cotangent))
-    return first / np.max(np.abs(first)), there.unit
+    return first / (np.max(np.abs(first)) or 1.0), there.unit
 
 
 def _attraction(ask: Ask, question: Question, here: Outcome) -> float | None:
@@ -214,7 +215,7 @@ def hold(
 
 
 def _outcome(answer: Answer, question: Question, dtype: str) -> Outcome:
-    """An answer as numbers; raises TypeError for one of another shape or type."""
+    """An answer as numbers; raises TypeError for one of another shape or type, ValueError for one that is not finite."""
     rate = max(
         [1.0 / float(question.options[name]) for name in ("temperature", "temperature_min") if name in question.options]
         or [2.0 * float(question.options.get("inverse_bandwidth", 1.0))]
@@ -229,5 +230,7 @@ def _outcome(answer: Answer, question: Question, dtype: str) -> Outcome:
             if got is None or got.numbers.shape != x.shape or got.dtype != dtype:
                 raise TypeError(f"a gradient of {name} of shape {x.shape} in {dtype} was expected")
             gradients[name] = got.numbers * (1.0 if answer.under_cotangent else float(question.cotangent))
+    if not all(np.all(np.isfinite(x)) for x in (answer.value.numbers, *gradients.values())):
+        raise ValueError("a number was expected, and NaN or an infinity came")
     unit = 2 * PRECISIONS[compute_dtype(dtype)].unit * (1 + sqrt(width) * rate)
     return Outcome(float(answer.value.numbers), gradients, unit)

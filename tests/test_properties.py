@@ -181,11 +181,16 @@ def test_trouble_is_a_result(suite_question: Question) -> None:
             answer = super().answer(*rest)
             return replace(answer, value=replace(answer.value, numbers=np.zeros(3)))
 
+    class WithoutNumber(Plain):
+        def loss(self, *rest: Any) -> Any:
+            return super().loss(*rest) * np.float32(np.nan)
+
     def only(implementation: Plain) -> Result:
         (result,) = hold(implementation, suite_question, "float32", "dense")
         return result
 
     assert (only(Broken("numpy")).status, only(Broken("numpy")).reason) == ("error", "ZeroDivisionError: no rows")
+    assert only(WithoutNumber("numpy")).reason == "ValueError: a number was expected, and NaN or an infinity came"
     assert only(Long("numpy")).reason == "TypeError: a value of shape () in float32 was expected"
 
 
