@@ -202,11 +202,11 @@ def hold(
     try:
         here = ask(question)
         for name in question.properties:
-            property_, began = PROPERTIES[name], clock()
-            ratio = property_.ratio(ask, question, here) if property_.engine in ("", engine) else None
+            lawful, began = PROPERTIES[name], clock()
+            ratio = lawful.ratio(ask, question, here) if lawful.engine in ("", engine) else None
             if ratio is not None:
                 seconds = round(clock() - began, 4)
-                results.append(compared(question, f"property.{name}", ratio, property_.says, *place, seconds))
+                results.append(compared(question, f"property.{name}", ratio, lawful.says, *place, seconds))
     except Unsupported as declared:
         results.append(nothing(question, "unsupported", str(declared), *place))
     except Exception as error:
