@@ -7,7 +7,7 @@ from typing import Any
 import sincere_spec as ss
 from sincere_spec.conformance.frameworks import Differentiated, Framework
 from sincere_spec.conformance.judge import Answer, Unsupported
-from sincere_spec.conformance.questions import DIGITS, Array, Question
+from sincere_spec.conformance.questions import DIGITS, LARGE, Array, Question
 
 __all__ = ["Package"]
 
@@ -31,7 +31,7 @@ class Package:
             return ("plain", *(listing.compilers if question.compiled else ()))
         if question.compiled:
             return listing.compilers
-        if question.profile == DIGITS:
+        if question.profile in (DIGITS, LARGE):
             return (listing.at_scale,)
         own = ("autograd",) if listing.autograd else ()
         formula = () if listing.autograd and question.reduction == "none" else ("formula",)
@@ -113,7 +113,8 @@ def _settings(question: Question, arrays: dict[str, Any], integers: dict[str, An
     """The keywords that every loss has, and a memory with its labels."""
     memory = {name: arrays[name] for name in ("keys",) if name in arrays}
     memory |= {name: x for name, x in integers.items() if name != "labels"}
-    return {**memory, "normalize": question.normalize, "reduction": question.reduction, "engine": engine}
+    asked = {"normalize": question.normalize, "reduction": question.reduction, "engine": engine, "tile": question.tile}
+    return {**memory, **asked}
 
 
 def _keywords(

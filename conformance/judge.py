@@ -12,7 +12,18 @@ import numpy as np
 from sincere_spec.conformance.questions import Array, Question, Wanted
 from sincere_spec.conformance.tolerance import K, ratios, value_dtype
 
-__all__ = ["Answer", "Implementation", "Result", "Returned", "Status", "Unsupported", "ask", "judge"]
+__all__ = [
+    "Answer",
+    "Implementation",
+    "Result",
+    "Returned",
+    "Status",
+    "Unsupported",
+    "ask",
+    "compared",
+    "judge",
+    "nothing",
+]
 
 Status = Literal["pass", "fail", "error", "unsupported", "skipped"]
 
@@ -64,7 +75,7 @@ class Result:
         framework, dtype, engine: The column.
         route: How it was asked: "plain" with numbers as parameters, "autograd" the framework's own way, "formula"
             `value_and_gradient`, "compiled" and "graph" the framework's own way inside its compiler.
-        quantity: "value", "gradient.embeddings" and so on, or "all" where nothing came.
+        quantity: "value", "gradient.embeddings", "property.rotation" and so on, or "all" where nothing came.
         status: One of the five.
         ratio: The worst error in units of u times the scale; right is at most 4. None where nothing was compared.
         reason: Why it is not a pass.
@@ -114,10 +125,10 @@ def ask(
         try:
             answer = implementation.answer(question, dtype, engine, route)
         except Unsupported as declared:
-            results.append(_nothing(question, "unsupported", str(declared), framework, dtype, engine, route))
+            results.append(nothing(question, "unsupported", str(declared), framework, dtype, engine, route))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            results.append(_nothing(question, "error", reason, framework, dtype, engine, route))
+            results.append(nothing(question, "error", reason, framework, dtype, engine, route))
         else:
             seconds = round(clock() - began, 4)
             results += judge(
@@ -126,7 +137,7 @@ def ask(
     return results
 
 
-def _nothing(
+def nothing(
     question: Question, status: Status, reason: str, framework: str, dtype: str, engine: str, route: str
 ) -> Result:
     """The result of a question that was not answered."""
@@ -141,6 +152,35 @@ def _nothing(
         quantity="all",
         status=status,
         reason=shortened(reason),
+    )
+
+
+def compared(
+    question: Question,
+    quantity: str,
+    ratio: float,
+    reason: str,
+    framework: str,
+    dtype: str,
+    engine: str,
+    route: str,
+    seconds: float,
+) -> Result:
+    """The result of a ratio that was found; the reason is that of one that is too large."""
+    right = ratio <= K
+    return Result(
+        case=question.id,
+        row=question.row,
+        profile=question.profile,
+        framework=framework,
+        dtype=dtype,
+        engine=engine,
+        route=route,
+        quantity=quantity,
+        status="pass" if right else "fail",
+        ratio=ratio,
+        reason="" if right else reason,
+        seconds=seconds,
     )
 
 

@@ -15,6 +15,7 @@ from sincere_spec.conformance.cases import DTYPES, SUITE, Case, Expected, Number
 __all__ = [
     "DIGITS",
     "INTEGRITY",
+    "LARGE",
     "LOSSES",
     "Array",
     "Question",
@@ -30,6 +31,8 @@ Array = NDArray[np.float64]
 
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
+LARGE = "large"  # the profile of recipes and properties
+ORDINARY = ("core", "queue", "two-tower")  # the profiles that have every loss at its usual temperatures
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
 
@@ -49,7 +52,8 @@ class Wanted:
 class Question:
     """One evaluation of one loss, with its value and its gradient under the cotangent.
 
-    `gradient` is None where only the value is asked. `compiled` asks it of the frameworks' compilers, too.
+    `gradient` is None where only the value is asked. `compiled` asks it of the frameworks' compilers, too. Where there are
+    `properties` these are judged, and no numbers are known. `tile` is the size of tiles, for the engine that has them.
     """
 
     id: str
@@ -66,6 +70,8 @@ class Question:
     gradient: Mapping[str, Wanted] | None
     floor: float
     compiled: bool = False
+    properties: tuple[str, ...] = ()
+    tile: int | None = None
 
     @property
     def row(self) -> str:
@@ -103,7 +109,7 @@ class Question:
         """What a compiled program depends on: everything but the numbers."""
         fixed = tuple((name, x) for name, x in self.options.items() if name not in PARAMETERS)
         shapes = tuple((name, x.shape) for name, x in self.arguments.items())
-        return self.loss, fixed, self.normalize, self.reduction, shapes
+        return self.loss, fixed, self.normalize, self.reduction, self.tile, shapes
 
 
 def of_suite(directory: Path = SUITE, profiles: Iterable[str] | None = None) -> tuple[Question, ...]:
@@ -121,7 +127,7 @@ def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
     found: dict[str, Question] = {}
     for question in asked:
         scalar = question.reduction == "mean" and question.normalize and set(question.dtypes) == set(DTYPES)
-        if question.profile not in (INTEGRITY, DIGITS) and scalar and min(_sizes(question)) > 2:
+        if question.profile in ORDINARY and scalar and min(_sizes(question)) > 2:
             found.setdefault(question.row, question)
     return found
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sincere_spec.conformance import cases, questions
+from sincere_spec.conformance import cases, large, questions
 from sincere_spec.conformance.candidates import Candidate
 from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.programs import Executable
-from sincere_spec.conformance.questions import DIGITS, Question
+from sincere_spec.conformance.questions import DIGITS, LARGE, Question
 from sincere_spec.conformance.report import Column, Report, report
 from sincere_spec.errors import OptionError, unknown_choice
 
@@ -36,6 +36,7 @@ PROGRAMS = 60
 SAMPLED = (
     "the tiled engine, which is compiled for every shape, on an ordinary case of each loss; --engine tiled asks all"
 )
+LEFT_OUT = "large batches, which are compiled too, are left out; --profile large asks them"
 SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
 
 
@@ -107,7 +108,7 @@ def plan(request: Request) -> Plan:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
-    asked = (*suite, *questions.integrity(suite))
+    asked = (*suite, *questions.integrity(suite), *large.questions(request.suite))
     profiles = tuple(dict.fromkeys(question.profile for question in asked))
     for profile in request.profiles:
         if profile not in (*profiles, DIGITS):
@@ -144,16 +145,22 @@ def plan(request: Request) -> Plan:
         if question.row in rows and (not request.profiles or question.profile in request.profiles)
     }
     sample = {question.id for question in questions.ordinary(suite).values()}
+    sampling = {column.framework for column in sampled} if not request.profiles else set()
     units = {
         name: tuple(
             (question.id, column.dtype, column.engine)
             for column in columns
             if column.framework == name
             for question in chosen.values()
-            if column.dtype in question.dtypes and (column not in sampled or question.id in sample)
+            if column.dtype in question.dtypes
+            and (column not in sampled or question.id in sample)
+            and (question.profile != LARGE or name not in sampling)
         )
         for name in dict.fromkeys(column.framework for column in columns)
     }
+    asked_of = {Column(name, *unit[1:]) for name in units for unit in units[name]}
+    answering = {column for column in columns if digits and column.dtype in ("float32", "float64")} - set(sampled)
+    columns = tuple(column for column in columns if column in asked_of | answering)
     if not digits and not any(units.values()):
         raise CannotJudge("the suite has no such case: no profile of these has these losses in these dtypes")
     if not digits:
@@ -310,7 +317,7 @@ class _Worker:
             facts |= self._converse(processes, units, digits=False)
         facts |= self._converse(processes, last, digits=self.todo.digits)
         if any(column.framework == name for column in self.todo.sampled):
-            facts["note"] = SAMPLED
+            facts["note"] = SAMPLED if self.request.profiles else f"{SAMPLED}; {LEFT_OUT}"
         self.tell(Event("end", name, facts={**facts, "seconds": round(time.monotonic() - began, 1)}))
 
     def _converse(self, processes: Processes, units: Sequence[Unit], digits: bool) -> dict[str, Any]:

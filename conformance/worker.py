@@ -15,11 +15,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sincere_spec.conformance import frameworks, questions
+from sincere_spec.conformance import frameworks, large, questions
 from sincere_spec.conformance.candidates import Candidate, Foreign, Refused
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Implementation, ask
 from sincere_spec.conformance.programs import Executable, Program
+from sincere_spec.conformance.properties import hold
 from sincere_spec.conformance.tolerance import compute_dtype
 
 
@@ -36,7 +37,8 @@ def main() -> int:
     framework = frameworks.start(plan["framework"])
     emit(versions=frameworks.versions(framework.listing), device=framework.device())
     suite = questions.of_suite(Path(plan["suite"]))
-    known = {question.id: question for question in (*suite, *questions.integrity(suite))}
+    batches = large.questions(Path(plan["suite"]))
+    known = {question.id: question for question in (*suite, *questions.integrity(suite), *batches)}
     implementation: Implementation = Package(framework)
     if plan.get("candidate"):
         try:
@@ -72,7 +74,7 @@ def answer(
     implementation: Implementation, question: questions.Question, dtype: str, engine: str, emit: Callable[..., None]
 ) -> None:
     """Put a question to an implementation and send off the verdicts."""
-    results = ask(implementation, question, dtype, engine)
+    results = (hold if question.properties else ask)(implementation, question, dtype, engine)
     emit(unit=[question.id, dtype, engine], results=[result.to_dict() for result in results])
 
 

@@ -186,11 +186,14 @@ def test_the_core_imports_no_framework(name: str) -> None:
 @pytest.mark.parametrize("name", of("sincere_spec.conformance.oracle"))
 def test_the_oracle_shares_no_line_with_the_package(name: str) -> None:
     assert not {used for used in ours(IMPORTS[name]) if not within(used, "sincere_spec.conformance.oracle")}
-    assert not roots(IMPORTS[name]) - {"jsonschema", "mpmath", "numpy", "sklearn"}  # for inputs and condition numbers
+    assert not roots(IMPORTS[name]) - {"flint", "jsonschema", "mpmath", "numpy", "sklearn"}  # for inputs and scales
 
 
-def test_the_oracle_computes_with_mpmath_alone() -> None:
+def test_the_oracle_computes_with_mpmath_alone_and_is_checked_without_it() -> None:
     assert roots(IMPORTS["sincere_spec.conformance.oracle.loops"]) <= {"mpmath"}
+    checked = IMPORTS["sincere_spec.conformance.oracle.balls"]
+    assert roots(checked) == {"flint"}
+    assert not ours(checked)
 
 
 def test_no_module_is_a_drawer() -> None:

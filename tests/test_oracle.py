@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +19,15 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-from sincere_spec.conformance import cases
+import sincere_spec as ss
+from sincere_spec.conformance import cases, questions
 from sincere_spec.conformance.cases import CaseError, Numbers
-from sincere_spec.conformance.oracle import differences, digits, files, loops
+from sincere_spec.conformance.oracle import balls, differences, digits, files, loops
 from sincere_spec.conformance.oracle.conditioning import conditioned
 from sincere_spec.conformance.oracle.problem import Problem
 from sincere_spec.conformance.oracle.recipes import gathered, recipes, scattered
 from sincere_spec.conformance.tolerance import PRECISIONS, K, ratio, ratios
+from sincere_spec.engines.rows import REDUCTIONS
 
 LABELS = (0, 1, 2, 0, 1, 2, 0)
 Z = gathered("test", LABELS, 5)
@@ -311,6 +316,35 @@ def test_the_committed_files_are_what_the_oracle_makes():
     assert files.check_quickly() == len(suite())
 
 
+def entries():
+    for path in sorted(cases.SUITE.glob("*/*.json")):
+        yield from json.loads(path.read_text(encoding="utf-8"))["cases"]
+
+
+def test_every_digit_is_proved_by_balls():
+    """By formulas, arithmetic and a differentiation of their own: no number of the files is wrong in its last bit."""
+    assert sum(balls.prove(case) for case in entries()) > 10_000
+    assert len(list(entries())) == len(suite())
+
+
+@pytest.mark.parametrize("name", ["sincere/ordinary", "sincere/all-one-class", "clip/none", "f_micl/jeffreys"])
+def test_a_number_that_is_wrong_in_its_last_bit_is_not_proved(name):
+    right = next(case for case in entries() if case["id"] == name)
+
+    def higher(text):
+        return math.nextafter(float.fromhex(text), math.inf).hex()
+
+    for place in ("value", *right["gradient"]):
+        wrong = copy.deepcopy(right)
+        entry = wrong["value"] if place == "value" else wrong["gradient"][place]
+        if isinstance(entry["hex"], list):
+            entry["hex"][-1] = higher(entry["hex"][-1])
+        else:
+            entry["hex"] = higher(entry["hex"])
+        with pytest.raises(ValueError, match=f"{name}: .*{place}: .* is stored, and .* is true"):
+            balls.prove(wrong)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -356,25 +390,55 @@ def test_the_schema_refuses_what_is_no_case():
         jsonschema.validate(document, schema)
 
 
-def test_every_loss_profile_and_reduction_is_asked():
-    assert {case.loss for case in suite().values()} == {
-        "sincere",
-        "supcon",
-        "decoupled",
-        "info_nce",
-        "nt_xent",
-        "dystress",
-        "clip",
-        "siglip",
-        "f_micl",
-    }
-    assert {case.reduction for case in suite().values()} == {"mean", "pairs", "batch", "sum", "none"}
-    assert {path.name for path in cases.SUITE.iterdir() if path.is_dir()} == {case.profile for case in suite().values()}
+def choices(loss, option):
+    """The words that an option of a loss may be, as the refusal of another one names them."""
+    with pytest.raises(ss.OptionError) as refusal:
+        getattr(ss.losses, loss)(**{option: "another"})
+    return set(re.findall(r"'(\w+)'", str(refusal.value))) - {"another"}
+
+
+def asked(loss, option):
+    return {case.options[option] for case in suite().values() if case.loss == loss}
+
+
+def test_every_loss_and_every_form_of_it_is_asked():
+    assert {case.loss for case in suite().values()} == set(ss.losses.__all__) == set(questions.LOSSES)
+    for loss, option in (("supcon", "summation"), ("dystress", "schedule"), ("f_micl", "divergence")):
+        words = choices(loss, option)
+        assert len(words) > 1
+        assert asked(loss, option) == words
+    assert asked("dystress", "detach") == {True, False}
+    assert len(asked("sincere", "epsilon")) > 1
+    assert {case.options["order"] < 1 for case in suite().values() if "order" in case.options} == {True, False}
+    for loss in ss.losses.__all__:
+        forms = [case for case in suite().values() if case.loss == loss]
+        options = {name for case in forms for name in case.options}
+        assert options == set(inspect.signature(getattr(ss.losses, loss)).parameters)
+        arguments = {re.sub(r"view_\d", "views", name) for case in forms for name in case.arguments}
+        keywords = {"normalize", "reduction", "engine", "tile"}
+        assert arguments | options | keywords == set(inspect.signature(getattr(ss, f"{loss}_loss")).parameters)
+        assert {case.normalize for case in forms} == {True, False}
+        weighted = (
+            "pairs" if "labels" in arguments else "sum"
+        )  # without labels a row has as many positives as any other
+        assert {case.reduction for case in forms} >= {"mean", "none", weighted}
+    assert {case.reduction for case in suite().values()} == set(REDUCTIONS)
+
+
+def test_every_profile_is_a_folder_and_every_case_what_it_must_be():
+    schema = json.loads((cases.SUITE / "case.schema.json").read_text())
+    profiles = {case.profile for case in suite().values()}
+    assert profiles == {path.name for path in cases.SUITE.iterdir() if path.is_dir()}
+    assert profiles == set(schema["properties"]["profile"]["enum"])
     assert max(path.stat().st_size for path in cases.SUITE.glob("*/*.json")) < 900_000
     for case in suite().values():
         assert 1.0 not in case.cotangent.flat
         for name in ("temperature", "bias"):
             assert (name in case.gradient) == (name in case.options)
+
+
+def test_late_training_has_every_loss():
+    assert {case.loss for case in suite().values() if case.profile == "late-training"} == set(questions.LOSSES)
 
 
 # loading

@@ -3,5 +3,6 @@
 It shares no line with the package. ``loops.py`` holds the formulas and ``differences.py`` takes gradients as central
 differences of their values; ``conditioning.py`` says how much rounding any correct program must be allowed, and
 ``recipes.py`` which cases there are. ``python -m sincere_spec.conformance.oracle --write`` makes the suite's files and
-``--check`` makes them again and compares. ``digits.py`` is the same mathematics in NumPy for real data.
+``--check`` makes them again and compares; ``balls.py`` proves their digits by formulas and arithmetic of its own.
+``digits.py`` is the same mathematics in NumPy for real data.
 """

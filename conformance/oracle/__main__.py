@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -10,6 +11,15 @@ from pathlib import Path
 
 from sincere_spec.conformance.oracle import digits
 from sincere_spec.conformance.oracle.files import SUITE, check, check_quickly, write
+
+
+def proved(suite: Path) -> str:
+    """Prove the digits by balls, where python-flint is installed; what became of that."""
+    if importlib.util.find_spec("flint") is None:
+        return "not proved by balls, as python-flint is not installed"
+    from sincere_spec.conformance.oracle import balls
+
+    return f"{balls.prove_all(suite)} numbers proved by balls"
 
 
 def main() -> int:
@@ -21,7 +31,9 @@ def main() -> int:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="make all files (minutes)")
-    what.add_argument("--check", action="store_true", help="make them again and compare")
+    what.add_argument(
+        "--check", action="store_true", help="make them again and compare; and prove them by balls (python-flint)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="with --check: recompute the gradients of small cases only"
     )
@@ -35,6 +47,7 @@ def main() -> int:
     try:
         job = write if chosen.write else check_quickly if chosen.quick else check
         cases = job(chosen.suite, chosen.processes)
+        besides = f"; {proved(chosen.suite)}" if chosen.check else ""
         if chosen.check and chosen.digits:
             for problem in digits.problems():
                 digits.check(problem)
@@ -42,7 +55,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     verb = "written" if chosen.write else "as the oracle makes them"
-    sys.stdout.write(f"{cases} cases {verb}, {time.monotonic() - began:.0f} s\n")
+    sys.stdout.write(f"{cases} cases {verb}{besides}, {time.monotonic() - began:.0f} s\n")
     return 0
 
 

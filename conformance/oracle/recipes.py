@@ -248,6 +248,12 @@ def _core() -> list[Recipe]:
         _labelled(gathered("odd", SEVEN, C), [-5 + 70000 * label for label in SEVEN]),
     )
     add.case(
+        "sincere/large-labels",
+        "Labels beyond 2^24 are neighbours that single precision cannot tell apart: a label is never made a float.",
+        _sincere(),
+        _labelled(gathered("odd", SEVEN, C), [2**24 + label for label in SEVEN]),
+    )
+    add.case(
         "sincere/one-dimension-normalised",
         "In one dimension a unit row is 1 or -1, whatever its entry was: the gradient vanishes exactly.",
         _sincere(),
@@ -390,6 +396,13 @@ def _queue() -> list[Recipe]:
         {"queries": q, "positives": k, "negatives": memory},
     )
     add.case(
+        "info_nce/queue-unnormalised",
+        "normalize=False with a queue: queries, positives and queue as they are.",
+        _plain(0.5),
+        {"queries": scattered("raw-a", M, C), "positives": scattered("raw-b", M, C), "negatives": memory},
+        normalize=False,
+    )
+    add.case(
         "info_nce/queue-holds-the-positive",
         "A stale copy of a row's positive in the queue is a negative like any other.",
         _plain(WARM),
@@ -500,7 +513,7 @@ def _reduction() -> list[Recipe]:
         ("sincere", "", _sincere(), ("pairs", "batch", "sum", "none")),
         ("supcon", "out-", _supcon(), ("pairs", "batch", "sum", "none")),
         ("supcon", "in-", _supcon(summation="in"), ("none",)),
-        ("decoupled", "", _decoupled(), ("none",)),
+        ("decoupled", "", _decoupled(), ("pairs", "none")),
     ):
         for reduction in reductions:
             add.case(f"{loss}/{form}{reduction}", says[reduction], options, x, reduction=reduction)
@@ -524,9 +537,15 @@ def _reduction() -> list[Recipe]:
     add.case("nt_xent/none", order, _plain(), two, reduction="none")
     add.case("nt_xent/three-views-none", order, _plain(WARM), views, reduction="none")
     add.case("dystress/none", order, _dystress(), two, reduction="none")
+    add.case("nt_xent/sum", says["sum"], _plain(), two, reduction="sum")
+    add.case("dystress/sum", says["sum"], _dystress(), two, reduction="sum")
     a, b = gathered("tower", range(M), C, 12), gathered("pair", range(M), C, 12)
     queue = {"queries": a, "positives": b, "negatives": scattered("memory", K, C)}
     add.case("info_nce/queue-none", "One loss for each query.", _plain(WARM), queue, reduction="none")
+    add.case("info_nce/queue-sum", says["sum"], _plain(WARM), queue, reduction="sum")
+    add.case("clip/sum", "The sum over the rows of both directions.", _plain(WARM), {"a": a, "b": b}, reduction="sum")
+    add.case("siglip/sum", says["sum"], _siglip(), {"a": a, "b": b}, reduction="sum")
+    add.case("f_micl/sum", says["sum"], _f_micl("kl"), {"view_a": a, "view_b": b}, reduction="sum")
     add.case("clip/none", "Rows from a to b, then from b to a.", _plain(WARM), {"a": a, "b": b}, reduction="none")
     add.case("siglip/none", "One loss for each row of a.", _siglip(), {"a": a, "b": b}, reduction="none")
     add.case(
@@ -590,25 +609,6 @@ def _precision() -> list[Recipe]:
                 arguments,
                 dtypes=_WIDE_RANGE if key == "norms" else None,
             )
-    for name, temperature in (("early", USUAL), ("settled", 2.0**-6)):
-        add.case(
-            f"sincere/well-separated-{name}",
-            "One positive a row, close by; the loss is small and must be right relative to itself.",
-            _sincere(temperature),
-            _labelled(settled("settled", PAIRED, D), PAIRED),
-        )
-    add.case(
-        "sincere/well-separated-classes",
-        "Several positives a row, close by, and a small loss.",
-        _sincere(2.0**-5),
-        _labelled(settled("classes", UNEQUAL, D), UNEQUAL),
-    )
-    add.case(
-        "supcon/out-well-separated-classes",
-        "The value stays above log |P| while the push of negatives vanishes.",
-        _supcon(2.0**-5),
-        _labelled(settled("classes", UNEQUAL, D), UNEQUAL),
-    )
     add.case(
         "sincere/epsilon-hot-logits",
         "Hot logits and a margin.",
@@ -621,29 +621,6 @@ def _precision() -> list[Recipe]:
         _sincere(2.0**-6),
         _labelled(settled("mixed", (0, 1, 0, 1, 2, 0, 2, 3, 1, 3, 4, 5), D), BALANCED),
     )
-
-    one, two = settled("one", range(6), C), settled("two", range(6), C)
-    a, b = settled("a", range(M), C), settled("b", range(M), C)
-    late = "Pairs agree: the loss is small and must be right relative to itself."
-    add.case("nt_xent/well-separated", late, _plain(2.0**-6), _views(one, two))
-    add.case("dystress/well-separated", late, _dystress(2.0**-6, 2.0**-5), _views(one, two))
-    add.case("dystress/full-derivative-settled", late, _dystress(2.0**-6, 2.0**-5, detach=False), _views(one, two))
-    add.case("clip/settled", late, _plain(2.0**-6), {"a": a, "b": b})
-    add.case("info_nce/well-separated", late, _plain(2.0**-6), {"queries": a, "positives": b})
-    add.case(
-        "info_nce/queue-well-separated",
-        late,
-        _plain(2.0**-5),
-        {"queries": a, "positives": b, "negatives": np.sign(scattered("queue", K, C))},
-    )
-    add.case("siglip/well-separated", late, _siglip(2.0**-6, -20.0), {"a": a, "b": b})
-    for divergence in ("kl", "pearson"):
-        add.case(
-            f"f_micl/{divergence}-well-separated",
-            "Views that agree: distances near 0, differences of numbers near 1.",
-            _f_micl(divergence),
-            {"view_a": a, "view_b": b},
-        )
 
     close, closer, closest = alike("close", M, C), alike("closer", M, C), alike("closest", K, C)
     wild, wilder = scattered("wild", M, C), scattered("wilder", M, C)
@@ -670,6 +647,68 @@ def _precision() -> list[Recipe]:
             "An inverse bandwidth of 20, as for text: similarities from e^-80 to 1.",
             _f_micl(divergence, alpha, 20.0),
             {"view_a": raw, "view_b": gathered("tower", range(M), C, 14)},
+        )
+    return add.cases
+
+
+def _late_training() -> list[Recipe]:
+    add = _Profile("late-training")
+    late = "Pairs agree: the loss is small and must be right relative to itself."
+    for name, temperature in (("early", USUAL), ("settled", 2.0**-6)):
+        add.case(
+            f"sincere/well-separated-{name}",
+            "One positive a row, close by; the loss is small and must be right relative to itself.",
+            _sincere(temperature),
+            _labelled(settled("settled", PAIRED, D), PAIRED),
+        )
+    classes = _labelled(settled("classes", UNEQUAL, D), UNEQUAL)
+    for name, says, options in (
+        ("sincere/", "Several positives a row, close by, and a small loss.", _sincere(2.0**-5)),
+        (
+            "supcon/out-",
+            "The value stays above log |P| while the push of negatives vanishes.",
+            _supcon(2.0**-5),
+        ),
+        (
+            "supcon/in-",
+            "The sum inside has no pull left between positives that are close: it ends at log |P|.",
+            _supcon(2.0**-5, "in"),
+        ),
+        (
+            "decoupled/",
+            "Without the positive in the denominator the loss goes on falling, and its gradient never vanishes.",
+            _decoupled(2.0**-5),
+        ),
+    ):
+        add.case(f"{name}well-separated-classes", says, options, classes)
+    one, two = settled("one", range(6), C), settled("two", range(6), C)
+    a, b = settled("a", range(M), C), settled("b", range(M), C)
+    add.case("nt_xent/well-separated", late, _plain(2.0**-6), _views(one, two))
+    add.case("dystress/well-separated", late, _dystress(2.0**-6, 2.0**-5), _views(one, two))
+    add.case("dystress/full-derivative-settled", late, _dystress(2.0**-6, 2.0**-5, detach=False), _views(one, two))
+    add.case("dystress/shifted-settled", late, _dystress(2.0**-6, 2.0**-5, schedule="shifted"), _views(one, two))
+    places = (0, 1, 2, 3)
+    add.case(
+        "nt_xent/three-views-settled",
+        "Two positives a row, close by: they compete with each other, and the loss stays above log 2.",
+        _plain(2.0**-5),
+        _views(*(settled(f"settled-{k}", places, C) for k in range(3))),
+    )
+    add.case("clip/settled", late, _plain(2.0**-6), {"a": a, "b": b})
+    add.case("info_nce/well-separated", late, _plain(2.0**-6), {"queries": a, "positives": b})
+    add.case(
+        "info_nce/queue-well-separated",
+        late,
+        _plain(2.0**-5),
+        {"queries": a, "positives": b, "negatives": np.sign(scattered("queue", K, C))},
+    )
+    add.case("siglip/well-separated", late, _siglip(2.0**-6, -20.0), {"a": a, "b": b})
+    for divergence in ("kl", "pearson"):
+        add.case(
+            f"f_micl/{divergence}-well-separated",
+            "Views that agree: distances near 0, differences of numbers near 1.",
+            _f_micl(divergence),
+            {"view_a": a, "view_b": b},
         )
     return add.cases
 
@@ -797,5 +836,5 @@ def _degenerate() -> list[Recipe]:
 
 def recipes() -> Iterator[Recipe]:
     """All cases, profile by profile."""
-    for profile in (_core, _degenerate, _precision, _queue, _two_tower, _temperature, _reduction):
+    for profile in (_core, _degenerate, _late_training, _precision, _queue, _two_tower, _temperature, _reduction):
         yield from profile()

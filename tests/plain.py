@@ -1,0 +1,364 @@
+"""Every loss written once more, plainly, on whatever arrays a framework has, and differentiated by the framework.
+
+It is right, and shares no line with the package or with the oracle. `test_faults.py` plants its faults in it by replacing
+one of its steps, each of which is a method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sincere_spec.conformance import frameworks
+from sincere_spec.conformance.judge import Answer
+from sincere_spec.conformance.questions import Question
+from sincere_spec.conformance.tolerance import compute_dtype
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The few operations that the formulas need. `stop` holds its argument constant."""
+
+    module: Any
+    cast: Callable[[Any, str], Any]
+    softplus: Callable[[Any], Any]
+    stop: Callable[[Any], Any]
+    dtype: Callable[[Any], str]
+    from_numpy: Callable[[np.ndarray], Any]
+    concat: Callable[[list[Any]], Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def among(self, mask: np.ndarray, x: Any, otherwise: float = 0.0) -> Any:
+        """x where the mask is true."""
+        return self.module.where(self.from_numpy(mask), x, self.module.zeros_like(x) + otherwise)
+
+    def constant(self, x: np.ndarray, like: Any) -> Any:
+        return self.cast(self.from_numpy(np.asarray(x, np.float64)), self.dtype(like))
+
+
+def operations(framework: str) -> Operations:
+    if framework == "torch":
+        import torch
+
+        return Operations(
+            torch,
+            cast=lambda x, dtype: x.to(getattr(torch, dtype)),
+            softplus=lambda t: -torch.nn.functional.logsigmoid(-t),
+            stop=lambda x: x.detach(),
+            dtype=lambda x: str(x.dtype).removeprefix("torch."),
+            from_numpy=torch.tensor,
+            concat=torch.cat,
+        )
+    if framework == "jax":
+        import jax
+
+        return Operations(
+            jax.numpy,
+            cast=lambda x, dtype: x.astype(dtype),
+            softplus=jax.nn.softplus,
+            stop=jax.lax.stop_gradient,
+            dtype=lambda x: x.dtype.name,
+            from_numpy=jax.numpy.asarray,
+            concat=jax.numpy.concatenate,
+        )
+    if framework == "tensorflow":
+        import tensorflow as tf
+
+        return Operations(
+            tf.experimental.numpy,
+            cast=tf.cast,
+            softplus=tf.nn.softplus,
+            stop=tf.stop_gradient,
+            dtype=lambda x: x.dtype.name,
+            from_numpy=tf.constant,
+            concat=partial(tf.concat, axis=0),
+        )
+    return Operations(
+        np,
+        cast=lambda x, dtype: x.astype(dtype),
+        softplus=lambda t: np.logaddexp(np.zeros_like(t), t),
+        stop=lambda x: x,
+        dtype=lambda x: x.dtype.name,
+        from_numpy=np.asarray,
+        concat=np.concatenate,
+    )
+
+
+@dataclass(frozen=True)
+class Side:
+    """Anchors against keys, by the names of their arrays, and who is positive and who negative."""
+
+    anchors: tuple[str, ...]
+    keys: tuple[str, ...]
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+class Plain:
+    """A right implementation of every loss; nothing of it is fast."""
+
+    def __init__(self, framework: str) -> None:
+        self.framework = framework
+        self.made = frameworks.start(framework)
+        self.xp = operations(framework)
+
+    def routes(self, question: Question) -> tuple[str, ...]:
+        return ("autograd" if self.made.listing.autograd else "plain",)
+
+    def answer(self, question: Question, dtype: str, engine: str, route: str) -> Answer:
+        numbers = question.arrays | {name: np.asarray(x) for name, x in question.parameters.items()}
+        arrays = {name: self.made.array(x, dtype) for name, x in numbers.items()}
+        compute = self.compute(dtype)
+
+        def function(arrays: dict[str, Any], _: object) -> Any:
+            return self.loss(question, {name: self.xp.cast(x, compute) for name, x in arrays.items()})
+
+        if route == "plain":
+            return Answer(self.made.read(self.xp.module.asarray(function(arrays, {}))))
+        cotangent = self.made.array(self.cotangent(question.cotangent), compute)
+        value, gradients = self.made.differentiated(function, route)(arrays, {}, cotangent)
+        read = {name: None if x is None else self.made.read(x) for name, x in gradients.items()}
+        return Answer(self.made.read(value), self.gradients(read))
+
+    # what stands around the formulas
+
+    def compute(self, dtype: str) -> str:
+        return compute_dtype(dtype)
+
+    def cotangent(self, c: np.ndarray) -> np.ndarray:
+        return c
+
+    def gradients(self, gradients: dict[str, Any]) -> dict[str, Any]:
+        return gradients
+
+    def loss(self, question: Question, x: dict[str, Any]) -> Any:
+        z = {name: self.flat(x[name]) for name in question.arrays}
+        z = {name: self.unit(rows) if self.normalizes(question) else rows for name, rows in z.items()}
+        losses, positives, counts = [], [], []
+        for side in self.sides(question):
+            q = self.xp.concat([self.anchor(z[name]) for name in side.anchors])
+            k = self.xp.concat([self.key(z[name]) for name in side.keys])
+            a = self.logits(question, self.similarities(q, k), x)
+            losses.append(self.rows(question, a, side.positive, side.negative))
+            positives.append(side.positive.sum(axis=1))
+            counts.append(self.counting(question, side.positive, side.negative))
+        rows, counting = self.order(question, self.xp.concat(losses)), np.concatenate(counts)
+        weights = self.weights(question.reduction, counting, np.concatenate(positives))
+        weighted = self.xp.among(counting, rows) * self.xp.constant(weights, rows)
+        return weighted if question.reduction == "none" else self.xp.sum(weighted)
+
+    def flat(self, x: Any) -> Any:
+        return self.xp.reshape(x, (-1, x.shape[-1]))
+
+    def normalizes(self, question: Question) -> bool:
+        return question.normalize
+
+    def unit(self, x: Any) -> Any:
+        if not x.shape[0]:
+            return x
+        xp = self.xp
+        size = xp.stop(xp.amax(xp.abs(x), axis=1, keepdims=True))
+        live = self.made.read(size).numbers > 0
+        y = x / xp.among(live, size, 1.0)
+        z = y / xp.sqrt(xp.among(live, xp.sum(y * y, axis=1, keepdims=True), 1.0))
+        return xp.among(np.broadcast_to(live, tuple(z.shape)), z)
+
+    def anchor(self, z: Any) -> Any:
+        return z
+
+    def key(self, z: Any) -> Any:
+        return z
+
+    def similarities(self, q: Any, k: Any) -> Any:
+        return self.xp.matmul(q, self.xp.swapaxes(k, 0, 1))
+
+    def order(self, question: Question, rows: Any) -> Any:
+        return rows
+
+    def weights(self, reduction: str, counts: np.ndarray, positives: np.ndarray) -> np.ndarray:
+        if reduction == "pairs":
+            return positives * counts / max(1, (positives * counts).sum())
+        number = {"mean": counts.sum(), "batch": len(counts)}.get(reduction, 1)
+        return counts / max(1, number)
+
+    # who is compared with whom
+
+    def sides(self, question: Question) -> list[Side]:
+        names = tuple(question.arrays)
+        n = len(question.arrays[names[0]])
+        here, apart = np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)
+        if "labels" in question.arguments:
+            return [self.labelled(question)]
+        if question.loss in ("nt_xent", "dystress"):
+            image = np.tile(np.arange(n), len(names))
+            same = image[:, None] == image
+            return [Side(names, names, same & ~np.eye(len(image), dtype=bool), ~same)]
+        if question.loss == "f_micl":
+            nobody = np.zeros_like(here)
+            return [Side(names[:1], names[::-1], np.hstack([here, nobody]), np.hstack([nobody, apart]))]
+        if "negatives" in names:
+            queue = np.ones((n, len(question.arrays["negatives"])), dtype=bool)
+            nobody = np.zeros_like(here)
+            return [Side(names[:1], names[1:], np.hstack([here, ~queue]), np.hstack([nobody, queue]))]
+        both = [Side(names[:1], names[1:], here, apart), Side(names[1:], names[:1], here, apart)]
+        return both if question.loss == "clip" else both[:1]
+
+    def labelled(self, question: Question) -> Side:
+        x, given = question.arrays["embeddings"], question.integers
+        views = x.shape[1] if x.ndim == 3 else 1
+        labels = self.labels(np.repeat(given["labels"], views))
+        ids = given.get("ids", np.arange(len(labels)))
+        if "keys" not in question.arrays:
+            key_labels, key_ids, keys = labels, ids, ("embeddings",)
+        else:
+            key_labels, keys = self.labels(given["key_labels"]), ("keys",)
+            key_ids = given.get("key_ids", -1 - np.arange(len(key_labels)))
+        same, apart = labels[:, None] == key_labels, ids[:, None] != key_ids
+        return Side(("embeddings",), keys, self.positive(same, apart), self.negative(same, apart))
+
+    def labels(self, labels: np.ndarray) -> np.ndarray:
+        return labels
+
+    def positive(self, same: np.ndarray, apart: np.ndarray) -> np.ndarray:
+        return same & apart
+
+    def negative(self, same: np.ndarray, apart: np.ndarray) -> np.ndarray:
+        return ~same & apart
+
+    def counting(self, question: Question, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+        counts = positive.any(axis=1)
+        return counts & negative.any(axis=1) if question.loss == "decoupled" else counts
+
+    # the formulas
+
+    def logits(self, question: Question, s: Any, x: dict[str, Any]) -> Any:
+        if question.loss == "dystress":
+            return s / self.held(question, self.schedule(s, **question.options))
+        if question.loss == "f_micl":
+            return -float(question.options["inverse_bandwidth"]) * self.distance(s)
+        a = s / x["temperature"]
+        return a + x["bias"] if "bias" in x else a
+
+    def held(self, question: Question, tau: Any) -> Any:
+        return self.xp.stop(tau) if question.options["detach"] else tau
+
+    def schedule(
+        self, s: Any, temperature_min: float, temperature_max: float, schedule: str, offset=0.0, scale=1.0, **_: Any
+    ) -> Any:
+        wide = (temperature_max - temperature_min) / 2
+        if schedule == "cosine":
+            return temperature_min + wide * (1 + self.xp.cos(math.pi * (1 + s)))
+        turned = temperature_min + wide * (1 + self.xp.cos(math.pi * (s + offset) / scale))
+        return self.xp.where(s > -offset, self.xp.zeros_like(s) + temperature_max, turned)
+
+    def distance(self, s: Any) -> Any:
+        return 2 - 2 * s
+
+    def rows(self, question: Question, a: Any, positive: np.ndarray, negative: np.ndarray) -> Any:
+        """The loss of each row."""
+        form = {"sincere": self.margin, "decoupled": self.decoupled, "siglip": self.pairwise, "f_micl": self.divergence}
+        if question.loss == "supcon":
+            return (self.outside if question.options["summation"] == "out" else self.inside)(
+                a, positive, negative, **question.options
+            )
+        several = question.loss in ("nt_xent", "dystress") and len(question.arrays) > 2
+        chosen = form.get(question.loss, self.outside if several else self.margin)
+        return chosen(a, positive, negative, **question.options)
+
+    def margin(self, a: Any, positive: np.ndarray, negative: np.ndarray, epsilon: float = 0.0, **_: Any) -> Any:
+        some = positive & negative.any(axis=1, keepdims=True)
+        gap = self.level(a, negative) - a + epsilon
+        return self.average(self.xp.among(some, self.softplus(self.xp.among(some, gap))), positive) - epsilon
+
+    def outside(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
+        return self.level(a, positive | negative)[:, 0] - self.average(a, positive)
+
+    def inside(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
+        number = np.maximum(positive.sum(axis=1), 1)
+        everyone, same = self.level(a, positive | negative), self.level(a, positive)
+        return (everyone - same)[:, 0] + self.xp.constant(np.log(number), a)
+
+    def decoupled(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
+        return self.level(a, negative)[:, 0] - self.average(a, positive)
+
+    def pairwise(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
+        return self.xp.sum(self.softplus(a * self.xp.constant(np.where(positive, -1.0, 1.0), a)), axis=1)
+
+    def divergence(
+        self,
+        a: Any,
+        positive: np.ndarray,
+        negative: np.ndarray,
+        divergence: str,
+        alpha: float,
+        order: float = 2.0,
+        **_: Any,
+    ) -> Any:
+        near, far = self.xp.among(positive, a), self.xp.among(negative, a)
+        attraction = self.xp.sum(self.xp.among(positive, self.slope(divergence, near, order)), axis=1)
+        return alpha * self.repelled(self.conjugate(divergence, far, order), negative) - attraction
+
+    def repelled(self, x: Any, negative: np.ndarray) -> Any:
+        return self.average(x, negative)
+
+    def slope(self, name: str, a: Any, order: float) -> Any:
+        """f'(u) at u = exp(a)."""
+        exp = self.xp.exp
+        return {
+            "kl": lambda: a + 1,
+            "js": lambda: math.log(2) - self.softplus(-a),
+            "pearson": lambda: 2 * exp(a) - 2,
+            "hellinger": lambda: 1 - exp(-a / 2),
+            "tsallis": lambda: order / (order - 1) * exp((order - 1) * a),
+            "vincze_le_cam": lambda: 1 - 4 / (1 + exp(a)) ** 2,
+            "reverse_kl": lambda: -exp(-a),
+            "neyman": lambda: 1 - exp(-2 * a),
+            "jeffreys": lambda: 1 - exp(-a) + a,
+        }[name]()
+
+    def conjugate(self, name: str, a: Any, order: float) -> Any:
+        """f*(f'(u)) = u f'(u) - f(u) at u = exp(a), worked out."""
+        exp = self.xp.exp
+        return {
+            "kl": lambda: exp(a),
+            "js": lambda: self.softplus(a) - math.log(2),
+            "pearson": lambda: exp(2 * a) - 1,
+            "hellinger": lambda: exp(a / 2) - 1,
+            "tsallis": lambda: exp(order * a),
+            "vincze_le_cam": lambda: 3 - 8 / (1 + exp(a)) + 4 / (1 + exp(a)) ** 2,
+            "reverse_kl": lambda: a - 1,
+            "neyman": lambda: 2 - 2 * exp(-a),
+            "jeffreys": lambda: exp(a) - 1 + a,
+        }[name]()
+
+    def softplus(self, t: Any) -> Any:
+        return self.xp.softplus(t)
+
+    def average(self, a: Any, over: np.ndarray) -> Any:
+        share = over / self.number(over)
+        return self.xp.sum(self.xp.among(over, a) * self.xp.constant(share, a), axis=1)
+
+    def number(self, over: np.ndarray) -> np.ndarray:
+        return np.maximum(over.sum(axis=1, keepdims=True), 1)
+
+    def level(self, a: Any, over: np.ndarray) -> Any:
+        """The log-sum-exp of each row, as a column; 0 where there is nothing."""
+        if not a.shape[1]:
+            return self.xp.sum(a, axis=1, keepdims=True)
+        some = over.any(axis=1, keepdims=True)
+        peak = self.xp.among(some, self.peak(self.xp.stop(a), over))
+        weight = self.xp.among(over, self.xp.exp(self.xp.among(over, a - peak)))
+        return self.log(self.xp.among(some, self.xp.sum(weight, axis=1, keepdims=True), 1.0)) + peak
+
+    def peak(self, a: Any, over: np.ndarray) -> Any:
+        return self.xp.amax(self.xp.among(over, a, -math.inf), axis=1, keepdims=True)
+
+    def log(self, x: Any) -> Any:
+        return self.xp.log(x)

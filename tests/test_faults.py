@@ -1,0 +1,975 @@
+"""The suite tested: right implementations pass it, every planted fault is killed, and every case is there for a reason.
+
+A fault is the plain implementation with one step replaced by one that somebody got wrong: published code, a package that
+people use, or the first thing that comes to mind. It is judged as anyone's implementation is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from plain import Plain, Side
+
+from sincere_spec.conformance import judge, questions
+from sincere_spec.conformance.judge import Returned
+from sincere_spec.conformance.questions import Question
+from sincere_spec.conformance.tolerance import K
+
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, why a person would say so, and how it shows.
+
+    because    what is wrong with it
+    steps      the methods of `Plain` that are replaced
+    killed_by  cases that must catch it
+    symptom    how the verdict on the first of them begins: the quantity, and the reason that the judge gives
+    spared_by  a case that does not see it, which is why the other is there
+    dtype      the type in which it shows
+    """
+
+    because: str
+    steps: Mapping[str, Callable[..., Any]]
+    killed_by: tuple[str, ...]
+    symptom: str = "value: wrong"
+    spared_by: str = ""
+    dtype: str = "float32"
+
+    @property
+    def implementation(self) -> Plain:
+        """The plain implementation with the fault in it; in torch, whose own gradients follow a wrong formula."""
+        return type("Faulty", (Plain,), dict(self.steps))("torch")
+
+
+def only(loss: str, wrong: Callable[..., Any], right: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that is wrong for one loss; its second argument is the question."""
+    return lambda self, question, *rest: (wrong if question.loss == loss else right)(self, question, *rest)
+
+
+def asking(change: Callable[[Question, int], Mapping[str, np.ndarray]]) -> dict[str, Callable[..., Any]]:
+    """Other labels or ids than the question's, from it and its number of rows."""
+
+    def labelled(self: Plain, question: Question) -> Side:
+        rows = question.arrays["embeddings"].size // question.arrays["embeddings"].shape[-1]
+        return Plain.labelled(self, replace(question, arguments=question.arguments | change(question, rows)))
+
+    return {"labelled": labelled}
+
+
+def with_gradients(change: Callable[[Returned], Returned | None], *names: str) -> dict[str, Callable[..., Any]]:
+    """Some gradients, or all, changed after they were right."""
+    return {
+        "gradients": lambda self, gradients: {
+            name: change(x) if not names or name in names else x for name, x in gradients.items()
+        }
+    }
+
+
+def weighted(**change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> dict[str, Callable[..., Any]]:
+    """A reduction with other weights, from the rows that count and their numbers of positives."""
+
+    def weights(self: Plain, reduction: str, counts: np.ndarray, positives: np.ndarray) -> np.ndarray:
+        if reduction in change:
+            return change[reduction](counts, positives)
+        return Plain.weights(self, reduction, counts, positives)
+
+    return {"weights": weights}
+
+
+def sides(loss: str, change: Callable[[Question, list[Side]], list[Side]]) -> dict[str, Callable[..., Any]]:
+    """Another idea of who is compared with whom."""
+
+    def wrong(self: Plain, question: Question) -> list[Side]:
+        right = Plain.sides(self, question)
+        return change(question, right) if question.loss == loss else right
+
+    return {"sides": wrong}
+
+
+def coarse(self: Plain, q: Any, k: Any) -> Any:
+    """Products of numbers with 10 bits, as tensor cores make them by default."""
+
+    def rounded(x: Any) -> Any:
+        return x + self.xp.stop((x * (1 + 2**13)) - (x * (1 + 2**13) - x) - x)
+
+    return Plain.similarities(self, rounded(q), rounded(k))
+
+
+def naive_unit(self: Plain, x: Any) -> Any:
+    return x / self.xp.sqrt(self.xp.sum(x * x, axis=1, keepdims=True))
+
+
+def clamped_unit(self: Plain, x: Any) -> Any:
+    size = self.xp.sqrt(self.xp.sum(x * x, axis=1, keepdims=True) + EPSILON**2)
+    return x / self.xp.where(size > EPSILON, size, self.xp.zeros_like(size) + EPSILON)
+
+
+def living_unit(self: Plain, x: Any) -> Any:
+    """Right, but a zero row passes its gradient on."""
+    zero = (self.made.read(x).numbers == 0).all(axis=1, keepdims=True)
+    return Plain.unit(self, self.xp.among(~np.broadcast_to(zero, tuple(x.shape)), x)) + self.xp.among(
+        np.broadcast_to(zero, tuple(x.shape)), x
+    )
+
+
+def floored_margin(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, epsilon=0.0, **_: Any) -> Any:
+    """-log(ratio + tiny), which ends at 87.3."""
+    some = positive & negative.any(axis=1, keepdims=True)
+    ratio = 1 / (1 + self.xp.exp(self.level(a, negative) - a + epsilon))
+    tiny = float(np.finfo(np.float32).tiny)
+    return self.average(-self.xp.log(self.xp.among(some, ratio, 1.0) + tiny), positive) - epsilon
+
+
+def differing_margin(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, epsilon=0.0, **_: Any) -> Any:
+    """log(e^l_p + sum of negatives) - l_p, a difference of large numbers."""
+    some = positive & negative.any(axis=1, keepdims=True)
+    level = self.level(a, negative)
+    top = self.xp.stop(self.xp.where(a > level, a, level))
+    whole = self.xp.log(self.xp.exp(a - epsilon - top) + self.xp.exp(level - top)) + top
+    return self.average(self.xp.among(some, whole - a), positive) - epsilon * ~negative.any(axis=1).all()
+
+
+def own_peak(self: Plain, a: Any, over: np.ndarray) -> Any:
+    """The largest of the whole row, the anchor itself included."""
+    return self.xp.amax(a, axis=1, keepdims=True)
+
+
+def by_subtraction(self: Plain, a: Any, over: np.ndarray) -> Any:
+    """The sum over the whole row, less that of the others' complement."""
+    peak = self.xp.amax(self.xp.stop(a), axis=1, keepdims=True) if a.shape[1] else 0.0
+    weight = self.xp.exp(a - peak)
+    total = self.xp.sum(weight, axis=1, keepdims=True)
+    return self.xp.log(total - self.xp.sum(self.xp.among(~over, weight), axis=1, keepdims=True)) + peak
+
+
+def printed_vincze_le_cam(self: Plain, name: str, a: Any, order: float) -> Any:
+    """f* as the table prints it, at u rather than at f'(u)."""
+    if name != "vincze_le_cam":
+        return Plain.conjugate(self, name, a, order)
+    return 4 - self.xp.exp(a) - 4 * self.xp.sqrt(1 - self.xp.exp(a) + 1e-6)
+
+
+def without_duplicates(self: Plain, question: Question) -> list[Side]:
+    right = Plain.sides(self, question)
+    if right[0].anchors != right[0].keys:
+        return right
+    rows = np.concatenate([x.reshape(-1, x.shape[-1]) for x in question.arrays.values()])
+    other = (rows[:, None] != rows[None]).any(axis=-1)
+    return [replace(side, positive=side.positive & other, negative=side.negative & other) for side in right]
+
+
+def without_copies(self: Plain, question: Question) -> list[Side]:
+    """For a row with one partner, keys that equal it are no negatives."""
+    right = Plain.sides(self, question)
+    if question.loss not in ("info_nce", "clip") or not right[0].positive.any():
+        return right
+    found = []
+    for side in right:
+        keys = np.concatenate([question.arrays[name] for name in side.keys])
+        partners = keys[side.positive.argmax(axis=1)]
+        copies = (partners[:, None] == keys[None]).all(axis=-1)
+        found.append(replace(side, negative=side.negative & ~copies))
+    return found
+
+
+def without_zeros(self: Plain, question: Question, rows: Any) -> Any:
+    """Rows that make the mean over those that count one over those that are not 0."""
+    counting = np.concatenate([side.positive.any(axis=1) for side in Plain.sides(self, question)])
+    left = (self.made.read(rows).numbers[counting] != 0).sum()
+    return rows * float(counting.sum() / max(1, left)) if question.reduction == "mean" else rows
+
+
+def transposed(question: Question, rows: int) -> np.ndarray:
+    """Rows of the first view, then the second, told as image by image."""
+    return np.arange(rows).reshape(len(question.arrays), -1).T.ravel()
+
+
+FAULTS: dict[str, Fault] = {
+    # which pairs
+    "self is a positive": Fault(
+        "A row is a positive of itself: similarity 1, for nothing.",
+        {"positive": lambda self, same, apart: same},
+        ("sincere/ordinary", "supcon/out-ordinary", "supcon/in-ordinary", "decoupled/ordinary"),
+    ),
+    "self is noise": Fault(
+        "A row stands in its own denominator.",
+        {"negative": lambda self, same, apart: ~same | ~apart},
+        ("sincere/ordinary", "supcon/out-ordinary", "decoupled/all-one-class"),
+    ),
+    "the denominator of SupCon": Fault(
+        "The positives of a row repel each other: this is SupCon, by the name of SINCERE.",
+        {
+            "margin": lambda self, a, positive, negative, epsilon=0.0, **_: (
+                Plain.outside(self, a, positive, negative) - epsilon
+            )
+        },
+        ("sincere/ordinary", "sincere/all-one-class"),
+    ),
+    "the denominator of SINCERE": Fault(
+        "The other positives are left out of the denominator: this is SINCERE, by the name of SupCon.",
+        {"outside": lambda self, a, positive, negative, **_: Plain.margin(self, a, positive, negative)},
+        ("supcon/out-ordinary", "nt_xent/three-views", "dystress/three-views"),
+        spared_by="nt_xent/two-views",
+    ),
+    "the denominator of DCL": Fault(
+        "The positive is left out of the denominator, which the decoupled loss alone does.",
+        {"margin": lambda self, a, positive, negative, epsilon=0.0, **_: Plain.decoupled(self, a, positive, negative)},
+        ("sincere/ordinary", "nt_xent/two-views", "clip/ordinary", "info_nce/no-queue"),
+    ),
+    "the sum on the other side": Fault(
+        "The logarithm of the sum over positives, where the sum of logarithms is meant.",
+        {
+            "outside": lambda self, *rest, **options: Plain.inside(self, *rest, **options),
+            "inside": lambda self, *rest, **options: Plain.outside(self, *rest, **options),
+        },
+        ("supcon/out-ordinary", "supcon/in-ordinary", "nt_xent/three-views"),
+        spared_by="supcon/out-two-rows",
+    ),
+    "the sum inside, not its mean": Fault(
+        "log |P| is left out: nothing but the value shows it.",
+        {
+            "inside": lambda self, a, positive, negative, **_: (
+                self.level(a, positive | negative) - self.level(a, positive)
+            )[:, 0]
+        },
+        ("supcon/in-ordinary",),
+    ),
+    "self is who is most similar": Fault(
+        "Rows are known by their similarity of 1, and a duplicate is taken for the row itself.",
+        {"sides": without_duplicates},
+        ("sincere/identical-rows", "supcon/out-identical-rows", "nt_xent/identical-rows"),
+        spared_by="sincere/ordinary",
+    ),
+    "ids are places": Fault(
+        "Row i of a memory is taken for anchor i, whoever it is.",
+        asking(lambda question, n: {"ids": np.arange(n), "key_ids": np.arange(len(question.arrays.get("keys", ())))}),
+        ("sincere/memory-shuffled", "sincere/other-modality", "supcon/out-other-modality", "decoupled/other-modality"),
+        spared_by="sincere/memory-with-anchors",
+    ),
+    "ids are not read": Fault(
+        "A memory's copy of the anchor is its positive; a repeated sample, too.",
+        asking(
+            lambda question, n: {"ids": np.arange(n), "key_ids": -1 - np.arange(len(question.arrays.get("keys", ())))}
+        ),
+        (
+            "sincere/memory-with-anchors",
+            "supcon/out-memory-with-anchors",
+            "supcon/in-memory-with-anchors",
+            "decoupled/memory-with-anchors",
+            "sincere/repeated-sample",
+        ),
+        spared_by="sincere/memory-unnormalised",
+    ),
+    "negative labels are ignored": Fault(
+        "A label below 0 means that a row has none, as in published code with queues.",
+        {"labels": lambda self, labels: np.where(labels < 0, -1 - np.arange(len(labels)), labels)},
+        ("sincere/odd-labels",),
+        spared_by="sincere/ordinary",
+    ),
+    "labels are single precision": Fault(
+        "Labels are cast to float32, as Keras does to targets: those beyond 2^24 merge.",
+        {"labels": lambda self, labels: labels.astype(np.float32)},
+        ("sincere/large-labels",),
+        spared_by="sincere/odd-labels",
+    ),
+    "[n, views, d] view by view": Fault(
+        "Rows are flattened sample by sample, and labels are repeated view by view.",
+        asking(
+            lambda question, n: {
+                "embeddings": question.arrays["embeddings"].reshape(n, -1),
+                "labels": np.tile(question.arguments["labels"], n // max(1, len(question.arguments["labels"]))),
+            }
+        ),
+        ("sincere/sample-by-sample", "supcon/out-sample-by-sample"),
+        spared_by="sincere/ordinary",
+    ),
+    "other rows' positives beside a queue": Fault(
+        "With a queue the batch's other positives are negatives, too.",
+        sides(
+            "info_nce",
+            lambda question, right: [
+                replace(side, negative=~side.positive if "negatives" in question.arrays else side.negative)
+                for side in right
+            ],
+        ),
+        ("info_nce/queue",),
+        spared_by="info_nce/no-queue",
+    ),
+    "copies of the positive are left out": Fault(
+        "A negative that equals the row's positive is dropped: a false negative, it is thought.",
+        {"sides": without_copies},
+        ("info_nce/queue-holds-the-positive", "clip/identical-rows"),
+        spared_by="info_nce/queue",
+    ),
+    "both directions of InfoNCE": Fault(
+        "InfoNCE is taken in both directions, as CLIP is.",
+        {
+            "sides": lambda self, question: Plain.sides(
+                self, replace(question, loss="clip") if question.row == "info_nce" else question
+            )
+        },
+        ("info_nce/no-queue",),
+    ),
+    "one direction of CLIP": Fault(
+        "Only a is compared with b.",
+        sides("clip", lambda question, right: right[:1]),
+        ("clip/ordinary", "clip/unnormalised"),
+    ),
+    "negatives across the views": Fault(
+        "f-MICL's negatives are taken from the other view, as InfoNCE's are.",
+        sides(
+            "f_micl",
+            lambda question, right: [
+                replace(side, negative=~side.positive & (np.arange(side.positive.shape[1]) < len(side.positive)))
+                for side in right
+            ],
+        ),
+        ("f_micl/kl", "f_micl/jeffreys", "f_micl/two-pairs"),
+    ),
+    # reductions and scales
+    "mean over all rows": Fault(
+        "The mean is divided by N, and rows without positives are counted.",
+        weighted(mean=lambda counts, positives: counts / max(1, len(counts))),
+        (
+            "sincere/one-singleton",
+            "supcon/out-one-singleton",
+            "supcon/in-one-singleton",
+            "decoupled/one-singleton",
+            "sincere/memory-of-other-classes",
+        ),
+        spared_by="sincere/ordinary",
+    ),
+    "mean over pairs": Fault(
+        "The mean is over pairs of positives, as in optax and pytorch-metric-learning.",
+        weighted(mean=lambda counts, positives: counts * positives / max(1, (counts * positives).sum())),
+        (
+            "sincere/unequal-classes",
+            "supcon/out-unequal-classes",
+            "supcon/in-unequal-classes",
+            "decoupled/unequal-classes",
+        ),
+        spared_by="sincere/ordinary",
+    ),
+    "no weights for pairs": Fault(
+        '"pairs" is the mean over rows.',
+        weighted(pairs=lambda counts, positives: counts / max(1, counts.sum())),
+        ("sincere/pairs", "supcon/out-pairs", "decoupled/pairs"),
+    ),
+    '"batch" is the mean': Fault(
+        "The batch's sum is divided by the rows that count, not by all.",
+        weighted(batch=lambda counts, positives: counts / max(1, counts.sum())),
+        ("sincere/batch", "supcon/out-batch", "sincere/memory-batch"),
+    ),
+    '"sum" is the mean': Fault(
+        "The sum is divided.",
+        weighted(sum=lambda counts, positives: counts / max(1, counts.sum())),
+        (
+            "sincere/sum",
+            "supcon/out-sum",
+            "nt_xent/sum",
+            "dystress/sum",
+            "info_nce/queue-sum",
+            "clip/sum",
+            "f_micl/sum",
+        ),
+    ),
+    '"none" leaves NaN': Fault(
+        "A row that does not count is NaN in the vector, and not 0.",
+        weighted(none=lambda counts, positives: np.where(counts, 1.0, np.nan)),
+        ("sincere/none", "supcon/out-none", "sincere/all-singletons-none"),
+        "value: not finite",
+        spared_by="clip/none",
+    ),
+    "rows image by image": Fault(
+        'The rows of "none" come image by image, and not view by view.',
+        {
+            "order": lambda self, question, rows: (
+                rows[transposed(question, rows.shape[0])]
+                if question.loss in ("nt_xent", "dystress", "clip") and question.reduction == "none"
+                else rows
+            )
+        },
+        ("nt_xent/none", "nt_xent/three-views-none", "dystress/none", "clip/none"),
+        spared_by="nt_xent/two-views",
+    ),
+    "one cotangent for all rows": Fault(
+        "The first row's cotangent is every row's.",
+        {"cotangent": lambda self, c: np.full_like(c, c.flat[0]) if c.size else c},
+        (
+            "sincere/sample-by-sample-none",
+            "info_nce/queue-none",
+            "siglip/none",
+            "f_micl/none",
+            "decoupled/none",
+            "supcon/in-none",
+        ),
+        "gradient.",
+        spared_by="sincere/ordinary",
+    ),
+    "over the positives twice": Fault(
+        "The sum over positives is divided by |P| twice, as in google-research's code for one view.",
+        {"number": lambda self, over: np.maximum(over.sum(axis=1, keepdims=True), 1) ** 2},
+        ("sincere/ordinary", "f_micl/kl"),
+        spared_by="nt_xent/two-views",
+    ),
+    "scaled by the temperature": Fault(
+        "The loss is multiplied by the temperature over 0.07.",
+        {"loss": lambda self, question, x: Plain.loss(self, question, x) * x.get("temperature", 1.0) / 0.07},
+        ("sincere/unequal-classes", "supcon/out-unequal-classes", "clip/unnormalised"),
+    ),
+    "the sum of both directions": Fault(
+        "The losses of the two directions are added, and not averaged.",
+        {"loss": lambda self, question, x: 2 * Plain.loss(self, question, x)},
+        ("nt_xent/two-views", "clip/ordinary"),
+    ),
+    "over n squared": Fault(
+        "SigLIP's sum is divided by the number of pairs.",
+        {"pairwise": lambda self, a, *rest, **_: Plain.pairwise(self, a, *rest) / max(1, a.shape[0])},
+        ("siglip/ordinary", "siglip/two-pairs"),
+        spared_by="siglip/one-pair",
+    ),
+    "over n, with itself": Fault(
+        "f-MICL's negatives are divided by n, and there are n - 1.",
+        {"number": lambda self, over: np.where(over.sum(axis=1, keepdims=True) > 1, len(over), 1)},
+        ("f_micl/kl", "f_micl/reverse-kl", "f_micl/none"),
+    ),
+    # rows that do not count
+    "NaN for a row without positives": Fault(
+        "The sum over positives is divided by their number, which is 0: the official code of SINCERE.",
+        {
+            "counting": lambda self, question, positive, negative: np.ones(len(positive), bool),
+            "number": lambda self, over: np.where(
+                over.any(axis=1, keepdims=True), over.sum(axis=1, keepdims=True), np.nan
+            ),
+        },
+        ("sincere/one-singleton", "sincere/two-rows-apart"),
+        "value: not finite",
+        spared_by="sincere/ordinary",
+    ),
+    "NaN where nothing counts": Fault(
+        "The mean over the rows that count is 0 / 0: optax, where no row has a positive.",
+        weighted(
+            mean=lambda counts, positives: counts / counts.sum() if counts.any() else np.full(len(counts), np.nan)
+        ),
+        ("sincere/all-singletons", "supcon/out-all-singletons", "decoupled/all-singletons", "sincere/one-row"),
+        "value: not finite",
+        spared_by="sincere/one-singleton",
+    ),
+    "NaN for an empty batch": Fault(
+        "The mean of no rows.",
+        {
+            "loss": lambda self, question, x: (
+                Plain.loss(self, question, x)
+                * (1.0 if all(len(rows) for rows in question.arrays.values()) else math.nan)
+            )
+        },
+        (
+            "sincere/empty-batch",
+            "supcon/out-empty-batch",
+            "decoupled/empty-batch",
+            "info_nce/empty-batch",
+            "nt_xent/empty-batch",
+            "dystress/empty-batch",
+            "clip/empty-batch",
+            "siglip/empty-batch",
+            "f_micl/empty-batch",
+            "info_nce/empty-queue",
+            "sincere/empty-memory",
+        ),
+        "value: not finite",
+        spared_by="sincere/one-row",
+    ),
+    "nothing without negatives": Fault(
+        "Where no row has a negative the loss is 0, as in pytorch-metric-learning: the positives still compete.",
+        {
+            "rows": lambda self, question, a, positive, negative: (
+                Plain.rows(self, question, a, positive, negative) * float(negative.any())
+            )
+        },
+        (
+            "supcon/out-all-one-class",
+            "supcon/in-all-one-class",
+            "sincere/epsilon-all-one-class",
+            "nt_xent/three-views-one-image",
+            "siglip/one-pair",
+            "f_micl/one-pair",
+        ),
+        spared_by="supcon/out-ordinary",
+    ),
+    "NaN without negatives": Fault(
+        "The logarithm of an empty sum, less itself.",
+        {
+            "rows": lambda self, question, a, positive, negative: (
+                Plain.rows(self, question, a, positive, negative)
+                + self.xp.constant(np.where(negative.any(axis=1), 0.0, np.nan), a)
+            ),
+            "counting": lambda self, question, positive, negative: positive.any(axis=1),
+        },
+        (
+            "sincere/all-one-class",
+            "sincere/two-rows",
+            "decoupled/all-one-class",
+            "decoupled/two-rows",
+            "info_nce/one-pair",
+            "nt_xent/one-pair",
+            "dystress/one-pair",
+            "clip/one-pair",
+        ),
+        "value: not finite",
+        spared_by="sincere/ordinary",
+    ),
+    "rows of loss zero are left out": Fault(
+        "The mean is over rows whose loss is not 0, which leaves out rows that are merely good.",
+        {"order": without_zeros},
+        ("clip/cold", "nt_xent/cold"),
+        spared_by="clip/ordinary",
+    ),
+    # gradients
+    "gradient halved": Fault(
+        "The gradient is halved, as POT's in JAX.",
+        with_gradients(lambda x: replace(x, numbers=x.numbers / 2)),
+        ("sincere/ordinary", "clip/ordinary"),
+        "gradient.",
+    ),
+    "cotangent ignored": Fault(
+        "What comes from above is not multiplied in, as POT's in TensorFlow.",
+        {"cotangent": lambda self, c: np.ones_like(c)},
+        ("sincere/ordinary", "clip/ordinary"),
+        "gradient.",
+    ),
+    "keys without gradient": Fault(
+        "Rows receive a gradient as anchors only.",
+        {"key": lambda self, z: self.xp.stop(z)},
+        ("sincere/ordinary", "nt_xent/two-views", "info_nce/queue", "sincere/memory-unnormalised", "siglip/ordinary"),
+        "gradient.",
+    ),
+    "norms without gradient": Fault(
+        "The gradient is that of the unit rows.",
+        {"unit": lambda self, x: x / self.xp.stop(self.xp.sqrt(self.xp.sum(x * x, axis=1, keepdims=True)))},
+        ("sincere/ordinary", "sincere/one-dimension-normalised"),
+        "gradient.embeddings: wrong",
+        spared_by="sincere/one-dimension",
+    ),
+    "temperature without gradient": Fault(
+        "The temperature is taken for a number.",
+        with_gradients(lambda x: None, "temperature"),
+        ("sincere/ordinary", "clip/temperature-small"),
+        "gradient.temperature: no gradient came",
+    ),
+    "temperature's gradient negated": Fault(
+        "The derivative by 1 / temperature is given.",
+        with_gradients(lambda x: replace(x, numbers=-x.numbers), "temperature"),
+        (
+            "sincere/temperature-half",
+            "sincere/temperature-small",
+            "sincere/temperature-unnormalised",
+            "supcon/temperature-half",
+            "supcon/in-temperature-small",
+            "decoupled/temperature-half",
+            "info_nce/temperature-half",
+            "nt_xent/temperature-half",
+            "clip/temperature-small",
+        ),
+        "gradient.temperature: wrong",
+        dtype="float64",  # a cold temperature's gradient may be less than single precision can tell from 0
+    ),
+    "bias without gradient": Fault(
+        "SigLIP's bias is a constant where it is 0.",
+        {
+            "logits": only(
+                "siglip",
+                lambda self, question, s, x: (
+                    s / x["temperature"] + (x["bias"] if question.options["bias"] else self.xp.stop(x["bias"]))
+                ),
+                Plain.logits,
+            )
+        },
+        ("siglip/no-bias",),
+        "gradient.bias: no gradient came",
+        spared_by="siglip/ordinary",
+    ),
+    "bias is divided": Fault(
+        "SigLIP's bias is added to the similarity, before the division.",
+        {"logits": only("siglip", lambda self, question, s, x: (s + x["bias"]) / x["temperature"], Plain.logits)},
+        ("siglip/ordinary", "siglip/temperature-and-bias", "siglip/unnormalised"),
+    ),
+    "through the temperatures": Fault(
+        "The gradient goes through DySTreSS's temperatures where they are to be constants.",
+        {"held": lambda self, question, tau: tau},
+        ("dystress/cosine", "dystress/shifted", "dystress/well-separated"),
+        "gradient.",
+        spared_by="dystress/cosine-full-derivative",
+    ),
+    "temperatures always constant": Fault(
+        "DySTreSS's full derivative is asked for, and its temperatures are held constant.",
+        {"held": lambda self, question, tau: self.xp.stop(tau)},
+        ("dystress/cosine-full-derivative", "dystress/shifted-full-derivative", "dystress/full-derivative-settled"),
+        "gradient.",
+        spared_by="dystress/cosine",
+    ),
+    # precision
+    "similarities are clamped": Fault(
+        "Similarities are kept away from -1 and 1, as if for an arc cosine.",
+        {"similarities": lambda self, q, k: self.xp.clip(Plain.similarities(self, q, k), -1 + 1e-4, 1 - 1e-4)},
+        ("nt_xent/opposite-views", "clip/hot-logits"),
+        spared_by="sincere/ordinary",
+    ),
+    "products of 10 bits": Fault(
+        "Similarities are multiplied in TF32.",
+        {"similarities": coarse},
+        ("sincere/ordinary", "clip/cold", "nt_xent/cold", "siglip/cold"),
+    ),
+    "no shift": Fault(
+        "exp is taken without a maximum: it overflows at 89.",
+        {"peak": lambda self, a, over: self.xp.zeros_like(a[:, :1])},
+        (
+            "sincere/hot-logits",
+            "supcon/out-hot-logits",
+            "supcon/in-hot-logits",
+            "decoupled/hot-logits",
+            "nt_xent/hot-logits",
+            "dystress/hot-logits",
+            "clip/hot-logits",
+            "info_nce/queue-hot-logits",
+            "sincere/epsilon-hot-logits",
+        ),
+        "value: not finite",
+        spared_by="sincere/ordinary",
+    ),
+    "the maximum includes the row itself": Fault(
+        "The shift is the row's own similarity: all others underflow, and the logarithm is of 0.",
+        {"peak": own_peak},
+        ("sincere/opposite", "supcon/out-opposite", "sincere/cold"),
+        spared_by="sincere/hot-logits",
+    ),
+    "one shift for all rows": Fault(
+        "The shift is the largest logit of the whole matrix: rows without one near it underflow.",
+        {"peak": lambda self, a, over: self.xp.zeros_like(a[:, :1]) + self.xp.amax(a)},
+        ("sincere/opposite", "nt_xent/cold", "clip/cold"),
+        spared_by="sincere/hot-logits",
+    ),
+    "the row itself is subtracted": Fault(
+        "What does not belong to the sum is subtracted from it.",
+        {"level": by_subtraction},
+        ("sincere/opposite", "supcon/out-opposite"),
+    ),
+    "tiny in the logarithm": Fault(
+        "log(x + tiny) ends at 87.3, with a gradient of 0: pytorch-metric-learning.",
+        {"margin": floored_margin},
+        ("sincere/cold", "nt_xent/cold", "clip/cold"),
+        spared_by="sincere/ordinary",
+    ),
+    "a difference of large numbers": Fault(
+        "lse - l_p, where the loss is small: 0, or negative, and the gradient is noise.",
+        {"margin": differing_margin},
+        (
+            "sincere/well-separated-settled",
+            "nt_xent/well-separated",
+            "dystress/well-separated",
+            "dystress/shifted-settled",
+            "clip/settled",
+            "info_nce/well-separated",
+            "info_nce/queue-well-separated",
+        ),
+        spared_by="sincere/odd-labels",
+    ),
+    "softplus by its definition": Fault(
+        "log(1 + exp(t)) overflows above 89, and loses everything below 1e-7.",
+        {"softplus": lambda self, t: self.xp.log(1 + self.xp.exp(t))},
+        ("siglip/cold", "siglip/well-separated", "sincere/well-separated-settled"),
+        "value: not finite",
+        spared_by="siglip/no-bias",
+    ),
+    "half precision throughout": Fault(
+        "Similarities and sums stay in the type of the embeddings.",
+        {"compute": lambda self, dtype: dtype},
+        ("sincere/ordinary",),
+        "value: float32 was expected, and bfloat16 came",
+        dtype="bfloat16",
+    ),
+    "half precision inside": Fault(
+        "Similarities are rounded to the type of the embeddings.",
+        {
+            "similarities": lambda self, q, k: self.xp.cast(
+                self.xp.cast(Plain.similarities(self, q, k), "bfloat16"), self.xp.dtype(q)
+            )
+        },
+        ("sincere/ordinary", "f_micl/kl"),
+        dtype="bfloat16",
+    ),
+    "sums of squares overflow": Fault(
+        "The norm is the root of a sum of squares, which is 0 or infinite beyond 1e-19 and 1e19.",
+        {"unit": naive_unit},
+        ("sincere/norms", "supcon/out-norms", "nt_xent/norms", "clip/norms", "f_micl/norms"),
+        "value: not finite",
+        spared_by="sincere/ordinary",
+    ),
+    "norms of at least 1e-12": Fault(
+        "A zero row has a gradient of 1e12, and a small one is not normalised.",
+        {"unit": clamped_unit},
+        ("sincere/zero-row", "clip/zero-row", "siglip/zero-row"),
+        "gradient.",
+        spared_by="sincere/ordinary",
+    ),
+    "a zero row receives a gradient": Fault(
+        "It stays zero when it is normalised, and so it must have none.",
+        {"unit": living_unit},
+        (
+            "sincere/zero-row",
+            "supcon/out-zero-row",
+            "info_nce/zero-row",
+            "nt_xent/zero-row",
+            "dystress/zero-row",
+            "clip/zero-row",
+            "siglip/zero-row",
+            "f_micl/zero-row",
+        ),
+        "gradient.",
+        spared_by="sincere/zero-row-unnormalised",
+    ),
+    "always normalised": Fault(
+        "normalize=False is not heard.",
+        {"normalizes": lambda self, question: True},
+        (
+            "sincere/unnormalised",
+            "supcon/out-unnormalised",
+            "decoupled/unnormalised",
+            "nt_xent/unnormalised",
+            "dystress/unnormalised",
+            "info_nce/queue-unnormalised",
+            "clip/unnormalised",
+            "siglip/unnormalised",
+            "f_micl/unnormalised",
+            "sincere/one-dimension",
+            "sincere/zero-row-unnormalised",
+        ),
+        spared_by="sincere/ordinary",
+    ),
+    "never normalised": Fault(
+        "Rows are taken as they come.",
+        {"normalizes": lambda self, question: False},
+        ("sincere/ordinary", "clip/ordinary"),
+        spared_by="sincere/unnormalised",
+    ),
+    "the last rows are dropped": Fault(
+        "Rows beyond the last whole tile are not computed.",
+        {
+            "order": lambda self, question, rows: self.xp.among(
+                np.arange(rows.shape[0]) < max(1, rows.shape[0] // 5 * 5), rows
+            )
+        },
+        ("sincere/ordinary", "clip/ordinary"),
+    ),
+    "double precision answers": Fault(
+        "float32 goes in, and float64 comes out.",
+        {"compute": lambda self, dtype: "float64"},
+        ("sincere/ordinary",),
+        "value: float32 was expected, and float64 came",
+    ),
+    # words of single losses
+    "epsilon over the temperature": Fault(
+        "The margin is taken in similarities, and not in logits.",
+        {
+            "rows": only(
+                "sincere",
+                lambda self, question, a, positive, negative: self.margin(
+                    a, positive, negative, question.options["epsilon"] / question.options["temperature"]
+                ),
+                Plain.rows,
+            )
+        },
+        ("sincere/epsilon", "sincere/epsilon-all-one-class"),
+        spared_by="sincere/ordinary",
+    ),
+    "epsilon on both sides": Fault(
+        "The margin lowers the positive above the fraction, too.",
+        {
+            "margin": lambda self, a, positive, negative, epsilon=0.0, **_: (
+                Plain.margin(self, a, positive, negative, epsilon) + epsilon
+            )
+        },
+        ("sincere/epsilon", "sincere/epsilon-all-one-class", "sincere/epsilon-hot-logits"),
+        spared_by="sincere/ordinary",
+    ),
+    "the cosine stops at 1": Fault(
+        "DySTreSS's schedule is cut off at similarities of -1 and 1.",
+        {
+            "schedule": lambda self, s, *rest, **options: Plain.schedule(
+                self, self.xp.where(self.xp.abs(s) > 1, s / self.xp.abs(s), s), *rest, **options
+            )
+        },
+        ("dystress/unnormalised",),
+        spared_by="dystress/cosine",
+    ),
+    "the schedule turned over": Fault(
+        "High temperatures where similarities are near 0, and low ones at the ends.",
+        {
+            "schedule": lambda self, s, temperature_min, temperature_max, **options: Plain.schedule(
+                self, s, temperature_max, temperature_min, **options
+            )
+        },
+        ("dystress/cosine", "dystress/shifted", "dystress/hot-logits"),
+        spared_by="dystress/equal-temperatures",
+    ),
+    "one schedule": Fault(
+        "The shifted schedule is the cosine one.",
+        {"schedule": lambda self, s, schedule="", **options: Plain.schedule(self, s, schedule="cosine", **options)},
+        ("dystress/shifted", "dystress/shifted-full-derivative"),
+        spared_by="dystress/cosine",
+    ),
+    "a distance of at least 0": Fault(
+        "2 - 2 s is taken for a squared distance, and cut off below 0, where rows are not normalised.",
+        {"distance": lambda self, s: self.xp.where(s > 1, s - s, 2 - 2 * s)},
+        ("f_micl/unnormalised",),
+        spared_by="f_micl/kl",
+    ),
+    "the printed conjugate of Vincze-Le Cam": Fault(
+        "The published table of conjugates contradicts f and f'.",
+        {"conjugate": printed_vincze_le_cam},
+        ("f_micl/vincze-le-cam",),
+        spared_by="f_micl/kl",
+    ),
+    "the slope of another divergence": Fault(
+        "Constants of f' are left out: the gradient cannot tell.",
+        {
+            "slope": lambda self, name, a, order: (
+                Plain.slope(self, name, a, order)
+                - {"kl": 1, "js": math.log(2), "pearson": -2, "hellinger": 1, "neyman": 1, "jeffreys": 1}.get(name, 0)
+            )
+        },
+        ("f_micl/kl", "f_micl/js", "f_micl/pearson", "f_micl/hellinger", "f_micl/neyman", "f_micl/jeffreys"),
+        spared_by="f_micl/tsallis",
+    ),
+    "the sign of an order below one": Fault(
+        "Tsallis' f' is divided by |order - 1|.",
+        {
+            "slope": lambda self, name, a, order: (
+                Plain.slope(self, name, a, order) * (-1 if name == "tsallis" and order < 1 else 1)
+            )
+        },
+        ("f_micl/tsallis-half",),
+        spared_by="f_micl/tsallis",
+    ),
+    "a bandwidth that is not read": Fault(
+        "The Gaussian has a width of its own.",
+        {
+            "logits": lambda self, question, s, x: (
+                -self.distance(s) if question.loss == "f_micl" else Plain.logits(self, question, s, x)
+            )
+        },
+        ("f_micl/kl-narrow", "f_micl/hellinger-narrow", "f_micl/unnormalised"),
+        spared_by="f_micl/kl",
+    ),
+    "a schedule over its range": Fault(
+        "DySTreSS's temperature is found by a share of the width of its range, which may be 0.",
+        {
+            "schedule": lambda self, s, temperature_min, temperature_max, **options: (
+                temperature_min
+                + (Plain.schedule(self, s, temperature_min, temperature_max, **options) - temperature_min)
+                / (temperature_max - temperature_min)
+                * (temperature_max - temperature_min)
+            )
+        },
+        ("dystress/equal-temperatures",),
+        "value: not finite",
+        spared_by="dystress/cosine",
+    ),
+    "features are squeezed": Fault(
+        "A single feature is squeezed away.",
+        {
+            "similarities": lambda self, q, k: Plain.similarities(self, self.xp.squeeze(q), self.xp.squeeze(k)),
+        },
+        ("sincere/one-dimension",),
+        "all: IndexError",
+        spared_by="sincere/ordinary",
+    ),
+}
+
+
+@cache
+def suite() -> dict[str, Question]:
+    return {question.id: question for question in questions.of_suite()}
+
+
+PROMISES = {
+    **{f"{loss}/two-pairs": "The smallest batch with negatives" for loss in ("nt_xent", "clip", "siglip", "f_micl")},
+    **{f"f_micl/{name}-well-separated": "Views that agree: distances near 0" for name in ("kl", "pearson")},
+    "info_nce/temperature-half": "The temperature's gradient over positives and queue together",
+    "siglip/temperature-and-bias": "Temperature and bias have different gradients",
+}
+"""What a case guards, in its own words, where no fault above is caught by it and not by the ordinary case of its loss."""
+
+COARSE = {"half precision throughout", "double precision answers"}  # caught by every case
+
+
+def failures(implementation: Plain, question: Question, dtype: str) -> list[str]:
+    """What is said against an implementation."""
+    results = judge.ask(implementation, question, dtype, "dense")
+    return [f"{result.quantity}: {result.reason}" for result in results if result.status != "pass"]
+
+
+COMPILING = ("sincere", "dystress", "f_micl kl")
+"""What is asked where every shape and every operation takes a compilation: one loss of each kind."""
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax", "tensorflow"], indirect=True)
+def test_a_right_implementation_passes(framework: str) -> None:
+    right, asked = Plain(framework), tuple(suite().values())
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    if framework in ("jax", "tensorflow"):
+        ordinary = questions.ordinary(asked)
+        asked, dtypes = tuple(ordinary[row] for row in COMPILING), ("float32",)
+    results = [
+        result
+        for dtype in dtypes
+        for question in asked
+        if dtype in question.dtypes
+        for result in judge.ask(right, question, dtype, "dense")
+    ]
+    assert not [result for result in results if result.status != "pass"]
+    assert 0 < max(result.ratio for result in results) < K
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_killed(name: str) -> None:
+    fault = FAULTS[name]
+    for case in fault.killed_by:
+        found = failures(fault.implementation, suite()[case], fault.dtype)
+        assert found, f"{case} does not see it: {fault.because}"
+        assert case != fault.killed_by[0] or any(line.startswith(fault.symptom) for line in found), found
+    if fault.spared_by:
+        assert not failures(fault.implementation, suite()[fault.spared_by], fault.dtype)
+
+
+@pytest.mark.framework("torch")
+def test_every_case_is_there_for_a_reason() -> None:
+    """An ordinary case kills some fault; any other one that the ordinary case spares, or it guards what it promises."""
+    ordinary = questions.ordinary(suite().values())
+    faulty = {name: (fault.implementation, fault.dtype) for name, fault in FAULTS.items() if name not in COARSE}
+    spared = {
+        row: {name for name in faulty if not failures(faulty[name][0], question, faulty[name][1])}
+        for row, question in ordinary.items()
+    }
+    idle = []
+    for case, question in suite().items():
+        usual = ordinary[question.row]
+        names = set(faulty) - spared[question.row] if question is usual else spared[question.row]
+        named = sorted(names, key=lambda name: case not in FAULTS[name].killed_by)
+        if not any(failures(faulty[name][0], question, faulty[name][1]) for name in named):
+            idle.append(case)
+    assert sorted(idle) == sorted(PROMISES)
+    assert all(promise in suite()[case].says for case, promise in PROMISES.items())
+
+
+def test_there_are_faults_enough() -> None:
+    assert len(FAULTS) >= 25
+    assert {case.partition("/")[0] for fault in FAULTS.values() for case in fault.killed_by} == set(questions.LOSSES)
