@@ -21,7 +21,7 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "junit", "markdown", "moved", "report", "save", "to_json"]
+__all__ = ["Cell", "Column", "Failure", "Report", "junit", "markdown", "moved", "publish", "report", "save", "to_json"]
 
 SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
@@ -215,15 +215,19 @@ def _culprit(row: str, asked: Iterable[Result], wrong: Sequence[Result]) -> str:
     return f"{row}: {what} in {cases} of {of} cases{limits or ', in everything that was asked'}"
 
 
-def report(**fields: Any) -> Report:
-    """A report of this package on this machine."""
-    machine = {
+def machine() -> dict[str, str]:
+    """What runs here."""
+    return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processors": str(os.cpu_count()),
         "python": platform.python_version(),
     }
-    return Report(package=sincere_spec.__version__, machine=machine, **fields)
+
+
+def report(**fields: Any) -> Report:
+    """A report of this package on this machine."""
+    return Report(package=sincere_spec.__version__, machine=machine(), **fields)
 
 
 def to_json(made: Report) -> str:
@@ -356,16 +360,20 @@ def _place(result: Result) -> tuple[str, ...]:
 
 def save(made: Report, folder: Path) -> tuple[Path, ...]:
     """Write report.json, report.md and, for CI systems, report.xml; each is whole or not there at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     kinds = {"json": to_json, "md": markdown, "xml": junit}
-    texts = {folder / f"report.{kind}": write(made) for kind, write in kinds.items()}
+    return publish({f"report.{kind}": write(made) for kind, write in kinds.items()}, folder)
+
+
+def publish(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+    """Write texts to files of these names; each is whole or not there at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     drafts: dict[Path, Path] = {}
     try:
-        for path, text in texts.items():
+        for name, text in texts.items():
             with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=folder, prefix=f".{path.name}.", delete=False
+                "w", encoding="utf-8", dir=folder, prefix=f".{name}.", delete=False
             ) as draft:
-                drafts[path] = Path(draft.name)
+                drafts[folder / name] = Path(draft.name)
                 draft.write(text)
         for path, whole in drafts.items():
             whole.chmod(0o644)
@@ -374,4 +382,4 @@ def save(made: Report, folder: Path) -> tuple[Path, ...]:
         for whole in drafts.values():
             with suppress(FileNotFoundError):
                 whole.unlink()
-    return tuple(texts)
+    return tuple(drafts)

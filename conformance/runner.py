@@ -108,6 +108,8 @@ def plan(request: Request) -> Plan:
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
     asked = (*suite, *questions.integrity(suite))
+    if request.candidate:  # its framework's compilers are not asked
+        asked = tuple(question for question in asked if not question.compiled or question.gradient is None)
     profiles = tuple(dict.fromkeys(question.profile for question in asked))
     for profile in request.profiles:
         if profile not in (*profiles, DIGITS):

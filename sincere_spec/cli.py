@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,11 @@ try:
     import typer
     from rich.table import Table
 
-    from sincere_spec.conformance import terminal
+    from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import CaseError
     from sincere_spec.conformance.programs import Executable
-    from sincere_spec.conformance.report import Report, moved, save, to_json
+    from sincere_spec.conformance.report import Report, moved, publish, save, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
@@ -80,6 +81,16 @@ def verify(
     call: Annotated[
         str, typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ...")
     ] = "",
+    reduction: Annotated[
+        str, typer.Option(help="The reduction that --impl has: mean, pairs, batch, sum or none.")
+    ] = "mean",
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Judge the losses of other packages instead, those that are installed; report/peers.json and peers.md.",
+        ),
+    ] = False,
     program: Annotated[
         str,
         typer.Option(
@@ -104,7 +115,9 @@ def verify(
     try:
         if program and (impl or call):
             raise OptionError("--exec judges a program and --impl a callable; give one of them.")
-        callable_ = Candidate(impl, call) if impl or call else None
+        if peers and (program or impl or call or engine or compare):
+            raise OptionError("--peers takes --framework, --loss, --profile and --dtype; leave out the others.")
+        callable_ = Candidate(impl, call, reduction) if impl or call else None
         candidate = Executable(program, timeout / 2) if program else callable_
     except SincereSpecError as error:
         sys.stderr.write(f"sincere-spec verify: {error}\n")
@@ -121,6 +134,8 @@ def verify(
         timeout=timeout,
     )
     try:
+        if peers:
+            raise typer.Exit(_peers(request, report, as_json))
         before = None if compare is None else _earlier(compare)
         made = _judged(request, as_json)
         changes = None if before is None else moved(before, made)
@@ -144,6 +159,25 @@ def verify(
                 f"{len(changes) or 'No'} verdict{'s' * (len(changes) != 1)} changed since {compare}.", markup=False
             )
     raise typer.Exit(made.exit_status)
+
+
+def _peers(request: Request, folder: Path, as_json: bool) -> int:
+    """Judge other packages' losses; the exit status."""
+    out = terminal.console()
+    command = "sincere-spec " + shlex.join(sys.argv[1:])
+    asked = verdicts.chosen(request.frameworks, request.losses)
+    if not asked:
+        raise CannotJudge("no package of the catalogue has this loss in this framework")
+    errors = terminal.console(errors=True)
+    field = verdicts.judged(asked, request, command, lambda verdict: errors.print(terminal.told(verdict), markup=False))
+    data = verdicts.to_json(field)
+    files = publish({"peers.json": data, "peers.md": verdicts.markdown(field)}, folder)
+    if as_json:
+        sys.stdout.write(data)
+    else:
+        out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
+        terminal.show_field(field, out)
+    return field.exit_status
 
 
 def _earlier(path: Path) -> dict[str, object]:

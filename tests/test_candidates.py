@@ -50,6 +50,10 @@ def with_positives_in_the_noise(z, y, t):
 def keyword(embeddings, *, classes, tau):
     return right(embeddings, classes, tau)
 
+def with_memory(z, y, t, keys=None, key_labels=None):
+    assert keys is None and key_labels is None
+    return right(z, y, t)
+
 def warm(z, y):
     return right(z, y, 0.1)
 
@@ -94,7 +98,13 @@ def judged(target: str, call: str = "", loss: str = "sincere", timeout: float = 
 
 @pytest.mark.parametrize(
     ("target", "call"),
-    [("theirs:right", ""), ("theirs:right", "f(z, y, t)"), ("theirs:keyword", "f(z, classes=y, tau=t)")],
+    [
+        ("theirs:right", ""),
+        ("theirs:right", "f(z, y, t)"),
+        ("theirs:keyword", "f(z, classes=y, tau=t)"),
+        ("theirs:with_memory", "f(z, y, t, keys, key_labels)"),
+        ("theirs:number", "theirs.right(z, numpy.asarray(y), t)"),
+    ],
 )
 def test_a_right_implementation_passes(target: str, call: str) -> None:
     made = judged(target, call)
