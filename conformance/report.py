@@ -1,17 +1,14 @@
-"""The report: every verdict with what it was reached on. JSON is the truth; Markdown and JUnit are views of it."""
+"""The report: every verdict with what it was reached on. JSON is the truth; Markdown, JUnit and HTML are views of it."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -21,7 +18,7 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "junit", "markdown", "moved", "publish", "report", "save", "to_json"]
+__all__ = ["Cell", "Column", "Failure", "Report", "facts", "junit", "markdown", "moved", "report", "to_json"]
 
 SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
@@ -254,18 +251,26 @@ def to_json(made: Report) -> str:
     return f'{top},\n "results": [\n{results}\n ]\n}}\n'
 
 
-def markdown(made: Report) -> str:
-    """The report for reading."""
-    facts = [f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"]
+def facts(made: Report) -> list[str]:
+    """On what a report was made, in lines: suite, machine, and of each framework its versions and device."""
+    lines = [
+        f"sincere-spec {made.package}, suite {made.suite}",
+        f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}",
+    ]
     for name, known in made.frameworks.items():
         versions = ", ".join(f"{what} {version}" for what, version in known.get("versions", {}).items())
         told = [known.get("reason", ""), versions, f"on {known['device']}" if "device" in known else ""]
         took = [f"{known['seconds']:.0f} s"] if "seconds" in known else []
-        facts.append(f"{name}: {'; '.join(filter(None, [*told, *took]))}")
+        lines.append(f"{name}: {'; '.join(filter(None, [*told, *took]))}")
+    return lines
+
+
+def markdown(made: Report) -> str:
+    """The report for reading."""
     parts = [
         "# Conformance report",
         f"**{made.sentence}**",
-        "\n".join(f"- {fact}" for fact in [f"sincere-spec {made.package}, suite {made.suite}", *facts]),
+        "\n".join(f"- {fact}" for fact in facts(made)),
         f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
         "## The suite",
         _table(made, digits=False),
@@ -325,6 +330,9 @@ def junit(made: Report) -> str:
         numbers["skipped"] = counts["unsupported"] + counts["skipped"]
         attributes = {name: str(number) for name, number in numbers.items()}
         suite = SubElement(root, "testsuite", attributes, name=f"{column.framework} {column.title}")
+        properties = SubElement(suite, "properties")
+        for name, value in _properties(made, column.framework).items():
+            SubElement(properties, "property", name=name, value=value)
         for result in results:
             name = " ".join(filter(None, (result.case, result.route, result.quantity)))
             case = SubElement(suite, "testcase", classname=result.row, name=name, time=str(result.seconds))
@@ -333,6 +341,13 @@ def junit(made: Report) -> str:
                 says = made.says.get(result.case, "")
                 SubElement(case, kind, message=described(result)).text = says
     return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _properties(made: Report, framework: str) -> dict[str, str]:
+    known = made.frameworks.get(framework, {})
+    device = {"device": str(known["device"])} if "device" in known else {}
+    head = {"suite": made.suite, "sincere-spec": made.package}
+    return {**head, **made.machine, **known.get("versions", {}), **device}
 
 
 def moved(before: Mapping[str, Any], made: Report) -> list[str]:
@@ -356,30 +371,3 @@ def moved(before: Mapping[str, Any], made: Report) -> list[str]:
 
 def _place(result: Result) -> tuple[str, ...]:
     return result.case, result.framework, result.dtype, result.engine, result.route, result.quantity
-
-
-def save(made: Report, folder: Path) -> tuple[Path, ...]:
-    """Write report.json, report.md and, for CI systems, report.xml; each is whole or not there at all."""
-    kinds = {"json": to_json, "md": markdown, "xml": junit}
-    return publish({f"report.{kind}": write(made) for kind, write in kinds.items()}, folder)
-
-
-def publish(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
-    """Write texts to files of these names; each is whole or not there at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drafts: dict[Path, Path] = {}
-    try:
-        for name, text in texts.items():
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=folder, prefix=f".{name}.", delete=False
-            ) as draft:
-                drafts[folder / name] = Path(draft.name)
-                draft.write(text)
-        for path, whole in drafts.items():
-            whole.chmod(0o644)
-            whole.replace(path)
-    finally:
-        for whole in drafts.values():
-            with suppress(FileNotFoundError):
-                whole.unlink()
-    return tuple(drafts)

@@ -15,8 +15,9 @@ try:
     from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import CaseError
+    from sincere_spec.conformance.files import publish, save
     from sincere_spec.conformance.programs import Executable
-    from sincere_spec.conformance.report import Report, moved, publish, save, to_json
+    from sincere_spec.conformance.report import Report, moved, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
@@ -59,9 +60,9 @@ def verify(
     ] = None,
     engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
-    report: Annotated[Path, typer.Option(help="Where report.json, report.md and report.xml (JUnit) go.")] = Path(
-        "conformance-report"
-    ),
+    report: Annotated[
+        Path, typer.Option(help="Where report.json, report.html, report.md and report.xml (JUnit) go.")
+    ] = Path("conformance-report"),
     compare: Annotated[
         Path | None, typer.Option(help="An earlier report.json: also say which verdicts are others now.")
     ] = None,
