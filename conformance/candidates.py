@@ -87,15 +87,14 @@ class Candidate:
 
 
 class Foreign:
-    """A candidate on the arrays of a framework: rows of any norm, labels as integers, the temperature as a number."""
+    """A candidate, loaded, on the arrays of a framework: rows of any norm, labels as integers, the temperature as a number."""
 
-    def __init__(self, framework: Framework, candidate: Candidate) -> None:
+    def __init__(self, framework: Framework, candidate: Candidate, function: Callable[..., Any]) -> None:
         self.framework_, self.framework = framework, framework.listing.name
-        self._names, self._reduction = candidate.names, candidate.reduction
-        self._function = candidate.load(self.framework)
+        self._names, self._reduction, self._function = candidate.names, candidate.reduction, function
         self._code = compile(candidate.call, "call", "eval") if candidate.call else None
         packages = (candidate.target.partition(":")[0].partition(".")[0], self.framework)
-        self._packages = {name: sys.modules[name] for name in packages}
+        self._packages = {name: sys.modules[name] for name in packages if name in sys.modules}
 
     @staticmethod
     def asked(question: Question) -> Question:
