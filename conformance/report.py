@@ -18,7 +18,10 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "facts", "junit", "markdown", "moved", "report", "to_json"]
+__all__ = ["Cell", "Column", "Failure", "Report", "earlier", "facts", "junit", "markdown", "moved", "report", "to_json"]
+
+Place = tuple[str, ...]
+"""Which verdict: the case, the column, the route and the quantity."""
 
 SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
@@ -350,16 +353,20 @@ def _properties(made: Report, framework: str) -> dict[str, str]:
     return {**head, **made.machine, **known.get("versions", {}), **device}
 
 
-def moved(before: Mapping[str, Any], made: Report) -> list[str]:
-    """What is otherwise than in an earlier report.json, a line for each verdict that changed; raises for another format."""
+def earlier(fields: Mapping[str, Any]) -> dict[Place, str]:
+    """The status of every verdict of an earlier report.json; raises OptionError for anything else."""
     try:
-        if before["format"] != 1:
-            raise OptionError(f"expected a report of format 1; got {before['format']!r}.")
-        old = {_place(Result.from_dict(fields)): str(fields["status"]) for fields in before["results"]}
+        if fields["format"] != 1:
+            raise OptionError(f"expected a report of format 1; got {fields['format']!r}.")
+        return {_place(Result.from_dict(each)): str(each["status"]) for each in fields["results"]}
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(f"expected a report.json of sincere-spec verify; this one has {error}.") from error
+
+
+def moved(old: Mapping[Place, str], made: Report) -> list[str]:
+    """What is otherwise than in an earlier report, a line for each verdict that changed."""
     new = {_place(result): str(result.status) for result in made.results}
     lines = [
         f"{' '.join(filter(None, place))}: {old.get(place, 'not asked')}, now {new.get(place, 'not asked')}"
@@ -369,5 +376,5 @@ def moved(before: Mapping[str, Any], made: Report) -> list[str]:
     return sorted(lines, key=lambda line: not line.endswith(("now fail", "now error")))
 
 
-def _place(result: Result) -> tuple[str, ...]:
+def _place(result: Result) -> Place:
     return result.case, result.framework, result.dtype, result.engine, result.route, result.quantity

@@ -14,10 +14,10 @@ try:
 
     from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
-    from sincere_spec.conformance.cases import CaseError
+    from sincere_spec.conformance.cases import SUITE, CaseError
     from sincere_spec.conformance.files import publish, save
     from sincere_spec.conformance.programs import Executable
-    from sincere_spec.conformance.report import Report, moved, to_json
+    from sincere_spec.conformance.report import Place, Report, earlier, moved, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
@@ -99,6 +99,9 @@ def verify(
             help="Judge a program in any language instead: it answers lines of JSON, see conformance/README.md.",
         ),
     ] = "",
+    suite: Annotated[
+        Path, typer.Option(help="Other cases: a folder of the suite's files.", show_default="the suite")
+    ] = SUITE,
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
     timeout: Annotated[
         float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
@@ -133,6 +136,7 @@ def verify(
         digits=digits and not quick,
         jobs=jobs,
         timeout=timeout,
+        suite=suite.resolve(),
     )
     try:
         if peers:
@@ -181,12 +185,11 @@ def _peers(request: Request, folder: Path, as_json: bool) -> int:
     return field.exit_status
 
 
-def _earlier(path: Path) -> dict[str, object]:
+def _earlier(path: Path) -> dict[Place, str]:
     try:
-        report: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return earlier(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # not JSON, or another's
         raise OptionError(f"{path} is no report.json: {error}") from error
-    return report
 
 
 def _judged(request: Request, quiet: bool) -> Report:
