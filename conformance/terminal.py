@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -20,7 +20,7 @@ from sincere_spec.conformance.runner import Event, Plan
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.verdicts import Field, Verdict
 
-__all__ = ["Board", "show", "show_field"]
+__all__ = ["Board", "show", "show_field", "tally"]
 
 STYLE = {
     None: "dim",
@@ -177,6 +177,20 @@ def _explain(made: Report, console: Console) -> None:
         console.print(f"  {escape(culprit)}", style="red", soft_wrap=True)
 
 
+@contextmanager
+def tally(console: Console, number: int) -> Iterator[Callable[[Verdict], None]]:
+    """What is told of so many peers while they are judged: a line for each, and on a terminal a bar below."""
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("other packages", total=number)
+
+    def tell(verdict: Verdict) -> None:
+        console.print(told(verdict), markup=False, soft_wrap=True)
+        bar.advance(task)
+
+    with bar:
+        yield tell
+
+
 def told(verdict: Verdict) -> str:
     """A peer in one line, as it is said when it has been judged."""
     if verdict.absent:
@@ -193,7 +207,7 @@ def show_field(field: Field, console: Console) -> None:
     for name in ("passed", "failed", "digits", "not asked"):
         table.add_column(name, justify="right")
     for verdict in field.verdicts:
-        peer, unsupported = verdict.peer, sum((verdict.unsupported or {}).values())
+        peer, unsupported = verdict.peer, sum(verdict.unsupported.values())
         counts = (str(verdict.passed), str(len(verdict.failed)), str(verdict.few), str(unsupported))
         cells = [f"{peer.distribution} {verdict.version}", peer.name, peer.same_as]
         style = "dim" if verdict.absent else "red" if verdict.failed else "green"

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -64,11 +64,12 @@ class Verdict:
     peer: Peer
     version: str
     absent: str = ""
-    framework: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
     passed: int = 0
     worst: float = 0.0
     failed: tuple[Failed, ...] = ()
-    unsupported: Mapping[str, int] | None = None
+    unsupported: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -79,6 +80,11 @@ class Verdict:
     def smallest(self) -> Failed | None:
         """The failing case with the fewest numbers; an empty batch only if there is no other."""
         return min(self.failed, key=lambda failed: (not failed.size, failed.size), default=None)
+
+    @property
+    def framework(self) -> str:
+        """The framework that it ran in, its version and the device."""
+        return f"{self.peer.framework} {self.versions.get(self.peer.framework, '')} on {self.device}"
 
     @property
     def few(self) -> int:
@@ -102,12 +108,13 @@ class Verdict:
             return {**known, "absent": self.absent}
         return {
             **known,
-            "framework_version": self.framework,
+            "versions": dict(self.versions),
+            "device": self.device,
             "passed": self.passed,
             "worst_ratio_passed": self.worst,
             "failed": len(self.failed),
             "fewer_digits": self.few,
-            "unsupported": dict(self.unsupported or {}),
+            "unsupported": dict(self.unsupported),
             "smallest": None if smallest is None else {**smallest.to_dict(), "input": _numbers(smallest.question)},
             "failures": [failed.to_dict() for failed in self.failed],
         }
@@ -190,10 +197,12 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
     silent = Counter(
         results[0].reason for results in by_case.values() if {result.status for result in results} == {"unsupported"}
     )
+    known = made.frameworks[peer.framework]
     return Verdict(
         peer,
         version,
-        framework=made.frameworks[peer.framework].get("versions", {}).get(peer.framework, ""),
+        versions=known.get("versions", {}),
+        device=known.get("device", ""),
         passed=len(by_case) - len(wrong) - silent.total(),
         worst=max((result.ratio or 0.0 for result in made.results if result.status == "pass"), default=0.0),
         failed=wrong,
@@ -235,35 +244,35 @@ def _numbers(question: Question) -> dict[str, Any]:
     return {name: given[name] for name in question.arguments} | question.parameters
 
 
-def to_json(field: Field) -> str:
+def to_json(made: Field) -> str:
     """The verdicts as JSON, from which the page is made."""
     head = {
         "format": 1,
-        "suite": field.suite,
+        "suite": made.suite,
         "package": sincere_spec.__version__,
-        "machine": dict(field.machine),
-        "dtypes": field.dtypes,
+        "machine": dict(made.machine),
+        "dtypes": made.dtypes,
         "tolerance": K,
-        "command": field.command,
-        "peers": [verdict.to_dict() for verdict in field.verdicts],
+        "command": made.command,
+        "peers": [verdict.to_dict() for verdict in made.verdicts],
     }
     return json.dumps(head, indent=1, ensure_ascii=False) + "\n"
 
 
-def markdown(field: Field) -> str:
+def markdown(made: Field) -> str:
     """The page: which loss of ours each is, how many cases it passes, and what it fails."""
-    here = [verdict for verdict in field.verdicts if not verdict.absent]
-    system = f"Python {field.machine['python']}, {field.machine['system']}, {field.machine['machine']}"
-    frameworks = dict.fromkeys(f"{verdict.peer.framework} {verdict.framework}" for verdict in here)
+    here = [verdict for verdict in made.verdicts if not verdict.absent]
+    system = f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"
+    frameworks = dict.fromkeys(verdict.framework for verdict in here)
     parts = [
         "# Other packages, judged",
-        f"Written by `{field.command}`. sincere-spec {sincere_spec.__version__}, suite {field.suite}, "
-        f"{' and '.join(field.dtypes)}; {', '.join(frameworks)}; {system}, on the CPU.",
+        f"Written by `{made.command}`. sincere-spec {sincere_spec.__version__}, suite {made.suite}, "
+        f"{' and '.join(made.dtypes)}; {', '.join(frameworks)}; {system}.",
         INTRODUCTION.format(k=K),
         _overview(here),
-        *([_absent(field)] if len(here) < len(field.verdicts) else []),
+        *([_absent(made)] if len(here) < len(made.verdicts) else []),
         "## Which of them is SINCERE",
-        *_aliases(here, "sincere"),
+        _aliases(here, "sincere"),
         "## Each of them",
         *(_section(verdict) for verdict in here),
     ]
@@ -296,7 +305,7 @@ def _overview(here: Sequence[Verdict]) -> str:
     for verdict in here:
         smallest = verdict.smallest
         what = f"{smallest.shapes}: {smallest.kind} (`{smallest.question.id}`)" if smallest else ""
-        numbers = [verdict.passed, len(verdict.failed), verdict.few, sum((verdict.unsupported or {}).values())]
+        numbers = [verdict.passed, len(verdict.failed), verdict.few, sum(verdict.unsupported.values())]
         cells = [
             f"{verdict.peer.distribution} {verdict.version}",
             f"`{verdict.peer.name}`",
@@ -306,32 +315,34 @@ def _overview(here: Sequence[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def _absent(field: Field) -> str:
+def _absent(made: Field) -> str:
     absent: dict[str, list[str]] = {}
-    for verdict in field.verdicts:
+    for verdict in made.verdicts:
         if verdict.absent:
             absent.setdefault(verdict.absent, []).append(verdict.title)
     return "\n".join(f"Not judged: {', '.join(names)}: {reason}." for reason, names in absent.items())
 
 
-def _aliases(here: Sequence[Verdict], row: str) -> list[str]:
-    told = []
-    for verdict in here:
-        if verdict.peer.row == row:
-            wrong = sum(failed.kind == "another number" for failed in verdict.failed)
-            told.append(
-                f"- {verdict.peer.distribution}'s `{verdict.peer.name}` is `{verdict.peer.same_as}`: "
-                f"{verdict.passed + verdict.few} of {verdict.passed + len(verdict.failed)} cases agree to rounding or to fewer "
-                f"digits, {wrong} differ by more."
-            )
-    return ["\n".join(told) or "None of those that were judged here."]
+def _aliases(here: Sequence[Verdict], row: str) -> str:
+    lines = [
+        f"- {verdict.peer.distribution}'s `{verdict.peer.name}` is `{verdict.peer.same_as}`: {verdict.passed + verdict.few} of "
+        f"{verdict.passed + len(verdict.failed)} cases agree to rounding or to fewer digits; the others stand below."
+        for verdict in here
+        if verdict.peer.row == row
+    ]
+    published = (
+        "Published code that is in no package, and the factors that it has, stand in the README: *Published scales*."
+    )
+    return "\n".join(lines or ["None of those that were judged here."]) + f"\n\n{published}"
 
 
 def _section(verdict: Verdict) -> str:
-    parts = [f"### {verdict.title}", f"{verdict.peer.distribution} {verdict.version}, {verdict.peer.framework}"]
-    parts[-1] += f" {verdict.framework}. The same loss here: `{verdict.peer.same_as}`."
-    parts.append(f"```sh\n{verdict.peer.command}\n```")
-    parts.append(f"Passed {verdict.passed} cases, the worst of them at ratio {in_short(verdict.worst)}.")
+    parts = [
+        f"### {verdict.title}",
+        f"{verdict.peer.distribution} {verdict.version}, {verdict.framework}. The same loss here: `{verdict.peer.same_as}`.",
+        f"```sh\n{verdict.peer.command}\n```",
+        f"Passed {verdict.passed} cases, the worst of them at ratio {in_short(verdict.worst)}.",
+    ]
     if verdict.unsupported:
         parts.append("\n".join(f"- not asked, {number}: {reason}" for reason, number in verdict.unsupported.items()))
     if verdict.failed:

@@ -121,6 +121,8 @@ def verify(
             raise OptionError("--exec judges a program and --impl a callable; give one of them.")
         if peers and (program or impl or call or engine or compare):
             raise OptionError("--peers takes --framework, --loss, --profile and --dtype; leave out the others.")
+        if reduction != "mean" and not impl:
+            raise OptionError("--reduction says which one --impl has; give both.")
         callable_ = Candidate(impl, call, reduction) if impl or call else None
         candidate = Executable(program, timeout / 2) if program else callable_
     except SincereSpecError as error:
@@ -168,21 +170,21 @@ def verify(
 
 def _peers(request: Request, folder: Path, as_json: bool) -> int:
     """Judge other packages' losses; the exit status."""
-    out = terminal.console()
-    command = "sincere-spec " + shlex.join(sys.argv[1:])
     asked = verdicts.chosen(request.frameworks, request.losses)
     if not asked:
         raise CannotJudge("no package of the catalogue has this loss in this framework")
-    errors = terminal.console(errors=True)
-    field = verdicts.judged(asked, request, command, lambda verdict: errors.print(terminal.told(verdict), markup=False))
-    data = verdicts.to_json(field)
-    files = publish({"peers.json": data, "peers.md": verdicts.markdown(field)}, folder)
+    command = shlex.join(["sincere-spec", "verify", *(word for word in sys.argv[1:] if word != "verify")])
+    with terminal.tally(terminal.console(errors=True), len(asked)) as tell:
+        made = verdicts.judged(asked, request, command, tell)
+    data = verdicts.to_json(made)
+    files = publish({"peers.json": data, "peers.md": verdicts.markdown(made)}, folder)
     if as_json:
         sys.stdout.write(data)
     else:
+        out = terminal.console()
         out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
-        terminal.show_field(field, out)
-    return field.exit_status
+        terminal.show_field(made, out)
+    return made.exit_status
 
 
 def _earlier(path: Path) -> dict[Place, str]:

@@ -219,6 +219,7 @@ MINE = ("--impl", "theirs:right", "--loss", "sincere", "--framework", "numpy")
         (("--compare", "theirs.py"), "theirs.py is no report.json: "),
         (("--compare", "other.json"), "other.json is no report.json: expected a report of format 1; got 7."),
         ((*MINE, "--reduction", "means"), 'did you mean "mean"?'),
+        (("--reduction", "pairs"), "--reduction says which one --impl has"),
         ((*MINE[:2], *MINE[4:]), "an implementation is judged as one loss; name one of sincere, "),
     ],
 )
