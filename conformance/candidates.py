@@ -1,4 +1,4 @@
-"""Anyone's implementation of a loss, named as `package.module:callable`, judged as the loss with its default reduction."""
+"""Anyone's implementation of a loss, named as `package.module:callable`, judged as the loss with one reduction."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 import sincere_spec as ss
+from sincere_spec.conformance.cases import REDUCTIONS
 from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
 from sincere_spec.conformance.judge import Answer, Unsupported
 from sincere_spec.conformance.questions import Question
-from sincere_spec.errors import OptionError
+from sincere_spec.errors import OptionError, unknown_choice
 
-__all__ = ["Candidate", "Foreign", "Refused"]
+__all__ = ["Candidate", "Foreign", "Refused", "usual", "weighs_alike"]
 
 SHORT = {"z": "embeddings", "y": "labels", "t": "temperature"}
 """What an expression may call the usual arguments, beside f, the callable."""
+
+AVERAGES = ("mean", "pairs", "batch")  # reductions that are the same where every row weighs the same
 
 
 class Refused(Exception):
@@ -27,10 +32,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An implementation by name, and the expression that calls it; without one it gets its arguments in the usual order."""
+    """An implementation by name, the expression that calls it, and the reduction that its value has.
+
+    Without an expression it gets its arguments in the usual order.
+    """
 
     target: str
     call: str = ""
+    reduction: str = "mean"
 
     def __post_init__(self) -> None:
         module, colon, name = self.target.partition(":")
@@ -42,6 +51,8 @@ class Candidate:
             raise OptionError(
                 f"call must be an expression such as f(z, y, t); got {self.call!r}: {error.msg}."
             ) from None
+        if self.reduction not in REDUCTIONS:
+            raise unknown_choice("reduction", self.reduction, REDUCTIONS)
 
     def to_dict(self) -> dict[str, str]:
         """Its fields, ready for JSON."""
@@ -69,20 +80,21 @@ class Candidate:
         brought = others & (set(sys.modules) - before)
         if brought:
             raise Refused(f"{self.target} imports {', '.join(sorted(brought))}, and is judged in {framework}.")
-        if not callable(found):
+        if not (callable(found) or self.call):
             raise Refused(f"{self.target} is a {type(found).__name__}, which cannot be called.")
         loaded: Callable[..., Any] = found
         return loaded
 
 
 class Foreign:
-    """A candidate on the arrays of a framework: rows of any norm, labels as integers, the temperature as a number."""
+    """A candidate, loaded, on the arrays of a framework: rows of any norm, labels as integers, the temperature as a number."""
 
-    def __init__(self, framework: Framework, candidate: Candidate) -> None:
+    def __init__(self, framework: Framework, candidate: Candidate, function: Callable[..., Any]) -> None:
         self.framework_, self.framework = framework, framework.listing.name
-        self._names = candidate.names
-        self._function = candidate.load(self.framework)
+        self._names, self._reduction, self._function = candidate.names, candidate.reduction, function
         self._code = compile(candidate.call, "call", "eval") if candidate.call else None
+        packages = (candidate.target.partition(":")[0].partition(".")[0], self.framework)
+        self._packages = {name: sys.modules[name] for name in packages if name in sys.modules}
 
     @staticmethod
     def asked(question: Question) -> Question:
@@ -111,19 +123,16 @@ class Foreign:
 
     def _check(self, question: Question) -> None:
         """Raise `Unsupported` for what the call cannot say."""
-        if question.reduction != "mean":
-            raise Unsupported(f'the reduction is "{question.reduction}", and its own is judged as the mean')
+        if question.reduction != self._reduction and not weighs_alike(question, self._reduction):
+            raise Unsupported(f'the reduction is "{question.reduction}", and its own is judged as "{self._reduction}"')
         if not question.normalize:
             raise Unsupported("the rows are not to be normalised, and its own are judged as normalised")
         if any(x.ndim > 2 for x in question.arrays.values()):
             raise Unsupported("the views of a sample come as one array, and its own rows as [n, d]")
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(getattr(ss, f"{question.loss}_loss")).parameters.items()
-        }
+        defaults = _defaults(question)
         options = {name: x for name, x in question.options.items() if not isinstance(x, str)}  # words make it a row
         special = {name for name, x in options.items() if x != defaults.get(name)}
-        beyond = (special | set(question.arguments)) - (_usual(question) if self._names is None else self._names)
+        beyond = (special | set(question.arguments)) - (usual(question) if self._names is None else self._names)
         if beyond:
             raise Unsupported(f"its call takes no {', '.join(sorted(beyond))}")
 
@@ -131,12 +140,36 @@ class Foreign:
         if self._code is None:
             given = {**arrays, **integers}
             return self._function(*(given[name] for name in question.arguments), *question.parameters.values())
-        names = {**question.options, **arrays, **integers, "f": self._function}
+        absent = {name: None for name, default in _defaults(question).items() if default is None}
+        names = {**absent, **question.options, **arrays, **integers, "f": self._function}
         names |= {short: names[name] for short, name in SHORT.items() if name in names}
-        return eval(self._code, {}, names)
+        return eval(self._code, {**self._packages, **names})
 
 
-def _usual(question: Question) -> set[str]:
+def _defaults(question: Question) -> dict[str, Any]:
+    """The keywords of the loss's function."""
+    parameters = inspect.signature(getattr(ss, f"{question.loss}_loss")).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def weighs_alike(question: Question, reduction: str) -> bool:
+    """Whether another average is the question's own: its rows have equally many positives, or all of them count."""
+    if not {question.reduction, reduction} <= set(AVERAGES) or "ids" in question.arguments:
+        return False
+    if "labels" not in question.arguments:
+        return True
+    labels = question.arguments["labels"]
+    same = labels[:, None] == question.arguments.get("key_labels", labels)[None, :]
+    itself = np.eye(len(labels), dtype=bool) if "keys" not in question.arguments else np.zeros_like(same)
+    positives = np.sum(same & ~itself, axis=1)
+    counts = positives > 0
+    if not np.any(counts):
+        return True
+    used = {question.reduction, reduction}
+    return not ("batch" in used and not np.all(counts)) and not ("pairs" in used and len(set(positives[counts])) > 1)
+
+
+def usual(question: Question) -> set[str]:
     """What a call in the usual order has: all arrays of a loss of views, of a labelled one those of a batch; parameters."""
     arrays = {"embeddings", "labels"} if "labels" in question.arguments else set(question.arguments)
     return arrays | set(question.parameters)

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["DTYPES", "SUITE", "Case", "CaseError", "Expected", "Numbers", "load", "version"]
+__all__ = ["DTYPES", "REDUCTIONS", "SUITE", "Case", "CaseError", "Expected", "Numbers", "load", "version"]
 
 SUITE = Path(__file__).resolve().parent / "suite"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
 _FIELDS = ("id", "says", "loss", "options", "normalize", "reduction", "arguments", "cotangent", "value", "gradient")
 _INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 _WORDS = ("summation", "schedule", "divergence")
-_REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
 
 class CaseError(ValueError):
@@ -216,8 +216,8 @@ def _case(entry: dict[str, Any], document: dict[str, Any]) -> Case:
     unknown = sorted(set(entry) - {*_FIELDS, "dtypes"})
     if missing or unknown:
         raise CaseError(f"{missing[0]} is missing" if missing else f"{unknown[0]} is not a field of a case")
-    if entry["reduction"] not in _REDUCTIONS:
-        raise CaseError(f"reduction: {entry['reduction']!r} is none of {', '.join(_REDUCTIONS)}")
+    if entry["reduction"] not in REDUCTIONS:
+        raise CaseError(f"reduction: {entry['reduction']!r} is none of {', '.join(REDUCTIONS)}")
     dtypes = tuple(entry.get("dtypes", DTYPES))
     if not dtypes or not set(dtypes) <= set(DTYPES):
         raise CaseError(f"dtypes: {', '.join(dtypes) or 'none'}; expected some of {', '.join(DTYPES)}")

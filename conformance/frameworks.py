@@ -195,7 +195,6 @@ class _Torch:
         import torch
 
         self.torch = torch
-        torch.set_num_threads(1)
 
     def device(self) -> str:
         return "cpu"

@@ -117,9 +117,9 @@ def of_suite(directory: Path = SUITE, profiles: Iterable[str] | None = None) -> 
     return tuple(_from_case(case) for case in load(directory, profiles))
 
 
-def integrity(asked: Iterable[Question]) -> tuple[Question, ...]:
-    """What is asked beside the suite: an ordinary case of some losses under compilers, and a NaN of every loss."""
-    return tuple(one for question in ordinary(asked).values() for one in _checks(question))
+def integrity(asked: Iterable[Question], compilers: bool = True) -> tuple[Question, ...]:
+    """What is asked beside the suite: an ordinary case of some losses under compilers, if wanted, and a NaN of every loss."""
+    return tuple(one for question in ordinary(asked).values() for one in _checks(question, compilers))
 
 
 def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
@@ -136,8 +136,8 @@ def _sizes(question: Question) -> list[int]:
     return [x.size for x in question.arguments.values()]
 
 
-def _checks(question: Question) -> Iterator[Question]:
-    compiled = question.row in COMPILED
+def _checks(question: Question, compilers: bool) -> Iterator[Question]:
+    compiled = compilers and question.row in COMPILED
     name = question.row.replace(" ", "-")
     if compiled:
         says = f"The frameworks' compilers change nothing. {question.says}"

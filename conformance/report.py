@@ -1,17 +1,14 @@
-"""The report: every verdict with what it was reached on. JSON is the truth; Markdown and JUnit are views of it."""
+"""The report: every verdict with what it was reached on. JSON is the truth; Markdown, JUnit and HTML are views of it."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -21,7 +18,10 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "junit", "markdown", "moved", "report", "save", "to_json"]
+__all__ = ["Cell", "Column", "Failure", "Report", "earlier", "facts", "junit", "markdown", "moved", "report", "to_json"]
+
+Place = tuple[str, ...]
+"""Which verdict: the case, the column, the route and the quantity."""
 
 SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
@@ -215,15 +215,19 @@ def _culprit(row: str, asked: Iterable[Result], wrong: Sequence[Result]) -> str:
     return f"{row}: {what} in {cases} of {of} cases{limits or ', in everything that was asked'}"
 
 
-def report(**fields: Any) -> Report:
-    """A report of this package on this machine."""
-    machine = {
+def machine() -> dict[str, str]:
+    """What runs here."""
+    return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processors": str(os.cpu_count()),
         "python": platform.python_version(),
     }
-    return Report(package=sincere_spec.__version__, machine=machine, **fields)
+
+
+def report(**fields: Any) -> Report:
+    """A report of this package on this machine."""
+    return Report(package=sincere_spec.__version__, machine=machine(), **fields)
 
 
 def to_json(made: Report) -> str:
@@ -250,18 +254,26 @@ def to_json(made: Report) -> str:
     return f'{top},\n "results": [\n{results}\n ]\n}}\n'
 
 
-def markdown(made: Report) -> str:
-    """The report for reading."""
-    facts = [f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"]
+def facts(made: Report) -> list[str]:
+    """On what a report was made, in lines: suite, machine, and of each framework its versions and device."""
+    lines = [
+        f"sincere-spec {made.package}, suite {made.suite}",
+        f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}",
+    ]
     for name, known in made.frameworks.items():
         versions = ", ".join(f"{what} {version}" for what, version in known.get("versions", {}).items())
         told = [known.get("reason", ""), versions, f"on {known['device']}" if "device" in known else ""]
         took = [f"{known['seconds']:.0f} s"] if "seconds" in known else []
-        facts.append(f"{name}: {'; '.join(filter(None, [*told, *took]))}")
+        lines.append(f"{name}: {'; '.join(filter(None, [*told, *took]))}")
+    return lines
+
+
+def markdown(made: Report) -> str:
+    """The report for reading."""
     parts = [
         "# Conformance report",
         f"**{made.sentence}**",
-        "\n".join(f"- {fact}" for fact in [f"sincere-spec {made.package}, suite {made.suite}", *facts]),
+        "\n".join(f"- {fact}" for fact in facts(made)),
         f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
         "## The suite",
         _table(made, digits=False),
@@ -321,6 +333,9 @@ def junit(made: Report) -> str:
         numbers["skipped"] = counts["unsupported"] + counts["skipped"]
         attributes = {name: str(number) for name, number in numbers.items()}
         suite = SubElement(root, "testsuite", attributes, name=f"{column.framework} {column.title}")
+        properties = SubElement(suite, "properties")
+        for name, value in _properties(made, column.framework).items():
+            SubElement(properties, "property", name=name, value=value)
         for result in results:
             name = " ".join(filter(None, (result.case, result.route, result.quantity)))
             case = SubElement(suite, "testcase", classname=result.row, name=name, time=str(result.seconds))
@@ -331,16 +346,27 @@ def junit(made: Report) -> str:
     return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def moved(before: Mapping[str, Any], made: Report) -> list[str]:
-    """What is otherwise than in an earlier report.json, a line for each verdict that changed; raises for another format."""
+def _properties(made: Report, framework: str) -> dict[str, str]:
+    known = made.frameworks.get(framework, {})
+    device = {"device": str(known["device"])} if "device" in known else {}
+    head = {"suite": made.suite, "sincere-spec": made.package}
+    return {**head, **made.machine, **known.get("versions", {}), **device}
+
+
+def earlier(fields: Mapping[str, Any]) -> dict[Place, str]:
+    """The status of every verdict of an earlier report.json; raises OptionError for anything else."""
     try:
-        if before["format"] != 1:
-            raise OptionError(f"expected a report of format 1; got {before['format']!r}.")
-        old = {_place(Result.from_dict(fields)): str(fields["status"]) for fields in before["results"]}
+        if fields["format"] != 1:
+            raise OptionError(f"expected a report of format 1; got {fields['format']!r}.")
+        return {_place(Result.from_dict(each)): str(each["status"]) for each in fields["results"]}
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(f"expected a report.json of sincere-spec verify; this one has {error}.") from error
+
+
+def moved(old: Mapping[Place, str], made: Report) -> list[str]:
+    """What is otherwise than in an earlier report, a line for each verdict that changed."""
     new = {_place(result): str(result.status) for result in made.results}
     lines = [
         f"{' '.join(filter(None, place))}: {old.get(place, 'not asked')}, now {new.get(place, 'not asked')}"
@@ -350,28 +376,5 @@ def moved(before: Mapping[str, Any], made: Report) -> list[str]:
     return sorted(lines, key=lambda line: not line.endswith(("now fail", "now error")))
 
 
-def _place(result: Result) -> tuple[str, ...]:
+def _place(result: Result) -> Place:
     return result.case, result.framework, result.dtype, result.engine, result.route, result.quantity
-
-
-def save(made: Report, folder: Path) -> tuple[Path, ...]:
-    """Write report.json, report.md and, for CI systems, report.xml; each is whole or not there at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"json": to_json, "md": markdown, "xml": junit}
-    texts = {folder / f"report.{kind}": write(made) for kind, write in kinds.items()}
-    drafts: dict[Path, Path] = {}
-    try:
-        for path, text in texts.items():
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=folder, prefix=f".{path.name}.", delete=False
-            ) as draft:
-                drafts[path] = Path(draft.name)
-                draft.write(text)
-        for path, whole in drafts.items():
-            whole.chmod(0o644)
-            whole.replace(path)
-    finally:
-        for whole in drafts.values():
-            with suppress(FileNotFoundError):
-                whole.unlink()
-    return tuple(texts)

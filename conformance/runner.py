@@ -108,17 +108,15 @@ def plan(request: Request) -> Plan:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
-    asked = (*suite, *questions.integrity(suite), *large.questions(request.suite))
+    integrity = questions.integrity(suite, compilers=not request.candidate)
+    asked = (*suite, *integrity, *large.questions(request.suite))
     profiles = tuple(dict.fromkeys(question.profile for question in asked))
     for profile in request.profiles:
         if profile not in (*profiles, DIGITS):
             raise unknown_choice("profile", profile, (*profiles, DIGITS))
     rows = _rows(asked, request.losses)
     if isinstance(request.candidate, Candidate):
-        rows = rows if len(rows) == 1 else tuple(row for row in rows if request.losses == (row,))
-        if not rows:
-            every = _rows(asked, request.losses)
-            raise CannotJudge(f"an implementation is judged as one loss; name one of {', '.join(every)} by --loss")
+        rows = (one_row(asked, request.losses),)
     digits = request.digits and (not request.profiles or DIGITS in request.profiles)
 
     names = request.frameworks or tuple(FRAMEWORKS)
@@ -197,6 +195,14 @@ def _rows(asked: Sequence[Question], losses: Sequence[str]) -> tuple[str, ...]:
             raise unknown_choice("loss", loss, dict.fromkeys((*by_loss, *every)))
     wanted = {row for loss in losses for row in by_loss.get(loss, [loss])} | set(losses)
     return tuple(row for row in every if not losses or row in wanted)
+
+
+def one_row(asked: Sequence[Question], losses: Sequence[str]) -> str:
+    """The row that an implementation is judged as; raises CannotJudge where the losses are several rows."""
+    rows = _rows(asked, losses)
+    if len(rows) > 1 and tuple(losses) not in [(row,) for row in rows]:
+        raise CannotJudge(f"an implementation is judged as one loss; name one of {', '.join(rows)}")
+    return rows[0] if len(rows) == 1 else losses[0]
 
 
 def run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -18,8 +18,9 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.report import Cell, Column, Report, described, worsen
 from sincere_spec.conformance.runner import Event, Plan
 from sincere_spec.conformance.tolerance import K
+from sincere_spec.conformance.verdicts import Field, Verdict
 
-__all__ = ["Board", "show"]
+__all__ = ["Board", "show", "show_field", "tally"]
 
 STYLE = {
     None: "dim",
@@ -174,3 +175,59 @@ def _explain(made: Report, console: Console) -> None:
     console.print("[bold]The culprits[/bold]")
     for culprit in made.culprits:
         console.print(f"  {escape(culprit)}", style="red", soft_wrap=True)
+
+
+@contextmanager
+def tally(console: Console, number: int) -> Iterator[Callable[[Verdict], None]]:
+    """What is told of so many peers while they are judged: a line for each, and on a terminal a bar below."""
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("other packages", total=number)
+
+    def tell(verdict: Verdict) -> None:
+        console.print(told(verdict), markup=False, soft_wrap=True)
+        bar.advance(task)
+
+    with bar:
+        yield tell
+
+
+def told(verdict: Verdict) -> str:
+    """A peer in one line, as it is said when it has been judged."""
+    if verdict.absent:
+        return f"{verdict.title}: not judged: {verdict.absent}"
+    few = f" ({verdict.few} only in their last digits)" if verdict.few else ""
+    return f"{verdict.title} {verdict.version}: {verdict.passed} passed, {len(verdict.failed)} failed{few}"
+
+
+def show_field(field: Field, console: Console) -> None:
+    """The verdicts on other packages: a table, and of each the smallest input that it fails."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for name in ("package", "its loss", "here"):
+        table.add_column(name, overflow="fold")
+    for name in ("passed", "failed", "digits", "not asked"):
+        table.add_column(name, justify="right")
+    for verdict in field.verdicts:
+        peer, unsupported = verdict.peer, sum(verdict.unsupported.values())
+        counts = (str(verdict.passed), str(len(verdict.failed)), str(verdict.few), str(unsupported))
+        cells = [f"{peer.distribution} {verdict.version}", peer.name, peer.same_as]
+        style = "dim" if verdict.absent else "red" if verdict.failed else "green"
+        table.add_row(*map(escape, cells), *(("", "", "", "") if verdict.absent else counts), style=style)
+    console.print(table)
+    for verdict in field.verdicts:
+        if verdict.absent:
+            console.print(f"[dim]{escape(verdict.title)}: not judged: {escape(verdict.absent)}[/dim]", soft_wrap=True)
+        elif failed := verdict.smallest:
+            console.print(
+                f"[bold]{escape(verdict.title)}[/bold]: {failed.kind} at {escape(failed.shapes)}, "
+                f"{escape(failed.question.id)}: {escape(failed.question.says)}",
+                soft_wrap=True,
+            )
+            console.print(f"  {escape(described(failed.worst))}", soft_wrap=True)
+    here = [verdict for verdict in field.verdicts if not verdict.absent]
+    wrong = sum(bool(verdict.failed) for verdict in here)
+    words = {0: "PASS: all of", 1: f"FAIL: {wrong} of", 2: "NOT JUDGED: none of"}
+    rest = (
+        f"{len(here) if field.exit_status < 2 else len(field.verdicts)} losses of other packages, suite {field.suite}"
+    )
+    style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[field.exit_status]
+    console.print(Text(f"{words[field.exit_status]} {rest}", style=style), soft_wrap=True)

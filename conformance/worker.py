@@ -67,7 +67,10 @@ def main() -> int:
 
 
 def _theirs(framework: frameworks.Framework, named: dict[str, Any]) -> Foreign | Program:
-    return Program(Executable(**named)) if "command" in named else Foreign(framework, Candidate(**named))
+    if "command" in named:
+        return Program(Executable(**named))
+    candidate = Candidate(**named)
+    return Foreign(framework, candidate, candidate.load(framework.listing.name))
 
 
 def answer(

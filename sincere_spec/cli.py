@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,12 @@ try:
     import typer
     from rich.table import Table
 
-    from sincere_spec.conformance import terminal
+    from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
-    from sincere_spec.conformance.cases import CaseError
+    from sincere_spec.conformance.cases import SUITE, CaseError
+    from sincere_spec.conformance.files import publish, save
     from sincere_spec.conformance.programs import Executable
-    from sincere_spec.conformance.report import Report, moved, save, to_json
+    from sincere_spec.conformance.report import Place, Report, earlier, moved, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
@@ -58,9 +60,9 @@ def verify(
     ] = None,
     engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
-    report: Annotated[Path, typer.Option(help="Where report.json, report.md and report.xml (JUnit) go.")] = Path(
-        "conformance-report"
-    ),
+    report: Annotated[
+        Path, typer.Option(help="Where report.json, report.html, report.md and report.xml (JUnit) go.")
+    ] = Path("conformance-report"),
     compare: Annotated[
         Path | None, typer.Option(help="An earlier report.json: also say which verdicts are others now.")
     ] = None,
@@ -80,6 +82,16 @@ def verify(
     call: Annotated[
         str, typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ...")
     ] = "",
+    reduction: Annotated[
+        str, typer.Option(help="The reduction that --impl has: mean, pairs, batch, sum or none.")
+    ] = "mean",
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Judge the losses of other packages instead, those that are installed; report/peers.json and peers.md.",
+        ),
+    ] = False,
     program: Annotated[
         str,
         typer.Option(
@@ -87,6 +99,9 @@ def verify(
             help="Judge a program in any language instead: it answers lines of JSON, see conformance/README.md.",
         ),
     ] = "",
+    suite: Annotated[
+        Path, typer.Option(help="Other cases: a folder of the suite's files.", show_default="the suite")
+    ] = SUITE,
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
     timeout: Annotated[
         float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
@@ -104,7 +119,11 @@ def verify(
     try:
         if program and (impl or call):
             raise OptionError("--exec judges a program and --impl a callable; give one of them.")
-        callable_ = Candidate(impl, call) if impl or call else None
+        if peers and (program or impl or call or engine or compare):
+            raise OptionError("--peers takes --framework, --loss, --profile and --dtype; leave out the others.")
+        if reduction != "mean" and not impl:
+            raise OptionError("--reduction says which one --impl has; give both.")
+        callable_ = Candidate(impl, call, reduction) if impl or call else None
         candidate = Executable(program, timeout / 2) if program else callable_
     except SincereSpecError as error:
         sys.stderr.write(f"sincere-spec verify: {error}\n")
@@ -119,8 +138,11 @@ def verify(
         digits=digits and not quick,
         jobs=jobs,
         timeout=timeout,
+        suite=suite.resolve(),
     )
     try:
+        if peers:
+            raise typer.Exit(_peers(request, report, as_json))
         before = None if compare is None else _earlier(compare)
         made = _judged(request, as_json)
         changes = None if before is None else moved(before, made)
@@ -146,12 +168,30 @@ def verify(
     raise typer.Exit(made.exit_status)
 
 
-def _earlier(path: Path) -> dict[str, object]:
+def _peers(request: Request, folder: Path, as_json: bool) -> int:
+    """Judge other packages' losses; the exit status."""
+    asked = verdicts.chosen(request.frameworks, request.losses)
+    if not asked:
+        raise CannotJudge("no package of the catalogue has this loss in this framework")
+    command = shlex.join(["sincere-spec", "verify", *(word for word in sys.argv[1:] if word != "verify")])
+    with terminal.tally(terminal.console(errors=True), len(asked)) as tell:
+        made = verdicts.judged(asked, request, command, tell)
+    data = verdicts.to_json(made)
+    files = publish({"peers.json": data, "peers.md": verdicts.markdown(made)}, folder)
+    if as_json:
+        sys.stdout.write(data)
+    else:
+        out = terminal.console()
+        out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
+        terminal.show_field(made, out)
+    return made.exit_status
+
+
+def _earlier(path: Path) -> dict[Place, str]:
     try:
-        report: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return earlier(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # not JSON, or another's
         raise OptionError(f"{path} is no report.json: {error}") from error
-    return report
 
 
 def _judged(request: Request, quiet: bool) -> Report:

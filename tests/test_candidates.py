@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,10 @@ def with_positives_in_the_noise(z, y, t):
 def keyword(embeddings, *, classes, tau):
     return right(embeddings, classes, tau)
 
+def with_memory(z, y, t, keys=None, key_labels=None):
+    assert keys is None and key_labels is None
+    return right(z, y, t)
+
 def warm(z, y):
     return right(z, y, 0.1)
 
@@ -62,6 +69,14 @@ def row_losses(z, y, t):
 def nonsense(z, y, t):
     return "a loss"
 
+def chatty(z, y, t):
+    print("nonsense")
+    os.write(1, b"{}\\n")
+    return right(z, y, t)
+
+def leaves(z, y, t):
+    sys.exit(0)
+
 def raises(z, y, t):
     raise ValueError("no such batch")
 
@@ -69,7 +84,8 @@ def crash(z, y, t):
     os.abort()
 
 def hangs(z, y, t):
-    import time
+    import pathlib, time
+    pathlib.Path("hanging").write_text(str(os.getpid()))
     time.sleep(600)
 
 number = 3
@@ -94,7 +110,14 @@ def judged(target: str, call: str = "", loss: str = "sincere", timeout: float = 
 
 @pytest.mark.parametrize(
     ("target", "call"),
-    [("theirs:right", ""), ("theirs:right", "f(z, y, t)"), ("theirs:keyword", "f(z, classes=y, tau=t)")],
+    [
+        ("theirs:right", ""),
+        ("theirs:right", "f(z, y, t)"),
+        ("theirs:keyword", "f(z, classes=y, tau=t)"),
+        ("theirs:with_memory", "f(z, y, t, keys, key_labels)"),
+        ("theirs:chatty", ""),
+        ("theirs:number", "theirs.right(z, numpy.asarray(y), t)"),
+    ],
 )
 def test_a_right_implementation_passes(target: str, call: str) -> None:
     made = judged(target, call)
@@ -125,6 +148,7 @@ def test_what_it_cannot_be_asked_is_unsupported_and_not_failed() -> None:
         ("theirs:nonsense", "a numpy array was expected, and str came"),
         ("theirs:raises", "ValueError: no such batch"),
         ("theirs:crash", "died of SIGABRT"),
+        ("theirs:leaves", "ended with status 0 before it was done"),
     ],
 )
 def test_a_wrong_implementation_is_caught_with_the_reason(target: str, reason: str) -> None:
@@ -177,6 +201,74 @@ def test_the_command_judges_one() -> None:
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "theirs:right as sincere" in done.stdout
+
+
+# --- what cannot be judged: one line, exit status 2, and no report ---
+
+VERIFY = [sys.executable, "-m", "sincere_spec.conformance"]
+WITHOUT_JAX = "import sys; sys.modules['jax'] = None; from sincere_spec import cli; cli.verify_alone()"
+MINE = ("--impl", "theirs:right", "--loss", "sincere", "--framework", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("--loss", "supcn"), 'did you mean "supcon"?'),
+        (("--suite", "nowhere"), "nowhere: no files of the suite are here (expected <profile>/<loss>.json)"),
+        (("--suite", "suite"), "sincere/odd: value is missing"),
+        (("--compare", "theirs.py"), "theirs.py is no report.json: "),
+        (("--compare", "other.json"), "other.json is no report.json: expected a report of format 1; got 7."),
+        ((*MINE, "--reduction", "means"), 'did you mean "mean"?'),
+        (("--reduction", "pairs"), "--reduction says which one --impl has"),
+        ((*MINE[:2], *MINE[4:]), "an implementation is judged as one loss; name one of sincere, "),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(command: tuple[str, ...], message: str) -> None:
+    folder = Path("suite", "core")
+    folder.mkdir(parents=True)
+    case = dict.fromkeys(("id", "says", "loss", "options", "normalize", "reduction", "arguments", "cotangent"), "odd")
+    document = {"suite": "1.0.0", "profile": "core", "loss": "sincere", "cases": [case | {"id": "sincere/odd"}]}
+    (folder / "sincere.json").write_text(json.dumps(document), encoding="utf-8")
+    Path("other.json").write_text('{"format": 7}', encoding="utf-8")
+    assert_refused([*VERIFY, *command], message)
+
+
+def test_a_framework_that_is_missing_is_said_in_one_line() -> None:
+    command = [sys.executable, "-c", WITHOUT_JAX, "--framework", "jax"]
+    assert_refused(command, "jax is not installed; try: pip install 'sincere-spec[jax]'")
+
+
+def assert_refused(command: list[str], message: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("sincere-spec verify: ")
+    assert message in line
+    assert not done.stdout
+    assert not Path("conformance-report").exists()
+
+
+def test_one_that_imports_another_framework_is_said_in_the_last_line() -> None:
+    command = [*VERIFY, "--impl", "with_torch:f", "--profile", "core", *MINE[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("NOT JUDGED: with_torch:f imports torch, and is judged in numpy. (")
+    assert not done.stderr
+
+
+def test_an_interrupted_run_leaves_no_report_and_no_process() -> None:
+    command = [*VERIFY, "--impl", "theirs:hangs", "--profile", "core", *MINE[2:]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        while not Path("hanging").exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert errors == "sincere-spec verify: interrupted; no report was written.\n"
+    assert not Path("conformance-report").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("hanging").read_text(encoding="utf-8")), 0)
 
 
 # --- programs -------------------------------------------------------------------------------------------------------------------

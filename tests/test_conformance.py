@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,7 +19,7 @@ import pytest
 from plain import Plain
 
 import sincere_spec as ss
-from sincere_spec.conformance import cases, frameworks, judge, questions, report, runner
+from sincere_spec.conformance import cases, files, frameworks, judge, page, questions, report, runner
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Answer, Result, Returned, Unsupported
 from sincere_spec.conformance.questions import Question, Wanted
@@ -324,29 +326,94 @@ def test_exit_status_2_if_a_column_could_not_be_judged(made: report.Report) -> N
 def test_a_report_is_written_whole_or_not_at_all(
     made: report.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    json_file, *_ = report.save(made, tmp_path / "new" / "folder")
+    json_file, *_ = files.save(made, tmp_path / "new" / "folder")
     read = json.loads(json_file.read_text(encoding="utf-8"))
     assert (read["verdict"], read["suite"], len(read["results"])) == ("fail", "1.0.0", 3)
 
     def broken(_: report.Report) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "markdown", broken)
+    monkeypatch.setattr(files, "markdown", broken)
     with pytest.raises(OSError, match="disk full"):
-        report.save(made, tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir())
+        files.save(made, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(TypeError):
+        files.publish({"report.json": "{}", "report.md": None}, tmp_path / "third")
+    assert not list((tmp_path / "third").iterdir())
 
 
 def test_ci_systems_can_read_a_report(made: report.Report) -> None:
     root = ElementTree.fromstring(report.junit(made))
     (suite,) = root
     assert suite.attrib == {"name": "numpy f32", "tests": "3", "failures": "1", "errors": "0", "skipped": "0"}
-    failures = [(case.get("name"), failure.text) for case in suite for failure in case]
+    properties, *tests = suite
+    assert {"suite": "1.0.0", "numpy": "2", "device": "cpu"}.items() <= {
+        each.get("name"): each.get("value") for each in properties
+    }.items()
+    failures = [(case.get("name"), failure.text) for case in tests for failure in case]
     assert failures == [("sincere/x plain gradient.embeddings", "Because.")]
 
 
+class Reader(HTMLParser):
+    """The tags of a page, each closed in its turn, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_the_page_has_the_matrix_the_plots_and_every_failure(made: report.Report) -> None:
+    text = page.html(replace(made, says={"sincere/x": "Because <b>a & b</b>."}))
+    read = Reader(text)
+    for words in (made.sentence, "numpy 2; on cpu", "suite 1.0.0", made.machine["machine"], "Because <b>a & b</b>."):
+        assert words in read.text
+    told = {"what": "gradient.embeddings[0, 1]", "expected": "1.0", "got": "-1.0", "ratio": "1e9"}
+    for label, words in told.items():
+        assert f'<td data-label="{label}">{words}</td>' in text
+    assert made.culprits[0] in read.text
+    cells = [(cell["class"], cell["data-framework"]) for cell in read.of("td") if "class" in cell]
+    assert cells == [("fail", "numpy"), ("pass", "numpy")]
+    assert [(dot["cx"], dot["class"]) for dot in read.of("circle")] == [("100.0%", "dot bad"), ("49.54%", "dot")]
+    assert len(read.of("rect")) == 3
+    assert len(read.of("details")) == len(made.failures)
+    assert "Nothing" not in Reader(page.html(replace(made, results=made.results[2:]))).text.partition("Failures")[0]
+
+
+def test_the_page_needs_nothing_else_and_filters_by_what_is_there(made: report.Report) -> None:
+    text = page.html(made)
+    assert "http" not in text
+    read = Reader(text)
+    assert not [tag for tag, attributes in read.tags if "src" in attributes or tag == "link"]
+    assert [each["name"] for each in read.of("select")] == json.loads(re.search(r"names = (\[.*?\]);", text).group(1))
+    rows = [each for each in read.of("tr") if "data-profile" in each]
+    assert rows == [{"data-" + key: x for key, x in place.items()} for place in [FAILED]]
+
+
+FAILED = {"row": "sincere", "framework": "numpy", "dtype": "float32", "engine": "dense", "profile": "core"}
+
+
 def test_two_reports_are_compared(made: report.Report) -> None:
-    before = json.loads(report.to_json(made))
+    before = report.earlier(json.loads(report.to_json(made)))
     assert report.moved(before, made) == []
     value, gradient, _ = made.results
     now = replace(made, results=(replace(value, status="error"), replace(gradient, status="pass")))
@@ -356,7 +423,7 @@ def test_two_reports_are_compared(made: report.Report) -> None:
         "clip/x numpy float32 dense plain value: pass, now not asked",
     ]
     with pytest.raises(ss.OptionError, match="this one has 'format'"):
-        report.moved({}, made)
+        report.earlier({})
 
 
 # --- the command ---
@@ -384,7 +451,9 @@ def test_verify_passes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS: " in done.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "here" / "report.json").read_text(encoding="utf-8"))["verdict"] == "pass"
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["report.json", "report.md", "report.xml"]
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
+        f"report.{kind}" for kind in ("html", "json", "md", "xml")
+    ]
 
 
 def test_verify_as_json(tmp_path: Path) -> None:
@@ -439,7 +508,7 @@ def test_losses_shows_the_catalogue(tmp_path: Path) -> None:
         assert ss.PairLoss.from_dict(entry["record"])
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "numpy"])
+@pytest.mark.parametrize("missing", ["typer", "rich", "numpy", "jinja2"])
 def test_a_missing_extra_is_said_in_one_line(missing: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import sincere_spec.cli"
     done = subprocess.run(

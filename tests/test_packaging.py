@@ -128,7 +128,7 @@ def test_the_wheel_holds_one_package(wheel: zipfile.ZipFile) -> None:
     assert len(names) == len(set(names))
     for package, folder in SETUPTOOLS["package-dir"].items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".json") and path.is_file():
+            if path.suffix in (".py", ".json", ".j2") and path.is_file():
                 assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert "sincere_spec/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
@@ -147,6 +147,7 @@ def test_the_extras(metadata: email.message.Message) -> None:
         "keras",
         "verify",
         "bench",
+        "peers",
         "test",
         "all",
     }

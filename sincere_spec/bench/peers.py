@@ -1,4 +1,7 @@
-"""Other packages' losses, as their users call them. A peer that cannot be imported is recorded as unsupported."""
+"""Other packages' losses, made once so that only the call is timed; `conformance.peers` says which loss each of them is.
+
+A peer that cannot be imported is recorded as unsupported.
+"""
 
 from __future__ import annotations
 

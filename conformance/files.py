@@ -1,0 +1,40 @@
+"""The files of a report: each is whole or not there at all, whatever happens to the run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from sincere_spec.conformance.page import html
+from sincere_spec.conformance.report import Report, junit, markdown, to_json
+
+__all__ = ["publish", "save"]
+
+
+def save(made: Report, folder: Path) -> tuple[Path, ...]:
+    """Write report.json, and as views of it report.html, report.md and, for CI systems, report.xml."""
+    kinds = {"json": to_json, "html": html, "md": markdown, "xml": junit}
+    return publish({f"report.{kind}": write(made) for kind, write in kinds.items()}, folder)
+
+
+def publish(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+    """Write texts to files of these names; each is whole or not there at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drafts: dict[Path, Path] = {}
+    try:
+        for name, text in texts.items():
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=folder, prefix=f".{name}.", delete=False
+            ) as draft:
+                drafts[folder / name] = Path(draft.name)
+                draft.write(text)
+        for path, whole in drafts.items():
+            whole.chmod(0o644)
+            whole.replace(path)
+    finally:
+        for whole in drafts.values():
+            with suppress(FileNotFoundError):
+                whole.unlink()
+    return tuple(drafts)

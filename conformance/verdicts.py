@@ -1,0 +1,364 @@
+"""Verdicts on the catalogue of other packages: each judged like anyone's implementation, told case by case."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import sincere_spec
+from sincere_spec.conformance import cases
+from sincere_spec.conformance.frameworks import FRAMEWORKS
+from sincere_spec.conformance.judge import Result
+from sincere_spec.conformance.peers import PEERS, Peer
+from sincere_spec.conformance.questions import LOSSES, Question
+from sincere_spec.conformance.report import in_short, machine
+from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
+from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype
+from sincere_spec.errors import unknown_choice
+
+__all__ = ["Failed", "Field", "Verdict", "chosen", "judged", "markdown", "to_json"]
+
+FEW = 1e-3  # an error of less than this part of its scale is one of digits, and not of the loss
+SHOWN = 24  # so many numbers of an input are shown
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A case that a peer fails: the worst of its verdicts, what kind of failure that is, and in which dtypes."""
+
+    question: Question
+    kind: str
+    worst: Result
+    dtypes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers its arrays have."""
+        return sum(x.size for x in self.question.arrays.values())
+
+    @property
+    def shapes(self) -> str:
+        """The arrays, by name and shape."""
+        return ", ".join(f"{name} {list(x.shape)}" for name, x in self.question.arrays.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, ready for JSON."""
+        place = {"quantity", "at", "expected", "got", "ratio", "reason"}
+        what = {name: x for name, x in self.worst.to_dict().items() if name in place}
+        known = {"case": self.question.id, "says": self.question.says, "kind": self.kind, "dtypes": self.dtypes}
+        return {**known, "dtype": self.worst.dtype, "shapes": self.shapes, **what}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a peer: how many cases it passes, which it fails, and what it could not be asked.
+
+    `absent` says why it was not judged.
+    """
+
+    peer: Peer
+    version: str
+    absent: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    passed: int = 0
+    worst: float = 0.0
+    failed: tuple[Failed, ...] = ()
+    unsupported: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The package and the name of the loss in it."""
+        return f"{self.peer.distribution} {self.peer.name}"
+
+    @cached_property
+    def smallest(self) -> Failed | None:
+        """The failing case with the fewest numbers; an empty batch only if there is no other."""
+        return min(self.failed, key=lambda failed: (not failed.size, failed.size), default=None)
+
+    @property
+    def framework(self) -> str:
+        """The framework that it ran in, its version and the device."""
+        return f"{self.peer.framework} {self.versions.get(self.peer.framework, '')} on {self.device}"
+
+    @property
+    def few(self) -> int:
+        """How many cases fail only in their last digits."""
+        return sum(failed.kind == "fewer digits" for failed in self.failed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, ready for JSON."""
+        peer, smallest = self.peer, self.smallest
+        known: dict[str, Any] = {
+            "distribution": peer.distribution,
+            "version": self.version,
+            "name": peer.name,
+            "framework": peer.framework,
+            "row": peer.row,
+            "reduction": peer.candidate.reduction,
+            "same_as": peer.same_as,
+            "command": peer.command,
+        }
+        if self.absent:
+            return {**known, "absent": self.absent}
+        return {
+            **known,
+            "versions": dict(self.versions),
+            "device": self.device,
+            "passed": self.passed,
+            "worst_ratio_passed": self.worst,
+            "failed": len(self.failed),
+            "fewer_digits": self.few,
+            "unsupported": dict(self.unsupported),
+            "smallest": None if smallest is None else {**smallest.to_dict(), "input": _numbers(smallest.question)},
+            "failures": [failed.to_dict() for failed in self.failed],
+        }
+
+
+@dataclass(frozen=True)
+class Field:
+    """The verdicts of one run, and on what it ran."""
+
+    verdicts: tuple[Verdict, ...]
+    suite: str
+    dtypes: tuple[str, ...]
+    machine: Mapping[str, str]
+    command: str
+
+    @property
+    def exit_status(self) -> int:
+        """0 if every peer that is installed passes, 1 if one does not, 2 if none could be judged."""
+        if any(verdict.failed for verdict in self.verdicts):
+            return 1
+        return 0 if any(verdict.passed for verdict in self.verdicts) else 2
+
+
+def chosen(frameworks: Sequence[str] = (), losses: Sequence[str] = ()) -> tuple[Peer, ...]:
+    """The peers in some frameworks of some losses or rows, all of them if none are named; raises for an unknown word."""
+    for name in frameworks:
+        if name not in FRAMEWORKS:
+            raise unknown_choice("framework", name, FRAMEWORKS)
+    known = dict.fromkeys((*LOSSES, *(peer.row for peer in PEERS)))
+    for loss in losses:
+        if loss not in known:
+            raise unknown_choice("loss", loss, known)
+    return tuple(
+        peer
+        for peer in PEERS
+        if (not frameworks or peer.framework in frameworks)
+        and (not losses or peer.row in losses or peer.row.partition(" ")[0] in losses)
+    )
+
+
+def judged(
+    peers: Iterable[Peer], request: Request, command: str, observe: Callable[[Verdict], None] = lambda verdict: None
+) -> Field:
+    """Judge peers one after another, each in a process of its own; of the request its profiles, dtypes and timeout count."""
+    dtypes = request.dtypes or ("float32", "float64")
+    verdicts = []
+    for peer in peers:
+        verdict = _judged(peer, request, dtypes)
+        verdicts.append(verdict)
+        observe(verdict)
+    return Field(tuple(verdicts), cases.version(request.suite), dtypes, machine(), command)
+
+
+def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
+    version = peer.version
+    if not version:
+        return Verdict(peer, "", "not installed")
+    asked = Request(
+        frameworks=(peer.framework,),
+        losses=(peer.row,),
+        profiles=request.profiles,
+        dtypes=dtypes,
+        timeout=request.timeout,
+        suite=request.suite,
+        candidate=peer.candidate,
+    )
+    try:
+        todo = plan(asked)
+    except CannotJudge as reason:
+        return Verdict(peer, version, str(reason))
+    made = run(asked)
+    by_case: dict[str, list[Result]] = {}
+    for result in made.results:
+        by_case.setdefault(result.case, []).append(result)
+    skipped = {result.reason for result in made.results if result.status == "skipped"}
+    if skipped:
+        return Verdict(peer, version, "; ".join(sorted(skipped)))
+    failed = [_failed(todo.questions[case], results) for case, results in by_case.items()]
+    wrong = tuple(one for one in failed if one)
+    silent = Counter(
+        results[0].reason for results in by_case.values() if {result.status for result in results} == {"unsupported"}
+    )
+    known = made.frameworks[peer.framework]
+    return Verdict(
+        peer,
+        version,
+        versions=known.get("versions", {}),
+        device=known.get("device", ""),
+        passed=len(by_case) - len(wrong) - silent.total(),
+        worst=max((result.ratio or 0.0 for result in made.results if result.status == "pass"), default=0.0),
+        failed=wrong,
+        unsupported=dict(silent.most_common()),
+    )
+
+
+KINDS = ("fewer digits", "zero", "another number", "shape or type", "no gradient", "NaN or infinity", "raises")
+"""What can be wrong with an answer, the worst last."""
+
+
+def kind(result: Result) -> str:
+    """What is wrong with an answer, in the words of `KINDS`."""
+    if result.status == "error":
+        return "raises"
+    if result.ratio is None:
+        return "no gradient" if result.reason == "no gradient came" else "shape or type"
+    if result.reason.startswith("not finite"):
+        return "NaN or infinity"
+    if result.ratio * PRECISIONS[compute_dtype(result.dtype)].unit < FEW:
+        return "fewer digits"
+    return "zero" if result.got == 0 else "another number"
+
+
+def _failed(question: Question, results: Sequence[Result]) -> Failed | None:
+    wrong = [result for result in results if result.status in ("fail", "error")]
+    if not wrong:
+        return None
+    worst = max(wrong, key=lambda result: (KINDS.index(kind(result)), result.ratio or 0.0))
+    return Failed(question, kind(worst), worst, tuple(dict.fromkeys(result.dtype for result in wrong)))
+
+
+def _numbers(question: Question) -> dict[str, Any]:
+    """The input; NaN, which JSON has not, is a string."""
+    given: dict[str, Any] = {name: x.tolist() for name, x in question.integers.items()}
+    for name, x in question.arrays.items():
+        flat = [number if math.isfinite(number) else repr(number) for number in x.ravel().tolist()]
+        given[name] = {"shape": x.shape, "numbers": flat}
+    return {name: given[name] for name in question.arguments} | question.parameters
+
+
+def to_json(made: Field) -> str:
+    """The verdicts as JSON, from which the page is made."""
+    head = {
+        "format": 1,
+        "suite": made.suite,
+        "package": sincere_spec.__version__,
+        "machine": dict(made.machine),
+        "dtypes": made.dtypes,
+        "tolerance": K,
+        "command": made.command,
+        "peers": [verdict.to_dict() for verdict in made.verdicts],
+    }
+    return json.dumps(head, indent=1, ensure_ascii=False) + "\n"
+
+
+def markdown(made: Field) -> str:
+    """The page: which loss of ours each is, how many cases it passes, and what it fails."""
+    here = [verdict for verdict in made.verdicts if not verdict.absent]
+    system = f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"
+    frameworks = dict.fromkeys(verdict.framework for verdict in here)
+    parts = [
+        "# Other packages, judged",
+        f"Written by `{made.command}`. sincere-spec {sincere_spec.__version__}, suite {made.suite}, "
+        f"{' and '.join(made.dtypes)}; {', '.join(frameworks)}; {system}.",
+        INTRODUCTION.format(k=K),
+        _overview(here),
+        *([_absent(made)] if len(here) < len(made.verdicts) else []),
+        "## Which of them is SINCERE",
+        _aliases(here, "sincere"),
+        "## Each of them",
+        *(_section(verdict) for verdict in here),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+INTRODUCTION = """\
+Each package is called as its users call it, in a process of its own, and judged as `--impl` judges anyone's callable:
+the value and the gradient of every case of the suite that its call can express, with rows of any norm, one reduction and
+one temperature. A case is passed if every number of it is within {k:g} units of round-off of its scale
+(`conformance/README.md`), in every dtype; so these are findings about the whole range of inputs that the suite has, and
+most of it is harder than what a usual training step does. What a call cannot express was *not asked*, and is no failure.
+
+The kinds of failure: *fewer digits*, an error below a thousandth of the scale, as cancellation leaves it; *zero*, where
+another number is right; *another number*; *NaN or infinity*; *raises*; *no gradient*; *shape or type*.
+
+To run it again, in an environment of its own, from a checkout:
+
+```sh
+pip install -c constraints.txt -e '.[all,peers]'
+sincere-spec verify --peers --report docs
+```"""
+
+
+def _overview(here: Sequence[Verdict]) -> str:
+    lines = [
+        "| package | its loss | here | passed | failed | of these, digits only | not asked | smallest failing input |",
+        "| --- | --- | --- | --: | --: | --: | --: | --- |",
+    ]
+    for verdict in here:
+        smallest = verdict.smallest
+        what = f"{smallest.shapes}: {smallest.kind} (`{smallest.question.id}`)" if smallest else ""
+        numbers = [verdict.passed, len(verdict.failed), verdict.few, sum(verdict.unsupported.values())]
+        cells = [
+            f"{verdict.peer.distribution} {verdict.version}",
+            f"`{verdict.peer.name}`",
+            f"`{verdict.peer.same_as}`",
+        ]
+        lines.append(f"| {' | '.join([*cells, *map(str, numbers), what])} |")
+    return "\n".join(lines)
+
+
+def _absent(made: Field) -> str:
+    absent: dict[str, list[str]] = {}
+    for verdict in made.verdicts:
+        if verdict.absent:
+            absent.setdefault(verdict.absent, []).append(verdict.title)
+    return "\n".join(f"Not judged: {', '.join(names)}: {reason}." for reason, names in absent.items())
+
+
+def _aliases(here: Sequence[Verdict], row: str) -> str:
+    lines = [
+        f"- {verdict.peer.distribution}'s `{verdict.peer.name}` is `{verdict.peer.same_as}`: {verdict.passed + verdict.few} of "
+        f"{verdict.passed + len(verdict.failed)} cases agree to rounding or to fewer digits; the others stand below."
+        for verdict in here
+        if verdict.peer.row == row
+    ]
+    published = (
+        "Published code that is in no package, and the factors that it has, stand in the README: *Published scales*."
+    )
+    return "\n".join(lines or ["None of those that were judged here."]) + f"\n\n{published}"
+
+
+def _section(verdict: Verdict) -> str:
+    parts = [
+        f"### {verdict.title}",
+        f"{verdict.peer.distribution} {verdict.version}, {verdict.framework}. The same loss here: `{verdict.peer.same_as}`.",
+        f"```sh\n{verdict.peer.command}\n```",
+        f"Passed {verdict.passed} cases, the worst of them at ratio {in_short(verdict.worst)}.",
+    ]
+    if verdict.unsupported:
+        parts.append("\n".join(f"- not asked, {number}: {reason}" for reason, number in verdict.unsupported.items()))
+    if verdict.failed:
+        lines = ["| failed | the case | in | kind | expected | came |", "| --- | --- | --- | --- | --: | --: |"]
+        for failed in verdict.failed:
+            worst = failed.worst
+            if worst.expected is None or worst.got is None:
+                numbers = ["", worst.reason]
+            else:
+                at = f" {list(worst.at)}" if worst.at else ""
+                numbers = [f"{worst.quantity}{at} {worst.expected!r}", repr(worst.got)]
+            cells = [f"`{failed.question.id}`", failed.question.says, ", ".join(failed.dtypes), failed.kind, *numbers]
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        parts.append("\n".join(lines))
+    smallest = verdict.smallest
+    if smallest and 0 < smallest.size <= SHOWN:
+        given = json.dumps(_numbers(smallest.question))
+        parts.append(f"The smallest failing input, in {smallest.worst.dtype}:\n\n```json\n{given}\n```")
+    return "\n\n".join(parts)
