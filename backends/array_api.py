@@ -92,7 +92,7 @@ class ArrayApiBackend:
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x, out=x) if array_api_compat.is_numpy_array(x) else self.namespace(x).exp(x)
 
-    def tiles_obstacle(self) -> str | None:
+    def tiles_obstacle(self, like: Array) -> str | None:
         return None
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
