@@ -257,21 +257,6 @@ def test_jax_derivatives_of_tiles_to_the_second_order() -> None:
         assert distance(here.numbers(got), here.numbers(want)) <= 100.0 * rule("float64", call.temperature)
 
 
-@pytest.mark.framework("jax")
-def test_jax_refuses_forward_mode_through_tiles_of_row_losses() -> None:
-    import jax
-
-    here, call = load("jax"), CALLS["sincere"]
-    z = here.array(call.arrays["embeddings"])
-
-    def f(z: Any) -> Any:
-        return call.value({"embeddings": z}, engine="tiled", reduction="none")
-
-    with pytest.raises(ss.EngineUnavailable, match='engine="dense"'):
-        jax.jvp(f, (z,), (z,))
-    assert jax.jacrev(f)(z).shape == (6, 6, 4)
-
-
 @pytest.mark.framework("tensorflow")
 def test_tensorflow_derivatives_of_tiles_to_the_second_order() -> None:
     import tensorflow as tf
