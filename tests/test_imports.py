@@ -25,8 +25,8 @@ HEAVY = [
     "torch",
 ]
 HEAVY += ["triton", "typer"]
-FRAMEWORKS = {"array_api_compat", "array_api_strict", "cupy", "dask", "jax", "jaxlib", "keras", "ml_dtypes", "numpy"}
-FRAMEWORKS |= {"sparse", "tensorflow", "torch", "triton"}
+FRAMEWORKS = {"array_api_compat", "array_api_strict", "cupy", "dask", "jax", "jaxlib", "keras", "ml_dtypes"}
+FRAMEWORKS |= {"ndonnx", "numpy", "sparse", "tensorflow", "torch", "triton"}
 
 
 def python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
