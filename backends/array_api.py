@@ -1,4 +1,4 @@
-"""NumPy, array-api-strict, CuPy, Dask, and whatever else has an Array API namespace."""
+"""NumPy, array-api-strict, CuPy, Dask, ndonnx, and whatever else has an Array API namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import array_api_compat
 
-from sincere_spec.errors import UnknownArrayError
+from sincere_spec.errors import ShapeError, UnknownArrayError
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
 
@@ -35,6 +35,15 @@ class ArrayApiBackend:
             raise UnknownArrayError(
                 f"{argument}: {root}'s {kind} has no Array API namespace; convert it to an array."
             ) from None
+        if any(isinstance(length, float) for length in x.shape):  # a NaN
+            raise ShapeError(
+                f"{argument}: expected an array of known shape; got dask's {tuple(x.shape)}: call its compute_chunk_sizes()."
+            )
+        if None in x.shape[1:] or (len(x.shape) > 2 and x.shape[0] is None):
+            raise ShapeError(
+                f"{argument}: expected shape [rows, d] where the number of rows is not known yet, and d known; got "
+                f"{tuple(x.shape)}: flatten views into rows."
+            )
         return x
 
     def dtype_name(self, x: Array) -> str:
@@ -68,10 +77,13 @@ class ArrayApiBackend:
         return xp.asarray(values, dtype=xp.int64, device=self.device(like))
 
     def length(self, x: Array) -> Any:
-        return x.shape[0]
+        return x.dynamic_shape[0] if x.shape[0] is None else x.shape[0]  # None in a graph of ndonnx
 
     def indices(self, x: Array) -> Array:
-        return self.namespace(x).arange(x.shape[0], device=self.device(x))
+        xp = self.namespace(x)
+        if x.shape[0] is None:  # of which ndonnx has no arange
+            return xp.cumulative_sum(xp.ones_like(x[:, 0], dtype=xp.int64)) - 1
+        return xp.arange(x.shape[0], device=self.device(x))
 
     def hold(self, x: Array) -> Array:
         return x
@@ -92,8 +104,10 @@ class ArrayApiBackend:
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x, out=x) if array_api_compat.is_numpy_array(x) else self.namespace(x).exp(x)
 
-    def tiles_obstacle(self) -> str | None:
-        return None
+    def tiles_obstacle(self, like: Array) -> str | None:
+        if self.concrete(like):
+            return None
+        return f"arrays of {type(like).__module__.partition('.')[0]} are computed later, and tiles need numbers now"
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         return steps.value(*arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sincere_spec as ss
@@ -9,7 +10,7 @@ from sincere_spec.conformance.frameworks import Differentiated, Framework
 from sincere_spec.conformance.judge import Answer, Unsupported
 from sincere_spec.conformance.questions import DIGITS, LARGE, Array, Question
 
-__all__ = ["Package"]
+__all__ = ["Package", "called"]
 
 
 class Package:
@@ -70,13 +71,10 @@ class Package:
         return Answer(read(value), {name: read(x) for name, x in gradients.items()}, under_cotangent=False)
 
     def _differentiated(self, question: Question, dtype: str, engine: str, route: str) -> Answer:
-        read, parameters = self.framework_.read, question.parameters
+        read = self.framework_.read
 
         def function(arrays: dict[str, Any], integers: dict[str, Any]) -> Any:
-            inputs = {name: x for name, x in arrays.items() if name not in parameters}
-            given = {name: arrays[name] for name in parameters}
-            keywords = _keywords(question, inputs, engine, integers) | given
-            return _function(question)(*_positional(question, inputs, integers), **keywords)
+            return called(question, arrays, integers, engine=engine)
 
         key = (question.structure, dtype, engine, route)
         both = self._compiled.get(key) or self.framework_.differentiated(function, route)
@@ -97,6 +95,16 @@ class Package:
         import numpy
 
         return self._arrays({name: numpy.asarray(x) for name, x in question.parameters.items()}, dtype)
+
+
+def called(
+    question: Question, arrays: Mapping[str, Any], integers: Mapping[str, Any], *, engine: str, **options: Any
+) -> Any:
+    """The loss of a question on arrays, parameters among them, and integers; `options` are other keywords of its function."""
+    given = {name: arrays[name] for name in question.parameters}
+    inputs = {name: x for name, x in arrays.items() if name not in given}
+    keywords = _keywords(question, inputs, engine, dict(integers)) | given | options
+    return _function(question)(*_positional(question, inputs, dict(integers)), **keywords)
 
 
 def _function(question: Question) -> Any:

@@ -196,7 +196,7 @@ def judge(
     """A verdict on the value, and on every gradient that was asked."""
 
     def verdict(quantity: str, got: Returned | None, wanted: Wanted, output: str) -> Result:
-        status, ratio, found = _compare(got, wanted, dtype, output, question.floor)
+        status, ratio, found = compare(got, wanted, dtype, output, question.floor)
         return Result(
             case=question.id,
             row=question.row,
@@ -222,7 +222,7 @@ def judge(
     return results
 
 
-def _compare(
+def compare(
     got: Returned | None, wanted: Wanted, dtype: str, output: str, floor: float
 ) -> tuple[Status, float | None, dict[str, Any]]:
     if got is None:

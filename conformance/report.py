@@ -16,6 +16,8 @@ import sincere_spec
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.tolerance import K
+from sincere_spec.conformance.transforms import TRANSFORMS
+from sincere_spec.conformance.transforms.verdicts import verdicts
 from sincere_spec.errors import OptionError
 
 __all__ = ["Cell", "Column", "Failure", "Report", "earlier", "facts", "junit", "markdown", "moved", "report", "to_json"]
@@ -162,7 +164,8 @@ class Report:
 
     def cells(self, digits: bool) -> dict[tuple[str, Column], Cell]:
         """The matrix, of the suite or of the digits."""
-        return cells(result for result in self.results if (result.profile == DIGITS) is digits)
+        asked = (result for result in self.results if result.profile != TRANSFORMS)
+        return cells(result for result in asked if (result.profile == DIGITS) is digits)
 
     @property
     def reasons(self) -> list[str]:
@@ -275,11 +278,13 @@ def markdown(made: Report) -> str:
         f"**{made.sentence}**",
         "\n".join(f"- {fact}" for fact in facts(made)),
         f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
-        "## The suite",
-        _table(made, digits=False),
     ]
+    if made.columns:
+        parts += ["## The suite", _table(made, digits=False)]
     if any(result.profile == DIGITS for result in made.results):
         parts += ["## Real data: handwritten digits", _table(made, digits=True)]
+    if any(result.profile == TRANSFORMS for result in made.results):
+        parts += ["## Transforms", _transforms(made)]
     if made.reasons:
         parts += ["## Not asked", "\n".join(f"- {reason}" for reason in made.reasons)]
     if made.failures:
@@ -297,6 +302,19 @@ def _table(made: Report, digits: bool) -> str:
         cells = [found.get((row, column), Cell(None)) for column in columns]
         lines.append([row, *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _transforms(made: Report) -> str:
+    tables = []
+    for found in verdicts(made.results):
+        lines = [[found.framework, *found.heads], ["---"] + ["--:"] * len(found.columns)]
+        for title, cells in found.lines.items():
+            words = [cells.get(column) for column in found.columns]
+            lines.append(
+                [title, *("" if x is None else x.text if x.status == "pass" else f"**{x.text}**" for x in words)]
+            )
+        tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(tables)
 
 
 def _paragraph(failure: Failure) -> str:

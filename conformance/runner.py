@@ -22,6 +22,7 @@ from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.questions import DIGITS, LARGE, Question
 from sincere_spec.conformance.report import Column, Report, report
+from sincere_spec.conformance.transforms import TRANSFORMS, checks, transforms_of
 from sincere_spec.errors import OptionError, unknown_choice
 
 __all__ = ["CannotJudge", "Event", "Request", "Unit", "batches", "plan", "run"]
@@ -57,6 +58,7 @@ class Request:
     dtypes: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     digits: bool = True
+    transforms: bool = True
     jobs: int = 2
     timeout: float = 180.0
     suite: Path = cases.SUITE
@@ -81,7 +83,8 @@ class Event:
 class Plan:
     """A request, checked: who is asked what.
 
-    `absent` has the frameworks that are not installed, `sampled` the columns that are asked an ordinary case of each loss.
+    `absent` has the frameworks that are not installed, `sampled` the columns that are asked an ordinary case of each loss,
+    and `transforms` what is asked of each framework's transforms.
     """
 
     questions: Mapping[str, Question]
@@ -91,6 +94,7 @@ class Plan:
     absent: tuple[str, ...]
     sampled: tuple[Column, ...]
     digits: bool
+    transforms: Mapping[str, tuple[checks.Unit, ...]]
 
 
 def plan(request: Request) -> Plan:
@@ -112,8 +116,8 @@ def plan(request: Request) -> Plan:
     asked = (*suite, *integrity, *large.questions(request.suite))
     profiles = tuple(dict.fromkeys(question.profile for question in asked))
     for profile in request.profiles:
-        if profile not in (*profiles, DIGITS):
-            raise unknown_choice("profile", profile, (*profiles, DIGITS))
+        if profile not in (*profiles, DIGITS, TRANSFORMS):
+            raise unknown_choice("profile", profile, (*profiles, DIGITS, TRANSFORMS))
     rows = _rows(asked, request.losses)
     if isinstance(request.candidate, Candidate):
         rows = (one_row(asked, request.losses),)
@@ -159,11 +163,28 @@ def plan(request: Request) -> Plan:
     asked_of = {Column(name, *unit[1:]) for name in units for unit in units[name]}
     answering = {column for column in columns if digits and column.dtype in ("float32", "float64")} - set(sampled)
     columns = tuple(column for column in columns if column in asked_of | answering)
-    if not digits and not any(units.values()):
+    transforms = {name: _transforms(request, name, rows) for name in units}
+    if request.profiles == (TRANSFORMS,):
+        columns, rows = (), tuple(row for row in rows if row in {case.row for case in checks.cases().values()})
+        units = {name: () for name in units if transforms[name]}
+    if not digits and not any((*units.values(), *transforms.values())):
         raise CannotJudge("the suite has no such case: no profile of these has these losses in these dtypes")
-    if not digits:
+    if chosen and not digits:
         rows = tuple(row for row in rows if any(question.row == row for question in chosen.values()))
-    return Plan(chosen, rows, columns, units, absent, sampled, digits)
+    return Plan(chosen, rows, columns, units, absent, sampled, digits, transforms)
+
+
+def _transforms(request: Request, framework: str, rows: Sequence[str]) -> tuple[checks.Unit, ...]:
+    if not request.transforms or (request.profiles and TRANSFORMS not in request.profiles):
+        return ()
+    return tuple(
+        unit
+        for unit in checks.units(framework, sampled="tiled" not in request.engines)
+        for row in (transforms_of(framework)[unit[0]],)
+        if (not request.dtypes or row.dtype in request.dtypes)
+        and (not request.engines or unit[2] in request.engines)
+        and checks.cases()[unit[1]].row in rows
+    )
 
 
 def _for_candidate(request: Request) -> Request:
@@ -175,7 +196,8 @@ def _for_candidate(request: Request) -> Request:
         request = replace(request, frameworks=("numpy",))  # it holds what comes
     if len(request.frameworks) != 1:
         raise CannotJudge(f"an implementation is judged in one framework; name one of {', '.join(FRAMEWORKS)}")
-    return replace(request, engines=("dense",), dtypes=request.dtypes or ("float32", "float64"), digits=False)
+    dtypes = request.dtypes or ("float32", "float64")
+    return replace(request, engines=("dense",), dtypes=dtypes, digits=False, transforms=False)
 
 
 def _compiled(column: Column) -> bool:
@@ -316,12 +338,15 @@ class _Worker:
     def judge(self, processes: Processes) -> None:
         """Run it; every unit ends in results, if only in one that says what became of the process."""
         name, began = self.framework, time.monotonic()
-        self.tell(Event("start", name, units=len(self.todo.units[name])))
+        self.tell(Event("start", name, units=len(self.todo.units[name]) + len(self.todo.transforms[name])))
         facts: dict[str, Any] = {"status": "judged"}
         *first, last = batches(self.todo, name)
         for units in first:
             facts |= self._converse(processes, units, digits=False)
-        facts |= self._converse(processes, last, digits=self.todo.digits)
+        if last or self.todo.digits:
+            facts |= self._converse(processes, last, digits=self.todo.digits)
+        if self.todo.transforms[name]:
+            facts |= self._transformed(processes)
         if any(column.framework == name for column in self.todo.sampled):
             facts["note"] = SAMPLED if self.request.profiles else f"{SAMPLED}; {LEFT_OUT}"
         self.tell(Event("end", name, facts={**facts, "seconds": round(time.monotonic() - began, 1)}))
@@ -363,6 +388,25 @@ class _Worker:
         if talk.trouble:
             facts |= {"status": "error", "reason": trouble}
         return facts
+
+    def _transformed(self, processes: Processes) -> dict[str, Any]:
+        """Have another process run the transforms: some of them change what belongs to a process."""
+        name = self.framework
+        left = dict.fromkeys(self.todo.transforms[name])
+        talk = Conversation(processes, self.command, environment(name, os.environ), self.request.timeout)
+        talk.send({"framework": name, "transforms": list(left)})
+        facts: dict[str, Any] = {}
+        for message in talk.lines():
+            if "results" in message:
+                left.pop(tuple(message["unit"]), None)
+                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+            else:
+                facts |= message
+        trouble = f"the process of {name} {talk.trouble or 'left this out'}"
+        if left:
+            lost = (checks.result(name, unit, "all", status="error", reason=trouble) for unit in left)
+            self.tell(Event("results", name, tuple(lost)))
+        return facts | ({"status": "error", "reason": trouble} if talk.trouble else {})
 
     def _lost(self, unit: Unit, trouble: str, status: Status) -> Result:
         case, dtype, engine = unit

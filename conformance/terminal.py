@@ -18,6 +18,8 @@ from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.report import Cell, Column, Report, described, worsen
 from sincere_spec.conformance.runner import Event, Plan
 from sincere_spec.conformance.tolerance import K
+from sincere_spec.conformance.transforms import TRANSFORMS
+from sincere_spec.conformance.transforms.verdicts import Verdicts, verdicts
 from sincere_spec.conformance.verdicts import Field, Verdict
 
 __all__ = ["Board", "show", "show_field", "tally"]
@@ -111,9 +113,11 @@ class Board:
                 self._console.print(_line(event, self._results[event.framework]))
             return
         for result in event.results:
-            worsen(self._digits if result.profile == DIGITS else self._suite, result)
+            if result.profile != TRANSFORMS:
+                worsen(self._digits if result.profile == DIGITS else self._suite, result)
         task = self._tasks[event.framework]
         if event.kind == "start":
+            self._progress.update(task, total=event.units)
             self._progress.start_task(task)
         elif event.kind == "more":
             total = self._progress.tasks[task].total or 0
@@ -151,9 +155,12 @@ def console(errors: bool = False) -> Console:
 
 def show(made: Report, console: Console) -> None:
     """The matrices, what was not asked and why, what failed, and last the verdict."""
-    console.print(Matrix("The suite", made.rows, made.columns, made.cells(digits=False)))
+    if made.columns:
+        console.print(Matrix("The suite", made.rows, made.columns, made.cells(digits=False)))
     if any(result.profile == DIGITS for result in made.results):
         console.print(Matrix("Handwritten digits", made.rows, _full(made.columns), made.cells(digits=True)))
+    for found in verdicts(made.results):
+        console.print(_transforms(found))
     console.print(
         f"[dim]Each cell: the worst error in units of u times the case's scale; at most {K:g} is right.[/dim]"
     )
@@ -163,6 +170,26 @@ def show(made: Report, console: Console) -> None:
         _explain(made, console)
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[made.exit_status]
     console.print(Text(made.sentence, style=style), soft_wrap=True)
+
+
+def _transforms(found: Verdicts) -> Table:
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0),
+        title=f"Transforms, {found.framework}",
+        title_style="bold",
+        title_justify="left",
+        show_edge=False,
+    )
+    table.add_column()
+    for head in found.heads:
+        table.add_column(head.replace(", ", "\n"), justify="right", header_style="dim", vertical="bottom")
+    for title, cells in found.lines.items():
+        words = [cells.get(column) for column in found.columns]
+        table.add_row(
+            title.replace("`", ""), *(Text(x.text, style=STYLE[x.status]) if x else Text("·", "dim") for x in words)
+        )
+    return table
 
 
 def _explain(made: Report, console: Console) -> None:

@@ -22,6 +22,7 @@ from sincere_spec.conformance.judge import Implementation, ask
 from sincere_spec.conformance.programs import Executable, Program
 from sincere_spec.conformance.properties import hold
 from sincere_spec.conformance.tolerance import compute_dtype
+from sincere_spec.conformance.transforms import checks
 
 
 def main() -> int:
@@ -34,8 +35,15 @@ def main() -> int:
         lines.flush()
 
     plan = json.loads(sys.stdin.readline())
+    if plan.get("transforms"):
+        checks.prepare(plan["framework"])
     framework = frameworks.start(plan["framework"])
     emit(versions=frameworks.versions(framework.listing), device=framework.device())
+    if plan.get("transforms"):
+        for unit in plan["transforms"]:
+            emit(unit=unit, results=[result.to_dict() for result in checks.check(framework, tuple(unit))])
+        emit(done=True)
+        return 0
     suite = questions.of_suite(Path(plan["suite"]))
     batches = large.questions(Path(plan["suite"]))
     known = {question.id: question for question in (*suite, *questions.integrity(suite), *batches)}

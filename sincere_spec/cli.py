@@ -53,7 +53,7 @@ def verify(
     ] = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="core, degenerate, precision, queue, ..., integrity or digits; again for more."),
+        typer.Option(help="core, degenerate, precision, ..., integrity, digits or transforms; again for more."),
     ] = None,
     dtype: Annotated[
         list[str] | None, typer.Option(help="float16, bfloat16, float32 or float64; again for more.")
@@ -103,6 +103,9 @@ def verify(
         Path, typer.Option(help="Other cases: a folder of the suite's files.", show_default="the suite")
     ] = SUITE,
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
+    transforms: Annotated[
+        bool, typer.Option(help="Also run every transform of the frameworks, such as jit and vmap, on three losses.")
+    ] = True,
     timeout: Annotated[
         float, typer.Option(help="Seconds of silence after which a framework's process is ended.")
     ] = 180.0,
@@ -136,6 +139,7 @@ def verify(
         dtypes=_words(dtype) or (("float32",) if quick else ()),
         engines=_words(engine) or (("dense",) if quick else ()),
         digits=digits and not quick,
+        transforms=transforms and not quick,
         jobs=jobs,
         timeout=timeout,
         suite=suite.resolve(),

@@ -149,9 +149,9 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 
 def _value(problem: Problem, plan: Plan) -> Array:
     steps = steps_of(problem, plan)
-    backend = problem.backend
+    backend, like = problem.backend, next(iter(problem.embeddings.values()))
     if plan.engine == "dense" and (
-        not backend.prefers_written_gradients or problem.reduction == "none" or backend.tiles_obstacle() is not None
+        not backend.prefers_written_gradients or problem.reduction == "none" or backend.tiles_obstacle(like) is not None
     ):
         return steps.exact(*problem.arguments.values())
     return backend.differentiable(steps, *problem.arguments.values())

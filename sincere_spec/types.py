@@ -127,8 +127,8 @@ class Backend(Protocol):
     def exp_of(self, x: Array) -> Array:
         """The exponential of an array that is given up for it: in place where the framework can."""
 
-    def tiles_obstacle(self) -> str | None:
-        """Why the tiled engine cannot run here and now, as half a sentence; None if it can."""
+    def tiles_obstacle(self, like: Array) -> str | None:
+        """Why the tiled engine cannot run on such arrays here and now, as half a sentence; None if it can."""
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         """`steps.forward` of the arrays, as a node of the framework's graph whose gradient is `steps.backward`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, EXACT, LABELLED, WIDTH, assert_gradients, distance, rule
+from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, rule
 from frameworks import Framework, load
 
 import sincere_spec as ss
@@ -304,24 +304,6 @@ def test_torch_parameters_and_learnable_temperatures_train() -> None:
     assert log_temperature.item() != -1.0
 
 
-@pytest.mark.framework("torch")
-@pytest.mark.parametrize("name", ["sincere", "clip"])
-def test_torch_func_transforms(name: str) -> None:
-    import torch
-
-    here, call = load("torch"), CALLS[name]
-    arrays = here.arrays(call.arrays)
-    want = call.value_and_gradient(call.arrays)[1]
-    found = torch.func.grad(call.value)(arrays)
-    stacked = {argument: torch.stack([x, 2.0 * x]) for argument, x in arrays.items()}
-    values = torch.func.vmap(call.value)(stacked)
-    gradients = torch.func.vmap(torch.func.grad(call.value))(stacked)
-    for argument in want:
-        assert distance(here.numbers(found[argument]), want[argument]) <= rule("float64", 0.2)
-        assert distance(2.0 * here.numbers(gradients[argument][1]), want[argument]) <= rule("float64", 0.2)
-    np.testing.assert_allclose(here.numbers(values), float(call.value(call.arrays)), rtol=rule("float64", 0.2))
-
-
 @pytest.mark.framework("jax")
 @pytest.mark.parametrize("name", ["sincere", "clip"])
 def test_jax_vmap_of_values_and_gradients(name: str) -> None:
@@ -338,24 +320,6 @@ def test_jax_vmap_of_values_and_gradients(name: str) -> None:
     for argument in want_gradient:
         for found in (gradients, family):
             assert distance(2.0 * here.numbers(found[argument][1]), want_gradient[argument]) <= rule("float64", 0.2)
-
-
-@pytest.mark.framework("jax")
-def test_jax_scans_over_steps_with_a_learnt_temperature() -> None:
-    import jax
-    from jax import lax
-
-    call = CALLS["sincere"]
-    arrays = load("jax").arrays({**call.arrays, "temperature": np.asarray(0.5)}, "float32")
-    slope = jax.value_and_grad(call.value)
-
-    def step(now: Any, _: None) -> tuple[Any, Any]:
-        value, gradient = slope(now)
-        return {argument: x - 0.05 * gradient[argument] for argument, x in now.items()}, value
-
-    last, values = jax.jit(lambda start: lax.scan(step, start, None, length=10))(arrays)
-    assert values[-1] < values[0]
-    assert last["temperature"] != arrays["temperature"]
 
 
 @pytest.mark.framework("tensorflow")
@@ -387,19 +351,3 @@ def test_tensorflow_jacobians_of_row_losses(name: str) -> None:
     _, want = call.value_and_gradient(call.arrays, reduction="sum")
     assert distance(tf.reduce_sum(jacobian, axis=0).numpy(), want["embeddings"]) <= rule("float64", 0.2)
     assert not np.any(jacobian[5].numpy())  # the row without a positive
-
-
-@pytest.mark.framework("jax")
-def test_jax_exports_a_loss_for_a_number_of_rows_that_is_not_known() -> None:
-    import jax
-    import jax.export
-
-    (rows,) = jax.export.symbolic_shape("n")
-    z = jax.ShapeDtypeStruct((rows, WIDTH), "float32")
-    labels = jax.ShapeDtypeStruct((rows,), "int32")
-    step = jax.value_and_grad(ss.sincere_loss)
-    exported = jax.export.export(jax.jit(step))(z, labels)
-    for n in (5, 8):
-        given = jax.random.normal(jax.random.key(n), (n, WIDTH), "float32"), jax.numpy.arange(n, dtype="int32") % 3
-        for got, want in zip(exported.call(*given), step(*given)):
-            np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5, atol=1e-6)

@@ -76,7 +76,9 @@ class TensorFlowBackend:
     def product(self, a: Array, b: Array) -> Array:
         return tf.matmul(a, b)
 
-    def tiles_obstacle(self) -> str | None:
+    def tiles_obstacle(self, like: Array) -> str | None:
+        if forwardprop_util.pack_tangents([like]).tangents:
+            return "TensorFlow has no rule for forward mode through it"
         return None
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:

@@ -88,7 +88,7 @@ class TorchBackend:
     def exp_of(self, x: Array) -> Array:
         return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_
 
-    def tiles_obstacle(self) -> str | None:
+    def tiles_obstacle(self, like: Array) -> str | None:
         if torch.compiler.is_compiling():
             return "torch.compile and torch.export cannot trace it"
         if torch._C._functorch.peek_interpreter_stack() is not None:

@@ -51,7 +51,7 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], engine: str, t
         )
     if engine == "dense":
         return Plan(backend.name, "dense", None, "asked for by name")
-    obstacle = backend.tiles_obstacle()
+    obstacle = backend.tiles_obstacle(like)
     if obstacle is not None and engine == "tiled":
         raise EngineUnavailable(
             f'engine="tiled" was asked for, but {obstacle}; engine="dense" computes the same, and engine="auto" chooses it.'

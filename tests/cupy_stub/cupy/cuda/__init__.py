@@ -1,0 +1,3 @@
+"""Devices."""
+
+from cupy.cuda.device import Device  # noqa: F401
