@@ -13,6 +13,8 @@ from jax import lax
 from sincere_spec.backends.jax import namespace
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
+from sincere_spec.protocol import Logit
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Described, Differentiable, Namespace, T
 
 
@@ -81,6 +83,9 @@ class JaxBackend:
 
     def tiles_obstacle(self) -> str | None:
         return None
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        return "there are none for jax yet"
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         described = cast(Described, steps)
