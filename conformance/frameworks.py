@@ -90,6 +90,8 @@ def environment(framework: str, given: Mapping[str, str]) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     usual = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    if "CUDA_VISIBLE_DEVICES" not in given:
+        usual["TRITON_INTERPRET"] = "1"
     if framework == "jax" and _version("jaxlib").startswith("0.10."):
         usual["XLA_FLAGS"] = _QUICK_XLA
     return {**usual, **given, **variables}

@@ -166,6 +166,70 @@ def test_second_derivatives_through_a_kernel_are_the_dense_engine_s() -> None:
     assert distance(here.numbers(found[1]), here.numbers(found[0])) <= 100.0 * rule("float64", call.temperature)
 
 
+# --- Pallas, which compiles every shape: some losses of different kinds --------------------------------------------------------
+
+
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize(
+    ("name", "n", "m", "width", "dtype"),
+    [
+        ("sincere", 37, 0, 5, "float64"),
+        ("clip", 20, 0, 20, "float32"),
+        ("supcon_in_keys", 17, 21, 3, "bfloat16"),
+        ("dystress_shifted", 9, 0, 3, "float32"),
+    ],
+)
+def test_pallas_gives_the_dense_answer(
+    name: str, n: int, m: int, width: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under jit, with several tiles of rows, of columns and of entries, none of them full."""
+    import jax
+
+    from sincere_spec.backends.jax import kernels
+
+    monkeypatch.setattr(kernels, "ENTRIES", 16)
+    monkeypatch.setattr(kernels, "WIDEST", 16)
+    here, call = load("jax"), ragged(name, n, m, width).with_parameters()
+    arrays = here.arrays(call.arrays, dtype)
+    want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype))
+
+    @jax.jit
+    def run(arrays: Any) -> Any:
+        return jax.value_and_grad(lambda x: call.value(x, engine="kernel", tile=16))(arrays)
+
+    value, gradient = run(arrays)
+    bound = rule(dtype, call.temperature, width)
+    assert distance(here.numbers(value), want) <= bound
+    rounding = UNIT[dtype] if COMPUTED_IN[dtype] != dtype else 0.0
+    for argument, exact in want_gradient.items():
+        assert here.dtype(gradient[argument]) == dtype
+        assert distance(here.numbers(gradient[argument]), exact) <= bound + rounding, argument
+
+
+@pytest.mark.framework("jax")
+def test_pallas_under_vmap_and_for_row_losses() -> None:
+    import jax
+
+    here, call = load("jax"), CALLS["sincere"]
+    z = np.stack([call.arrays["embeddings"], call.arrays["embeddings"][::-1] * 2.0])
+
+    def rows(z: Any, engine: str) -> Any:
+        return call.value({"embeddings": z}, engine=engine, reduction="none")
+
+    @jax.jit
+    def run(batch: Any, weights: Any) -> Any:
+        return [
+            (
+                jax.vmap(lambda z, engine=engine: rows(z, engine))(batch),
+                jax.grad(lambda z, engine=engine: jax.numpy.sum(weights * rows(z, engine)))(batch[0]),
+            )
+            for engine in ("kernel", "dense")
+        ]
+
+    for got, want in zip(*run(here.array(z), here.array(np.linspace(-1.0, 1.0, 6))), strict=True):
+        assert distance(here.numbers(got), here.numbers(want)) <= rule("float64", call.temperature)
+
+
 # --- each of Triton's words against its original ------------------------------------------------------------------------------
 
 
@@ -281,6 +345,20 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
     assert done.stdout.split() == ["7", "True"]
 
 
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize(("name", "dtype"), [("sincere", "float32"), ("f_micl_vincze_le_cam", "float64")])
+def test_every_pallas_kernel_is_lowered_for_a_gpu(name: str, dtype: str) -> None:
+    """To the programs that XLA has Triton compile; none is here to run them."""
+    import jax
+
+    call = CALLS[name]
+    arrays = load("jax").arrays(call.arrays, dtype)
+    step = jax.jit(jax.value_and_grad(lambda x: call.value(x, engine="kernel")))
+    text = step.trace(arrays).lower(lowering_platforms=("cuda",)).as_text()
+    sweeps = {"sincere": 3, "f_micl_vincze_le_cam": 2}[name]
+    assert text.count("custom_call @__gpu$xla.gpu.triton") == sweeps
+
+
 # --- which calls have a kernel --------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +408,15 @@ def test_what_triton_cannot_serve_is_refused_with_the_reason(monkeypatch: pytest
         m.setitem(sys.modules, "tensorflow", None)
         with pytest.raises(ss.EngineUnavailable, match=r"TensorFlow is in this process"):
             ss.sincere_loss(z, labels, engine="kernel")
+
+
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sincere_spec.backends.jax import JaxBackend
+
+    monkeypatch.setattr(JaxBackend, "platform", lambda self, x: "tpu")
+    with pytest.raises(ss.EngineUnavailable, match=r"the kernels are for GPUs .*, and the arrays are on tpu"):
+        ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
 
 
 @interpreted

@@ -85,7 +85,12 @@ class JaxBackend:
         return None
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
-        return "there are none for jax yet"
+        platform = self.platform(like)
+        if platform not in ("cpu", "cuda"):
+            return f"the kernels are for GPUs that Triton knows, and the arrays are on {platform}"
+        from sincere_spec.backends.jax.kernels import PallasKernels
+
+        return PallasKernels()
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         described = cast(Described, steps)

@@ -13,6 +13,9 @@ from sincere_spec.protocol import Logit
 from sincere_spec.sweeps import Panel, Pulls, Words
 from sincere_spec.types import Array
 
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+    raise ImportError(f"3.7 or later is needed, and {triton.__version__} is installed", name="triton")
+
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels of this process were made for Triton's interpreter."""
 
