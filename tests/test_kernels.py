@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import astuple, dataclass, replace
@@ -357,6 +358,32 @@ def test_every_pallas_kernel_is_lowered_for_a_gpu(name: str, dtype: str) -> None
     text = step.trace(arrays).lower(lowering_platforms=("cuda",)).as_text()
     sweeps = {"sincere": 3, "f_micl_vincze_le_cam": 2}[name]
     assert text.count("custom_call @__gpu$xla.gpu.triton") == sweeps
+
+
+# --- TensorFlow, whose fast path is the tiled engine under XLA ------------------------------------------------------------------
+
+
+def largest_buffer(engine: str, n: int) -> int:
+    """The entries of the largest array in the program that XLA makes of a value and its gradient, for n rows."""
+    import tensorflow as tf
+
+    def step(z: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = ss.sincere_loss(z, labels, engine=engine, tile=64)
+        return value, tape.gradient(value, z)
+
+    z, labels = tf.random.stateless_normal((n, 4), seed=(0, 1)), tf.range(n, dtype=tf.int64) % 16
+    program = tf.function(step, jit_compile=True).experimental_get_compiler_ir(z, labels)(stage="optimized_hlo")
+    shapes = re.findall(r"\b[a-z]\w*\[([\d,]+)\]", program)
+    return max(int(np.prod([int(size) for size in shape.split(",")])) for shape in shapes)
+
+
+@pytest.mark.framework("tensorflow")
+def test_the_program_that_xla_makes_of_tiles_holds_no_matrix_of_all_pairs() -> None:
+    n = 1024
+    assert largest_buffer("dense", n) == n * n
+    assert largest_buffer("tiled", n) <= 4 * n  # the embeddings; a tile is as large
 
 
 # --- which calls have a kernel --------------------------------------------------------------------------------------------------
