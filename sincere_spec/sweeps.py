@@ -64,7 +64,7 @@ class Kernels(Protocol):
     tile: int
 
     def tally(self, words: Words, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
-        """By part and row: Σ ψ(t), relative to the peak for LOGSUMEXP; the peak; and Σ scale ψ′(t) of the other folds."""
+        """By part and row: Σ ψ(t), for LOGSUMEXP relative to the peak; the peak; Σ scale ψ′(t) if the part subtracts a stage."""
 
     def pull(
         self, words: Words, panel: Panel, own: Pulls | None, others: Pulls | None, tile: int

@@ -201,8 +201,10 @@ def _tally(words: Words, shape: Shape, *refs: Ref) -> None:
                 return total * jnp.exp(peak - finite) + fresh, highest, fall
             t = jnp.where(seen, t, 0.0)
             total = total + jnp.sum(jnp.where(seen, elementwise.value(namespace, part.fold, t), 0.0), axis=1)
-            slope = jnp.where(seen, elementwise.slope(namespace, part.fold, t), 0.0)
-            return total, peak, fall + part.scale * jnp.sum(slope, axis=1)
+            if part.minus is not None:
+                slope = jnp.where(seen, elementwise.slope(namespace, part.fold, t), 0.0)
+                fall = fall + part.scale * jnp.sum(slope, axis=1)
+            return total, peak, fall
 
         return tuple(
             block.where_labels_meet(part, j, partial(added, number, part), tally)

@@ -148,7 +148,24 @@ def nothing_yet(parts: tl.constexpr, number: tl.constexpr, size: tl.constexpr, k
 
 
 @triton.jit
-def added(total, peak, fall, a, shift, seen, fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr):
+def placed(part: tl.constexpr, n, row):
+    """Where the number of a part and of a row is in a table `[parts, n]`."""
+    return row + tl.cast(n, tl.int64) * part
+
+
+@triton.jit
+def added(
+    total,
+    peak,
+    fall,
+    a,
+    shift,
+    seen,
+    fold: tl.constexpr,
+    scale: tl.constexpr,
+    offset: tl.constexpr,
+    falls: tl.constexpr,
+):
     """A part's tally of a block of rows, with the pairs of one more tile."""
     t = a * scale + offset - shift[:, None]
     if fold == "logsumexp":
@@ -160,7 +177,8 @@ def added(total, peak, fall, a, shift, seen, fold: tl.constexpr, scale: tl.const
     else:
         t = tl.where(seen, t, 0.0)
         total += tl.sum(tl.where(seen, fold_value(fold, t), 0.0), axis=1)
-        fall += scale * tl.sum(tl.where(seen, fold_slope(fold, t), 0.0), axis=1)
+        if falls:
+            fall += scale * tl.sum(tl.where(seen, fold_slope(fold, t), 0.0), axis=1)
     return total, peak, fall
 
 
@@ -187,6 +205,7 @@ def tally_kernel(
     OVERS: tl.constexpr,
     SCALES: tl.constexpr,
     OFFSETS: tl.constexpr,
+    FALLS: tl.constexpr,
     LOGIT: tl.constexpr,
     NUMBERS: tl.constexpr,
     PARTNERS: tl.constexpr,
@@ -217,14 +236,14 @@ def tally_kernel(
                 seen = real[None, :] & related(
                     OVERS[p], PARTNERS, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :]
                 )
-                shift = tl.load(shifts + p * n + row, mask=row < n, other=0.0)
-                one, two, three = added(one, two, three, a, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p])
+                shift = tl.load(shifts + placed(p, n, row), mask=row < n, other=0.0)
+                one, two, three = added(one, two, three, a, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p], FALLS[p])
             new_total, new_peak, new_fall = new_total + (one,), new_peak + (two,), new_fall + (three,)
         total, peak, fall = new_total, new_peak, new_fall
     for p in tl.static_range(len(FOLDS)):
-        tl.store(sums + p * n + row, total[p], mask=row < n)
-        tl.store(peaks + p * n + row, peak[p], mask=row < n)
-        tl.store(falls + p * n + row, fall[p], mask=row < n)
+        tl.store(sums + placed(p, n, row), total[p], mask=row < n)
+        tl.store(peaks + placed(p, n, row), peak[p], mask=row < n)
+        tl.store(falls + placed(p, n, row), fall[p], mask=row < n)
 
 
 @triton.jit
@@ -296,12 +315,12 @@ def pull_kernel(
                     OVERS[p], PARTNERS, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :]
                 )
                 if OWN:
-                    weight = tl.load(weights + p * n + row, mask=row < n, other=0.0)[:, None]
-                    shift = tl.load(shifts + p * n + row, mask=row < n, other=0.0)[:, None]
+                    weight = tl.load(weights + placed(p, n, row), mask=row < n, other=0.0)[:, None]
+                    shift = tl.load(shifts + placed(p, n, row), mask=row < n, other=0.0)[:, None]
                     own += pulled(a, weight, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p])
                 if OTHERS:
-                    weight = tl.load(key_weights + p * m + column, mask=real, other=0.0)[None, :]
-                    shift = tl.load(key_shifts + p * m + column, mask=real, other=0.0)[None, :]
+                    weight = tl.load(key_weights + placed(p, m, column), mask=real, other=0.0)[None, :]
+                    shift = tl.load(key_shifts + placed(p, m, column), mask=real, other=0.0)[None, :]
                     other += pulled(a, weight, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p])
         if OWN:
             total += tl.sum(own, axis=1)

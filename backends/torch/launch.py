@@ -32,9 +32,21 @@ class TritonKernels:
     def tally(self, words: Words, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
         sums, peaks, falls = (torch.empty_like(shifts) for _ in range(3))
-        tally_kernel[(triton.cdiv(n, tile),)](
-            *_contiguous(*panel, shifts), sums, peaks, falls, n, m, d, **_chosen(words), TILE=tile, ENTRIES=ENTRIES
-        )
+        subtracting = tuple(part.minus is not None for part in words.parts)
+        with torch.cuda.device_of(shifts):  # type: ignore[no-untyped-call]
+            tally_kernel[(triton.cdiv(n, tile),)](
+                *_contiguous(*panel, shifts),
+                sums,
+                peaks,
+                falls,
+                n,
+                m,
+                d,
+                **_chosen(words),
+                FALLS=subtracting,
+                TILE=tile,
+                ENTRIES=ENTRIES,
+            )
         return sums, peaks, falls
 
     def pull(
@@ -45,21 +57,22 @@ class TritonKernels:
         sums, moments = (panel.rows.new_empty(n) for _ in range(2))
         width = min(WIDEST, max(16, triton.next_power_of_2(d)))
         none = Pulls(sums, sums)  # never read
-        pull_kernel[(triton.cdiv(n, tile), max(1, triton.cdiv(d, width)))](
-            *_contiguous(*panel, *(own or none), *(others or none)),
-            gradient,
-            sums,
-            moments,
-            n,
-            m,
-            d,
-            **_chosen(words),
-            OWN=own is not None,
-            OTHERS=others is not None,
-            TILE=tile,
-            ENTRIES=ENTRIES,
-            WIDTH=width,
-        )
+        with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
+            pull_kernel[(triton.cdiv(n, tile), max(1, triton.cdiv(d, width)))](
+                *_contiguous(*panel, *(own or none), *(others or none)),
+                gradient,
+                sums,
+                moments,
+                n,
+                m,
+                d,
+                **_chosen(words),
+                OWN=own is not None,
+                OTHERS=others is not None,
+                TILE=tile,
+                ENTRIES=ENTRIES,
+                WIDTH=width,
+            )
         return gradient, sums, moments
 
 
