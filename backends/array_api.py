@@ -9,6 +9,8 @@ from typing import Any
 import array_api_compat
 
 from sincere_spec.errors import ShapeError, UnknownArrayError
+from sincere_spec.protocol import Logit
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
 
@@ -108,6 +110,9 @@ class ArrayApiBackend:
         if self.concrete(like):
             return None
         return f"arrays of {type(like).__module__.partition('.')[0]} are computed later, and tiles need numbers now"
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        return f"there are no kernels for {self.namespace(like).__name__.rpartition('.')[2]}"
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         return steps.value(*arrays)

@@ -31,8 +31,8 @@ Differentiated = Callable[[dict[str, Any], dict[str, Any], Any], tuple[Any, Mapp
 class Listing:
     """What is known of a framework without importing it.
 
-    `autograd` says whether it has gradients of its own, `compilers` which of the routes "graph" and "compiled" it has, and
-    `at_scale` the route that real data takes.
+    `autograd` says whether it has gradients of its own, `compilers` which of the routes "graph" and "compiled" it has,
+    `at_scale` the route that real data takes, and `kernels` the package whose interpreter runs its kernels.
     """
 
     name: str
@@ -42,11 +42,18 @@ class Listing:
     autograd: bool = True
     compilers: tuple[str, ...] = ()
     at_scale: str = "autograd"
+    kernels: str = ""
 
     @property
     def installed(self) -> bool:
         """Whether it can be imported."""
         return importlib.util.find_spec(self.name) is not None
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that can run here."""
+        kernels = self.kernels and importlib.util.find_spec(self.kernels) is not None
+        return ("dense", "tiled", "kernel") if kernels else ("dense", "tiled")
 
 
 HALF = ("float16", "bfloat16")
@@ -57,8 +64,16 @@ FRAMEWORKS = {
     for listing in (
         Listing("numpy", ("float16", *FULL), ("numpy",), "verify", autograd=False, at_scale="formula"),
         Listing("array_api_strict", FULL, ("array-api-strict",), "test", autograd=False, at_scale="formula"),
-        Listing("torch", (*HALF, *FULL), ("torch",), "torch"),
-        Listing("jax", (*HALF, *FULL), ("jax", "jaxlib"), "jax", compilers=("compiled",), at_scale="compiled"),
+        Listing("torch", (*HALF, *FULL), ("torch", "triton"), "torch", kernels="triton"),
+        Listing(
+            "jax",
+            (*HALF, *FULL),
+            ("jax", "jaxlib"),
+            "jax",
+            compilers=("compiled",),
+            at_scale="compiled",
+            kernels="jax",
+        ),
         Listing(
             "tensorflow",
             (*HALF, *FULL),
@@ -90,6 +105,8 @@ def environment(framework: str, given: Mapping[str, str]) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     usual = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    if "CUDA_VISIBLE_DEVICES" not in given:
+        usual["TRITON_INTERPRET"] = "1"
     if framework == "jax" and _version("jaxlib").startswith("0.10."):
         usual["XLA_FLAGS"] = _QUICK_XLA
     return {**usual, **given, **variables}

@@ -35,7 +35,8 @@ ANSWERS = (sys.executable, "-m", "sincere_spec.conformance.digits")
 PROGRAMS = 60
 """How many questions a process answers with an engine that its framework compiles: what was compiled is never given back."""
 SAMPLED = (
-    "the tiled engine, which is compiled for every shape, on an ordinary case of each loss; --engine tiled asks all"
+    "an ordinary case of each loss for tiles that are compiled for every shape and for kernels, which an interpreter "
+    "runs; --engine tiled or kernel asks all"
 )
 LEFT_OUT = "large batches, which are compiled too, are left out; --profile large asks them"
 SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
@@ -47,7 +48,7 @@ class CannotJudge(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be judged; empty means all there is, but of an engine that its framework compiles a sample.
+    """What is to be judged; empty means all there is, but of engines that are compiled or interpreted a sample.
 
     A `candidate` is judged instead of this package: a callable as one row in one framework, a program as all that it can.
     """
@@ -132,13 +133,13 @@ def plan(request: Request) -> Plan:
         Column(name, dtype, engine)
         for name in names
         if name not in absent
-        for engine in request.engines or ("dense", "tiled")
+        for engine in request.engines or FRAMEWORKS[name].engines
         for dtype in cases.DTYPES
         if dtype in FRAMEWORKS[name].dtypes and (not request.dtypes or dtype in request.dtypes)
     )
     if not request.engines:
-        columns = tuple(column for column in columns if column.dtype == "float32" or not _compiled(column))
-    sampled = () if request.engines else tuple(filter(_compiled, columns))
+        columns = tuple(column for column in columns if column.dtype == "float32" or not _slow(column))
+    sampled = () if request.engines else tuple(filter(_slow, columns))
     if not columns:
         raise CannotJudge(f"{', '.join(names)}: none has {' or '.join(request.dtypes)}")
     chosen = {
@@ -200,9 +201,14 @@ def _for_candidate(request: Request) -> Request:
     return replace(request, engines=("dense",), dtypes=dtypes, digits=False, transforms=False)
 
 
+def _slow(column: Column) -> bool:
+    """Whether a question to this column takes so long that a case of each loss has to do, unless all are asked for."""
+    return column.engine == "kernel" or _compiled(column)
+
+
 def _compiled(column: Column) -> bool:
     """Whether each question to this column is a program to compile."""
-    return column.engine == "tiled" and bool(FRAMEWORKS[column.framework].compilers)
+    return column.engine != "dense" and bool(FRAMEWORKS[column.framework].compilers)
 
 
 def _rows(asked: Sequence[Question], losses: Sequence[str]) -> tuple[str, ...]:

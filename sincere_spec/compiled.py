@@ -114,8 +114,9 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
         return Steps(problem, plan)
     backend = cast(TracingBackend, problem.backend)
     kind = COMPUTE_DTYPE[backend.dtype_name(next(iter(problem.embeddings.values())))]
-    lengths = [length for length in problem.sizes if isinstance(length, int)]
-    tile = min([plan.tile, *(fitted(plan.tile, length) for length in lengths)])
+    tile = plan.tile
+    if plan.engine == "tiled":
+        tile = min([tile, *(fitted(tile, length) for length in problem.sizes if isinstance(length, int))])
     given = {"temperature": problem.temperature, "bias": problem.bias}
     near = None
     if isinstance(problem.temperature, float):

@@ -135,7 +135,7 @@ def explain(
 
 def _plan(problem: Problem, engine: str, tile: int | None) -> Plan:
     like = next(iter(problem.embeddings.values()))
-    return choose(problem.backend, like, problem.sizes, engine, tile)
+    return choose(problem.backend, like, problem.sizes, problem.loss.logit, engine, tile)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}

@@ -43,7 +43,7 @@ def sincere_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -109,7 +109,7 @@ def supcon_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -173,7 +173,7 @@ def decoupled_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -231,7 +231,7 @@ def info_nce_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -283,7 +283,7 @@ def nt_xent_loss(
             by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
             then of the next.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -342,7 +342,7 @@ def dystress_loss(
             by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
             then of the next.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -393,7 +393,7 @@ def clip_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses, a to b, then b to a.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -446,7 +446,7 @@ def siglip_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
@@ -508,7 +508,7 @@ def f_micl_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
         engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
-        tile: rows in a tile of the tiled engine; None chooses.
+        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
         A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.

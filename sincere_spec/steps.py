@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 from sincere_spec.call import COMPUTE_DTYPE, Problem
-from sincere_spec.engines import dense, tiled, traced
+from sincere_spec.engines import dense, kernel, tiled, traced
 from sincere_spec.engines.comparison import Comparison, Gradients, gather, scatter
 from sincere_spec.engines.normalise import Normalised, in_blocks, normalise, pull_back
 from sincere_spec.engines.plan import Plan
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
@@ -56,6 +57,8 @@ class Steps:
         if self.plan.tile is None:
             value, gradients = dense.value_and_gradient(*common, problem.roles.holding(self._names(wanted)))
             saved = self._by_array(problem, embedded, gradients, wanted)
+        elif self.plan.engine == "kernel":
+            value, saved = kernel.forward(*common, self._kernels, self.plan.tile)
         elif problem.backend.traces:
             value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
         else:
@@ -78,13 +81,14 @@ class Steps:
             _comparison(problem, embedded),
             *_parameters(problem),
             problem.reduction,
-            self.plan.tile,
         )
         asked = (saved, 1.0 if cotangent is None else cotangent, problem.roles.holding(self._names(wanted)))
-        if problem.backend.traces:
-            gradients = traced.backward(*common, problem.normalize, self.near, *asked)
+        if self.plan.engine == "kernel":
+            gradients = kernel.backward(*common, self._kernels, self.plan.tile, *asked)
+        elif problem.backend.traces:
+            gradients = traced.backward(*common, self.plan.tile, problem.normalize, self.near, *asked)
         else:
-            gradients = tiled.backward(*common, *asked)
+            gradients = tiled.backward(*common, self.plan.tile, *asked)
         return self._cast(self._by_array(problem, embedded, gradients, wanted))
 
     def _names(self, wanted: tuple[bool, ...]) -> list[str]:
@@ -123,7 +127,15 @@ class Steps:
     @property
     def _by_rows(self) -> ByRows:
         """How what is done to each row is done to all: a block at a time beside tiles."""
-        return _at_once if self.plan.tile is None else partial(in_blocks, self.problem.backend)
+        return partial(in_blocks, self.problem.backend) if self.plan.engine == "tiled" else _at_once
+
+    @property
+    def _kernels(self) -> Kernels:
+        """The backend's kernels, which the plan has found."""
+        problem = self.problem
+        kernels = problem.backend.kernels(next(iter(problem.embeddings.values())), problem.loss.logit)
+        assert not isinstance(kernels, str), kernels
+        return kernels
 
     def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         """Gradients in the dtypes of their arrays: rounded once, at the end."""

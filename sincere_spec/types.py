@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from sincere_spec.protocol import Logit
+    from sincere_spec.sweeps import Kernels
 
 Array: TypeAlias = Any
 """An array of the caller's framework. The frameworks share operators and `shape`, but no static type."""
@@ -129,6 +133,9 @@ class Backend(Protocol):
 
     def tiles_obstacle(self, like: Array) -> str | None:
         """Why the tiled engine cannot run on such arrays here and now, as half a sentence; None if it can."""
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         """`steps.forward` of the arrays, as a node of the framework's graph whose gradient is `steps.backward`."""

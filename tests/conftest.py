@@ -55,6 +55,7 @@ for _name, _value in {
     "TF_NUM_INTRAOP_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "TRITON_INTERPRET": "1",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -240,13 +240,14 @@ def test_another_engine_is_another_column() -> None:
 
 
 @pytest.mark.skipif(not frameworks.FRAMEWORKS["jax"].installed, reason="jax is not installed")
-def test_tiles_that_are_compiled_are_sampled_unless_they_are_asked_for() -> None:
+@pytest.mark.parametrize("engine", ["tiled", "kernel"])
+def test_engines_that_are_compiled_are_sampled_unless_they_are_asked_for(engine: str) -> None:
     """One ordinary case of each row, in float32; by name the whole suite, in processes that hold so many programs."""
     request = runner.Request(frameworks=("jax",), digits=False)
-    sampled = [unit for unit in runner.plan(request).units["jax"] if unit[2] == "tiled"]
+    sampled = [unit for unit in runner.plan(request).units["jax"] if unit[2] == engine]
     assert {dtype for _, dtype, _ in sampled} == {"float32"}
     assert len(sampled) == len(runner.plan(request).rows)
-    named = runner.plan(replace(request, engines=("tiled",)))
+    named = runner.plan(replace(request, engines=(engine,)))
     assert not named.sampled
     assert {dtype for _, dtype, _ in named.units["jax"]} == {"float16", "bfloat16", "float32", "float64"}
     assert {case for case, _, _ in named.units["jax"]} == set(named.questions)

@@ -286,13 +286,6 @@ def test_a_keyword_that_there_is_not_is_python_s_own_error(name: str) -> None:
         getattr(ss, name)(np.ones((4, 4)), np.ones((4, 4)), temprature=0.1)
 
 
-def test_an_engine_that_is_asked_for_by_name_never_falls_back(framework: str) -> None:
-    here = load(framework)
-    z = rows(here)
-    with pytest.raises(ss.EngineUnavailable, match=r'engine="kernel".*asked for.*engine="'):
-        ss.sincere_loss(z, LABELS, engine="kernel")
-
-
 def test_every_error_is_one_of_the_package_and_one_of_python() -> None:
     pythons = {
         ss.UnknownArrayError: TypeError,

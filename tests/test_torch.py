@@ -177,10 +177,13 @@ def test_keywords_that_a_module_does_not_have_are_refused_at_construction() -> N
         kind("SigLIPLoss")(bias=torch.tensor(-10.0))
 
 
-def test_an_engine_that_is_not_there_is_refused_by_the_call() -> None:
+def test_an_engine_that_cannot_serve_is_refused_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the module will be called, and on what device, its constructor cannot know."""
+    from sincere_spec.backends.torch import TorchBackend
+
     loss = module("clip", engine="kernel")
-    with pytest.raises(ss.EngineUnavailable):
+    monkeypatch.setattr(TorchBackend, "kernels", lambda self, like, logit: "this is a test")
+    with pytest.raises(ss.EngineUnavailable, match=r'"kernel" was asked for, but this is a test; engine="tiled"'):
         loss(*given("clip")[0])
 
 

@@ -13,6 +13,8 @@ from jax import lax
 from sincere_spec.backends.jax import namespace
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
+from sincere_spec.protocol import Logit
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Described, Differentiable, Namespace, T
 
 
@@ -83,6 +85,14 @@ class JaxBackend:
         if not all(isinstance(length, int) for length in like.shape):
             return "it is compiled for a number of rows, and here that is a symbol"
         return None
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        platform = self.platform(like)
+        if platform not in ("cpu", "cuda"):
+            return f"the kernels are for GPUs that Triton knows, and the arrays are on {platform}"
+        from sincere_spec.backends.jax.kernels import PallasKernels
+
+        return PallasKernels()
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         described = cast(Described, steps)

@@ -12,6 +12,8 @@ from tensorflow.python.eager import forwardprop_util
 
 from sincere_spec.backends.tensorflow import derivatives, namespace
 from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
+from sincere_spec.protocol import Logit
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
 
@@ -80,6 +82,9 @@ class TensorFlowBackend:
         if forwardprop_util.pack_tangents([like]).tangents:
             return "TensorFlow has no rule for forward mode through it"
         return None
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        return "TensorFlow has no kernel language: its fast path is the tiled engine, which XLA compiles"
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         if forwardprop_util.pack_tangents(arrays).tangents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.autograd import forward_ad
 from sincere_spec.backends.torch import namespace
 from sincere_spec.backends.torch.autograd import Product, Value, full_precision
 from sincere_spec.errors import UnknownArrayError
+from sincere_spec.protocol import Logit
+from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Differentiable, Namespace, T
 
 LOG2_E = 1.4426950408889634
@@ -94,6 +97,20 @@ class TorchBackend:
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return "transforms of torch.func cannot enter it"
         return None
+
+    def kernels(self, like: Array, logit: Logit) -> Kernels | str:
+        if "tensorflow" in sys.modules and "triton" not in sys.modules:
+            return "TensorFlow is in this process, and to import triton after it would end both"
+        try:
+            from sincere_spec.backends.torch import launch
+        except ImportError as error:
+            return f"triton cannot be imported ({error}): pip install 'sincere-spec[kernels]'"
+        if like.device.type != "cuda" and not launch.INTERPRETED:
+            return (
+                f"Triton compiles for GPUs, and the arrays are on {like.device.type}: set TRITON_INTERPRET=1 before the "
+                "process starts to have its interpreter run them"
+            )
+        return launch.obstacle(logit) or launch.TritonKernels()
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         moving = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)

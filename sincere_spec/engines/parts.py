@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sincere_spec.engines.rows import Counts, term_cotangents
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
+from sincere_spec.sweeps import Part as Part
 from sincere_spec.types import Array, Namespace
-
-
-@dataclass(frozen=True)
-class Part:
-    """One sum over the positives, or over the negatives, of a row: stages over both have two, and equal ones are shared."""
-
-    fold: Fold
-    over: Pairs
-    scale: float
-    offset: float
-    minus: str | None
 
 
 def parts_of(stage: Reduce) -> tuple[Part, ...]:

@@ -1,0 +1,30 @@
+"""Triton programs that apply one word of the kernels to a vector: the interpreter wants them in a module of their own."""
+
+import triton
+import triton.language as tl
+
+from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related
+
+
+@triton.jit
+def folded(x, values, slopes, fold: tl.constexpr, size: tl.constexpr):
+    entry = tl.arange(0, size)
+    t = tl.load(x + entry)
+    tl.store(values + entry, fold_value(fold, t))
+    tl.store(slopes + entry, fold_slope(fold, t))
+
+
+@triton.jit
+def logits(x, values, slopes, name: tl.constexpr, numbers: tl.constexpr, size: tl.constexpr):
+    entry = tl.arange(0, size)
+    s = tl.load(x + entry)
+    tl.store(values + entry, logit_value(name, numbers, s))
+    tl.store(slopes + entry, logit_slope(name, numbers, s))
+
+
+@triton.jit
+def relation(numbers, out, over: tl.constexpr, partners: tl.constexpr, size: tl.constexpr):
+    pair = tl.arange(0, size)
+    label, key_label = tl.load(numbers + pair), tl.load(numbers + size + pair)
+    sample, key_sample = tl.load(numbers + 2 * size + pair), tl.load(numbers + 3 * size + pair)
+    tl.store(out + pair, related(over, partners, label, key_label, sample, key_sample).to(tl.int32))

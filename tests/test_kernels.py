@@ -1,0 +1,463 @@
+"""Kernels, in the interpreters of Triton and Pallas: no device runs here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from catalogue import CALLS, Call, distance, rule
+from frameworks import COMPUTED_IN, UNIT, load
+from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
+
+import sincere_spec as ss
+from sincere_spec import elementwise, losses, relations
+from sincere_spec.protocol import Fold, Logit, Similarity
+
+REDUCTIONS = ("mean", "pairs", "batch", "sum")
+
+# Triton's interpreter takes a few milliseconds for an operation of a tile, and that of Pallas compiles every shape.
+interpreted = pytest.mark.parametrize("framework", ["torch"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _triton(request: pytest.FixtureRequest, need: Any) -> None:
+    if "torch" in request.node.nodeid.partition("[")[2]:
+        need("triton")
+
+
+@interpreted
+@pytest.mark.parametrize("name", CALLS)
+def test_kernels_give_the_dense_answer(framework: str, name: str) -> None:
+    here, call = load(framework), CALLS[name].with_parameters()
+    arrays = here.arrays(call.arrays)
+    reduction = REDUCTIONS[len(name) % len(REDUCTIONS)]
+    want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction=reduction)
+    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction=reduction)
+    bound = rule("float64", call.temperature)
+    assert distance(here.numbers(value), here.numbers(want)) <= bound
+    own = here.gradient(lambda x: -1.25 * call.value(x, engine="kernel", reduction=reduction), arrays)
+    for argument in want_gradient:
+        exact = here.numbers(want_gradient[argument])
+        assert distance(here.numbers(gradient[argument]), exact) <= bound, argument
+        assert distance(here.numbers(own[argument]) / -1.25, exact) <= bound, argument
+    rows = [here.numbers(call.value(arrays, engine=engine, reduction="none")) for engine in ("dense", "kernel")]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=bound, atol=bound * np.max(np.abs(rows[0])))
+
+
+RAGGED = ("sincere", "supcon_in", "sincere_keys", "clip", "nt_xent", "f_micl_js")
+
+
+def ragged(name: str, n: int, m: int, width: int) -> Call:
+    """A call of the catalogue with other rows: classes in any order."""
+    rng, call = np.random.default_rng(n), CALLS[name]
+    rows = {argument: m if argument == "keys" else n for argument in call.arrays}
+    arrays = {argument: rng.normal(size=(count, width)) for argument, count in rows.items()}
+    labels = None if call.labels is None else rng.integers(0, 6, size=n).tolist()
+    options = {"key_labels": rng.integers(0, 7, size=m).tolist()} if call.options else {}
+    return replace(call, arrays=arrays, labels=labels, options=options)
+
+
+@interpreted
+@pytest.mark.parametrize(("n", "m", "width"), [(1, 33, 1), (16, 16, 16), (17, 5, 37), (31, 50, 33)])
+@pytest.mark.parametrize("name", RAGGED)
+def test_ragged_rows_and_entries(
+    framework: str, name: str, n: int, m: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tiles of rows, of columns, of entries and of the gradient's entries, none of them full."""
+    if framework == "torch":
+        from sincere_spec.backends.torch import launch
+
+        monkeypatch.setattr(launch, "ENTRIES", 16)
+        monkeypatch.setattr(launch, "WIDEST", 16)
+    here, call = load(framework), ragged(name, n, m, width).with_parameters()
+    arrays = here.arrays(call.arrays)
+    want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction="sum")
+    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction="sum", tile=16)
+    bound = rule("float64", call.temperature, width)
+    assert distance(here.numbers(value), here.numbers(want)) <= bound
+    for argument in want_gradient:
+        exact = here.numbers(want_gradient[argument])
+        assert distance(here.numbers(gradient[argument]), exact) <= bound, argument
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("name", RAGGED)
+def test_every_dtype_is_summed_in_float32(framework: str, name: str, dtype: str) -> None:
+    here, call = load(framework), ragged(name, 20, 20, 8)
+    arrays = here.arrays(call.arrays, dtype)
+    want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype), engine="dense")
+    value, gradient = call.value_and_gradient(arrays, engine="kernel", tile=16)
+    bound = rule(dtype, call.temperature, 8)
+    assert here.dtype(value) == COMPUTED_IN[dtype]
+    assert distance(here.numbers(value), want) <= bound
+    for argument, exact in want_gradient.items():
+        assert here.dtype(gradient[argument]) == dtype
+        rounding = UNIT[dtype] if COMPUTED_IN[dtype] != dtype else 0.0
+        assert distance(here.numbers(gradient[argument]), exact) <= bound + rounding, argument
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["sincere", "supcon_in", "decoupled", "clip", "siglip", "f_micl_vincze_le_cam"])
+def test_kernels_at_every_edge(framework: str, name: str) -> None:
+    here = load(framework)
+    for edge, change in EDGES.items():
+        call = change(CALLS[name]).with_parameters()
+        exact = here.rounded(call.arrays, "float32")
+        want = call.value_and_gradient(exact, engine="dense")
+        found = call.value_and_gradient(here.arrays(call.arrays, "float32"), engine="kernel")
+        assert_near(here, call, edge, "float32", exact, found, want)
+
+
+@interpreted
+def test_rows_that_are_known_to_be_the_same_are_never_compared(framework: str) -> None:
+    here, call = load(framework), ragged("sincere_keys", 20, 30, 4)
+    rng = np.random.default_rng(0)
+    options = call.options | {"ids": rng.integers(0, 9, size=20), "key_ids": rng.integers(0, 9, size=30)}
+    call = replace(call, options=options)
+    want, want_gradient = call.value_and_gradient(call.arrays)
+    value, gradient = call.value_and_gradient(here.arrays(call.arrays), engine="kernel", tile=16)
+    assert distance(here.numbers(value), want) <= rule("float64", call.temperature)
+    for argument, exact in want_gradient.items():
+        assert distance(here.numbers(gradient[argument]), exact) <= rule("float64", call.temperature), argument
+
+
+@interpreted
+def test_nothing_to_compare_and_nothing_to_compare_by(framework: str) -> None:
+    here = load(framework)
+    value, gradient = ss.value_and_gradient(losses.clip(), *[here.array(np.zeros((0, 3)))] * 2, engine="kernel")
+    assert not here.numbers(value)
+    assert tuple(gradient.a.shape) == (0, 3)
+    flat = here.array(np.zeros((6, 0)))
+    value, gradient = ss.value_and_gradient(losses.sincere(), flat, [0, 0, 1, 1, 2, 2], engine="kernel")
+    assert np.isclose(here.numbers(value), np.log(5.0))
+    assert tuple(gradient.shape) == (6, 0)
+
+
+@interpreted
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered:RuntimeWarning"
+)  # of Triton's interpreter, which is NumPy
+@pytest.mark.parametrize("name", MADE_DIFFERENTLY)
+def test_kernels_hide_no_nan(framework: str, name: str) -> None:
+    here, call = load(framework), CALLS[name]
+    for argument in call.arrays:
+        arrays = {other: x.copy() for other, x in call.arrays.items()}
+        arrays[argument][-1, 1] = np.nan
+        assert np.isnan(here.numbers(call.value(here.arrays(arrays), engine="kernel"))), argument
+
+
+@pytest.mark.framework("torch")
+def test_second_derivatives_through_a_kernel_are_the_dense_engine_s() -> None:
+    import torch
+
+    here, call = load("torch"), CALLS["sincere"]
+    found = []
+    for engine in ("dense", "kernel"):
+        arrays = {name: x.requires_grad_() for name, x in here.arrays(call.arrays).items()}
+        first = here.gradient(lambda x, engine=engine: call.value(x, engine=engine), arrays)["embeddings"]
+        found.append(torch.autograd.grad((first**2).sum(), arrays["embeddings"])[0])
+    assert distance(here.numbers(found[1]), here.numbers(found[0])) <= 100.0 * rule("float64", call.temperature)
+
+
+# --- Pallas, which compiles every shape: some losses of different kinds --------------------------------------------------------
+
+
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize(
+    ("name", "n", "m", "width", "dtype"),
+    [
+        ("sincere", 37, 0, 5, "float64"),
+        ("clip", 20, 0, 20, "float32"),
+        ("supcon_in_keys", 17, 21, 3, "bfloat16"),
+        ("dystress_shifted", 9, 0, 3, "float32"),
+    ],
+)
+def test_pallas_gives_the_dense_answer(
+    name: str, n: int, m: int, width: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under jit, with several tiles of rows, of columns and of entries, none of them full."""
+    import jax
+
+    from sincere_spec.backends.jax import kernels
+
+    monkeypatch.setattr(kernels, "ENTRIES", 16)
+    monkeypatch.setattr(kernels, "WIDEST", 16)
+    here, call = load("jax"), ragged(name, n, m, width).with_parameters()
+    arrays = here.arrays(call.arrays, dtype)
+    want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype))
+
+    @jax.jit
+    def run(arrays: Any) -> Any:
+        return jax.value_and_grad(lambda x: call.value(x, engine="kernel", tile=16))(arrays)
+
+    value, gradient = run(arrays)
+    bound = rule(dtype, call.temperature, width)
+    assert distance(here.numbers(value), want) <= bound
+    rounding = UNIT[dtype] if COMPUTED_IN[dtype] != dtype else 0.0
+    for argument, exact in want_gradient.items():
+        assert here.dtype(gradient[argument]) == dtype
+        assert distance(here.numbers(gradient[argument]), exact) <= bound + rounding, argument
+
+
+@pytest.mark.framework("jax")
+def test_pallas_under_vmap_and_for_row_losses() -> None:
+    import jax
+
+    here, call = load("jax"), CALLS["sincere"]
+    z = np.stack([call.arrays["embeddings"], call.arrays["embeddings"][::-1] * 2.0])
+
+    def rows(z: Any, engine: str) -> Any:
+        return call.value({"embeddings": z}, engine=engine, reduction="none")
+
+    @jax.jit
+    def run(batch: Any, weights: Any) -> Any:
+        return [
+            (
+                jax.vmap(lambda z, engine=engine: rows(z, engine))(batch),
+                jax.grad(lambda z, engine=engine: jax.numpy.sum(weights * rows(z, engine)))(batch[0]),
+            )
+            for engine in ("kernel", "dense")
+        ]
+
+    for got, want in zip(*run(here.array(z), here.array(np.linspace(-1.0, 1.0, 6))), strict=True):
+        assert distance(here.numbers(got), here.numbers(want)) <= rule("float64", call.temperature)
+
+
+# --- each of Triton's words against its original ------------------------------------------------------------------------------
+
+
+ARGUMENTS = np.concatenate([np.linspace(-40.0, 40.0, 256), np.linspace(-2.0, 2.0, 256)])
+LOGITS = [
+    Similarity(),
+    losses.f_micl().logit,
+    losses.dystress(0.05, 0.3).logit,
+    losses.dystress(0.05, 0.3, detach=False).logit,
+    losses.dystress(0.05, 0.3, schedule="shifted", offset=-0.3, scale=0.6).logit,
+    losses.dystress(0.05, 0.3, detach=False, schedule="shifted", offset=-0.3, scale=0.6).logit,
+]
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fold", [fold for fold in Fold if fold is not Fold.LOGSUMEXP])
+def test_a_fold_of_triton_is_the_fold(fold: Fold, dtype: str) -> None:
+    import torch
+    from device_words import folded
+
+    from sincere_spec.backends.torch import namespace
+
+    t = load("torch").array(ARGUMENTS, dtype)
+    value, slope = torch.empty_like(t), torch.empty_like(t)
+    folded[(1,)](t, value, slope, fold.value, t.shape[0])
+    for got, original in ((value, elementwise.value), (slope, elementwise.slope)):
+        want = original(namespace, fold, t.double()).numpy()
+        bound = (
+            UNIT[dtype] * (8.0 + 4.0 * np.abs(ARGUMENTS)) * np.abs(want)
+        )  # exponentials lose what arguments have lost
+        assert np.all(np.abs(got.double().numpy() - want) <= bound)
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("logit", LOGITS, ids=lambda logit: type(logit).__name__ + str(getattr(logit, "held", "")))
+def test_a_logit_of_triton_is_the_logit(logit: Logit, dtype: str) -> None:
+    import torch
+    from device_words import logits
+
+    from sincere_spec.backends.torch import namespace
+
+    s = load("torch").array(np.linspace(-1.0, 1.0, 512), dtype)
+    value, slope = torch.empty_like(s), torch.empty_like(s)
+    logits[(1,)](s, value, slope, type(logit).__name__, astuple(logit), s.shape[0])
+    for got, original in ((value, logit.value), (slope, logit.slope)):
+        want = original(namespace, s.double()).numpy()
+        bound = 16.0 * UNIT[dtype] * np.max(np.abs(want))
+        assert np.all(np.abs(got.double().numpy() - want) <= bound)
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize(("over", "partners"), [("positive", False), ("negative", False), ("negative", True)])
+def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None:
+    import torch
+    from device_words import relation
+
+    numbers = torch.tensor([[i >> bit & 1 for i in range(16)] for bit in range(4)])
+    positive, negative = relations.by_label(*numbers)
+    want = relations.beside_partners(*numbers[:2]) if partners else positive if over == "positive" else negative
+    got = torch.empty(16, dtype=torch.int32)
+    relation[(1,)](numbers, got, over, partners, 16)
+    assert torch.equal(got.bool(), want)
+
+
+# --- the compiler -------------------------------------------------------------------------------------------------------------
+
+
+COMPILED = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from catalogue import CALLS
+from frameworks import load
+
+class Device:  # all that the compiler asks of one
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+
+driver.set_active(Device())
+run, made = JITFunction.run, []
+JITFunction.run = lambda self, *given, warmup, **words: made.append(run(self, *given, warmup=True, **words))
+from sincere_spec.backends.torch import TorchBackend, launch
+assert not launch.INTERPRETED
+TorchBackend.kernels = lambda self, like, logit: launch.TritonKernels()
+for name, dtype in (("sincere", "float32"), ("dystress_shifted", "float32"), ("f_micl_vincze_le_cam", "float64")):
+    call = CALLS[name]
+    call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel", tile=32)
+print(len(made), all(program.asm["cubin"] for program in made))
+"""
+
+
+@pytest.mark.framework("torch")
+def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
+    """To the machine code of an H100 or H200; none is here to run it."""
+    tests = str(Path(__file__).parent)
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    del environment["TRITON_INTERPRET"]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED.format(tests=tests)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["7", "True"]
+
+
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize(("name", "dtype"), [("sincere", "float32"), ("f_micl_vincze_le_cam", "float64")])
+def test_every_pallas_kernel_is_lowered_for_a_gpu(name: str, dtype: str) -> None:
+    """To the programs that XLA has Triton compile; none is here to run them."""
+    import jax
+
+    call = CALLS[name]
+    arrays = load("jax").arrays(call.arrays, dtype)
+    step = jax.jit(jax.value_and_grad(lambda x: call.value(x, engine="kernel")))
+    text = step.trace(arrays).lower(lowering_platforms=("cuda",)).as_text()
+    sweeps = {"sincere": 3, "f_micl_vincze_le_cam": 2}[name]
+    assert text.count("custom_call @__gpu$xla.gpu.triton") == sweeps
+
+
+# --- TensorFlow, whose fast path is the tiled engine under XLA ------------------------------------------------------------------
+
+
+def largest_buffer(engine: str, n: int) -> int:
+    """The entries of the largest array in the program that XLA makes of a value and its gradient, for n rows."""
+    import tensorflow as tf
+
+    def step(z: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = ss.sincere_loss(z, labels, engine=engine, tile=64)
+        return value, tape.gradient(value, z)
+
+    z, labels = tf.random.stateless_normal((n, 4), seed=(0, 1)), tf.range(n, dtype=tf.int64) % 16
+    program = tf.function(step, jit_compile=True).experimental_get_compiler_ir(z, labels)(stage="optimized_hlo")
+    shapes = re.findall(r"\b[a-z]\w*\[([\d,]+)\]", program)
+    return max(int(np.prod([int(size) for size in shape.split(",")])) for shape in shapes)
+
+
+@pytest.mark.framework("tensorflow")
+def test_the_program_that_xla_makes_of_tiles_holds_no_matrix_of_all_pairs() -> None:
+    n = 1024
+    assert largest_buffer("dense", n) == n * n
+    assert largest_buffer("tiled", n) <= 4 * n  # the embeddings; a tile is as large
+
+
+# --- which calls have a kernel --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cubed(Logit):
+    """A logit that no device function is known for."""
+
+    def value(self, xp: Any, s: Any) -> Any:
+        return s * s * s
+
+    def slope(self, xp: Any, s: Any) -> Any:
+        return 3.0 * s * s
+
+
+@pytest.mark.parametrize("framework", ["numpy", "array_api_strict", "tensorflow"], indirect=True)
+def test_a_framework_without_kernels_says_so(framework: str) -> None:
+    with pytest.raises(ss.EngineUnavailable, match=r'"kernel" was asked for, but .* kernel.*engine="tiled"'):
+        ss.sincere_loss(load(framework).array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
+
+
+@pytest.mark.framework("torch")
+def test_what_triton_cannot_serve_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from sincere_spec.backends.torch import launch
+
+    z, labels = torch.eye(4), [0, 0, 1, 1]
+    with pytest.raises(ss.EngineUnavailable, match=r"no Triton function exists for the logit Cubed"):
+        ss.evaluate(replace(losses.sincere(), logit=Cubed()), z, labels, engine="kernel")
+    for tile in (8, 48):
+        with pytest.raises(ss.OptionError, match=rf"tile must be a power of two from 16 on.*got {tile}"):
+            ss.sincere_loss(z, labels, engine="kernel", tile=tile)
+    with pytest.raises(ss.EngineUnavailable, match=r"torch\.func"):
+        torch.func.grad(lambda z: ss.sincere_loss(z, labels, engine="kernel"))(z)
+    with monkeypatch.context() as m:
+        m.setattr(launch, "INTERPRETED", False)
+        with pytest.raises(ss.EngineUnavailable, match=r"the arrays are on cpu: set TRITON_INTERPRET=1"):
+            ss.sincere_loss(z, labels, engine="kernel")
+    with monkeypatch.context() as m:
+        m.delitem(sys.modules, "sincere_spec.backends.torch.launch")
+        m.delattr("sincere_spec.backends.torch.launch")
+        m.setitem(sys.modules, "triton", None)
+        with pytest.raises(ss.EngineUnavailable, match=r"triton cannot be imported.*sincere-spec\[kernels\]"):
+            ss.sincere_loss(z, labels, engine="kernel")
+    with monkeypatch.context() as m:
+        m.delitem(sys.modules, "triton")
+        m.setitem(sys.modules, "tensorflow", None)
+        with pytest.raises(ss.EngineUnavailable, match=r"TensorFlow is in this process"):
+            ss.sincere_loss(z, labels, engine="kernel")
+
+
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sincere_spec.backends.jax import JaxBackend
+
+    monkeypatch.setattr(JaxBackend, "platform", lambda self, x: "tpu")
+    with pytest.raises(ss.EngineUnavailable, match=r"the kernels are for GPUs .*, and the arrays are on tpu"):
+        ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
+
+
+@interpreted
+def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
+    framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sincere_spec.engines import plan
+
+    z, labels = load(framework).array(np.eye(4)), [0, 0, 1, 1]
+    assert not any(
+        "kernel" in row for rows in plan.crossovers().values() for row in rows.values() if isinstance(row, dict)
+    )
+    assert "no kernel was measured on cpu" in ss.explain(losses.sincere(), z, labels).reason
+    row = {"pairs": 9, "tile": 64, "kernel": 16}
+    monkeypatch.setattr(plan, "crossovers", lambda: {"array_api": {}, framework: {"cpu": row}})
+    assert ss.explain(losses.sincere(), z, labels).engine == "kernel"
+    assert ss.explain(losses.sincere(), z[:3], labels[:3]).engine == "tiled"
