@@ -16,6 +16,7 @@ __all__ = [
     "DIGITS",
     "INTEGRITY",
     "LOSSES",
+    "ORDINARY",
     "Array",
     "Question",
     "Wanted",
@@ -29,6 +30,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
