@@ -17,6 +17,7 @@ __all__ = [
     "INTEGRITY",
     "LARGE",
     "LOSSES",
+    "ORDINARY",
     "Array",
     "Question",
     "Wanted",
@@ -30,6 +31,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 LARGE = "large"  # the profile of recipes and properties
 ORDINARY = ("core", "queue", "two-tower")  # the profiles that have every loss at its usual temperatures

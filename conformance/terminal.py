@@ -231,14 +231,15 @@ def show_field(field: Field, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
     for name in ("package", "its loss", "here"):
         table.add_column(name, overflow="fold")
-    for name in ("passed", "failed", "digits", "not asked"):
+    for name in ("passed", "failed", "digits", "ordinary", "not asked"):
         table.add_column(name, justify="right")
     for verdict in field.verdicts:
         peer, unsupported = verdict.peer, sum(verdict.unsupported.values())
-        counts = (str(verdict.passed), str(len(verdict.failed)), str(verdict.few), str(unsupported))
+        ordinary = "{} of {}".format(*verdict.ordinary)
+        counts = [str(verdict.passed), str(len(verdict.failed)), str(verdict.few), ordinary, str(unsupported)]
         cells = [f"{peer.distribution} {verdict.version}", peer.name, peer.same_as]
         style = "dim" if verdict.absent else "red" if verdict.failed else "green"
-        table.add_row(*map(escape, cells), *(("", "", "", "") if verdict.absent else counts), style=style)
+        table.add_row(*map(escape, cells), *([] if verdict.absent else counts), style=style)
     console.print(table)
     for verdict in field.verdicts:
         if verdict.absent:

@@ -15,7 +15,7 @@ from sincere_spec.conformance import cases
 from sincere_spec.conformance.frameworks import FRAMEWORKS
 from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.peers import PEERS, Peer
-from sincere_spec.conformance.questions import LOSSES, Question
+from sincere_spec.conformance.questions import LOSSES, ORDINARY, Question
 from sincere_spec.conformance.report import in_short, machine
 from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype
@@ -58,7 +58,8 @@ class Failed:
 class Verdict:
     """What is known of a peer: how many cases it passes, which it fails, and what it could not be asked.
 
-    `absent` says why it was not judged.
+    `ordinary` has how many cases with nothing unusual about them it passes, and how many it was asked. `absent` says why it
+    was not judged.
     """
 
     peer: Peer
@@ -67,6 +68,7 @@ class Verdict:
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     passed: int = 0
+    ordinary: tuple[int, int] = (0, 0)
     worst: float = 0.0
     failed: tuple[Failed, ...] = ()
     unsupported: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Verdict:
             "versions": dict(self.versions),
             "device": self.device,
             "passed": self.passed,
+            "ordinary": {"passed": self.ordinary[0], "asked": self.ordinary[1]},
             "worst_ratio_passed": self.worst,
             "failed": len(self.failed),
             "fewer_digits": self.few,
@@ -192,21 +195,22 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
     skipped = {result.reason for result in made.results if result.status == "skipped"}
     if skipped:
         return Verdict(peer, version, "; ".join(sorted(skipped)))
-    failed = [_failed(todo.questions[case], results) for case, results in by_case.items()]
+    silent = {case for case, results in by_case.items() if all(result.status == "unsupported" for result in results)}
+    heard = {case: results for case, results in by_case.items() if case not in silent}
+    failed = [_failed(todo.questions[case], results) for case, results in heard.items()]
     wrong = tuple(one for one in failed if one)
-    silent = Counter(
-        results[0].reason for results in by_case.values() if {result.status for result in results} == {"unsupported"}
-    )
+    usual = [case for case, results in heard.items() if results[0].profile in ORDINARY]
     known = made.frameworks[peer.framework]
     return Verdict(
         peer,
         version,
         versions=known.get("versions", {}),
         device=known.get("device", ""),
-        passed=len(by_case) - len(wrong) - silent.total(),
+        passed=len(heard) - len(wrong),
+        ordinary=(len(set(usual) - {one.question.id for one in wrong}), len(usual)),
         worst=max((result.ratio or 0.0 for result in made.results if result.status == "pass"), default=0.0),
         failed=wrong,
-        unsupported=dict(silent.most_common()),
+        unsupported=dict(Counter(by_case[case][0].reason for case in by_case if case in silent).most_common()),
     )
 
 
@@ -268,7 +272,7 @@ def markdown(made: Field) -> str:
         "# Other packages, judged",
         f"Written by `{made.command}`. sincere-spec {sincere_spec.__version__}, suite {made.suite}, "
         f"{' and '.join(made.dtypes)}; {', '.join(frameworks)}; {system}.",
-        INTRODUCTION.format(k=K),
+        INTRODUCTION.format(k=K, ordinary=", ".join(ORDINARY)),
         _overview(here),
         *([_absent(made)] if len(here) < len(made.verdicts) else []),
         "## Which of them is SINCERE",
@@ -284,7 +288,8 @@ Each package is called as its users call it, in a process of its own, and judged
 the value and the gradient of every case of the suite that its call can express, with rows of any norm, one reduction and
 one temperature. A case is passed if every number of it is within {k:g} units of round-off of its scale
 (`conformance/README.md`), in every dtype; so these are findings about the whole range of inputs that the suite has, and
-most of it is harder than what a usual training step does. What a call cannot express was *not asked*, and is no failure.
+most of it is harder than what a usual training step does. *Ordinary* counts the passed cases among those with nothing
+unusual about them, the profiles {ordinary}. What a call cannot express was *not asked*, and is no failure.
 
 The kinds of failure: *fewer digits*, an error below a thousandth of the scale, as cancellation leaves it; *zero*, where
 another number is right; *another number*; *NaN or infinity*; *raises*; *no gradient*; *shape or type*.
@@ -299,13 +304,14 @@ sincere-spec verify --peers --report docs
 
 def _overview(here: Sequence[Verdict]) -> str:
     lines = [
-        "| package | its loss | here | passed | failed | of these, digits only | not asked | smallest failing input |",
-        "| --- | --- | --- | --: | --: | --: | --: | --- |",
+        "| package | its loss | here | passed | failed | of these, digits only | ordinary | not asked | smallest failing input |",
+        "| --- | --- | --- | --: | --: | --: | --: | --: | --- |",
     ]
     for verdict in here:
         smallest = verdict.smallest
         what = f"{smallest.shapes}: {smallest.kind} (`{smallest.question.id}`)" if smallest else ""
-        numbers = [verdict.passed, len(verdict.failed), verdict.few, sum(verdict.unsupported.values())]
+        numbers = [verdict.passed, len(verdict.failed), verdict.few, "{} of {}".format(*verdict.ordinary)]
+        numbers.append(sum(verdict.unsupported.values()))
         cells = [
             f"{verdict.peer.distribution} {verdict.version}",
             f"`{verdict.peer.name}`",

@@ -17,6 +17,7 @@ try:
     from sincere_spec.conformance.cases import SUITE, CaseError
     from sincere_spec.conformance.files import publish, save
     from sincere_spec.conformance.programs import Executable
+    from sincere_spec.conformance.questions import ORDINARY
     from sincere_spec.conformance.report import Place, Report, earlier, moved, to_json
     from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 except ImportError as error:
@@ -26,8 +27,6 @@ except ImportError as error:
 
 from sincere_spec import catalogue
 from sincere_spec.errors import OptionError, SincereSpecError
-
-QUICK = ("core", "two-tower", "queue")  # the profiles that have every loss once
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +134,7 @@ def verify(
         candidate=candidate,
         frameworks=_words(framework),
         losses=_words(loss),
-        profiles=_words(profile) or (QUICK if quick else ()),
+        profiles=_words(profile) or (ORDINARY if quick else ()),
         dtypes=_words(dtype) or (("float32",) if quick else ()),
         engines=_words(engine) or (("dense",) if quick else ()),
         digits=digits and not quick,

@@ -61,6 +61,8 @@ def test_peers_are_judged_and_the_smallest_input_that_they_fail_is_shown() -> No
     right, doubled, raises, nowhere, absent = field.verdicts
     assert seen == [verdict.title for verdict in field.verdicts]
     assert (right.failed, right.passed > 0, right.version) == ((), True, "1.2")
+    assert right.ordinary == (right.passed, right.passed)
+    assert doubled.ordinary == (0, right.passed)
     assert {failed.kind for failed in doubled.failed} == {"another number"}
     assert {failed.kind for failed in raises.failed} == {"raises"}
     assert "cannot be imported" in nowhere.absent
@@ -191,4 +193,5 @@ def test_the_committed_page_is_of_the_committed_data() -> None:
         assert (found["command"], found["same_as"]) == (one.command, one.same_as)
         if "absent" not in found:
             row = f"| {found['distribution']} {found['version']} | `{found['name']}` | `{found['same_as']}` |"
-            assert f"{row} {found['passed']} | {found['failed']} | {found['fewer_digits']} |" in page
+            ordinary = "{passed} of {asked}".format(**found["ordinary"])
+            assert f"{row} {found['passed']} | {found['failed']} | {found['fewer_digits']} | {ordinary} |" in page
