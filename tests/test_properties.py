@@ -87,7 +87,8 @@ def short(z, y, t):
     (tmp_path / "theirs_at_scale.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for name, failed in (("right", set()), ("short", {"permutation"})):
-        implementation = Foreign(frameworks.start("numpy"), Candidate(f"theirs_at_scale:{name}"))
+        candidate = Candidate(f"theirs_at_scale:{name}")
+        implementation = Foreign(frameworks.start("numpy"), candidate, candidate.load("numpy"))
         found = held(implementation, BATCHES["sincere/large"], dtype="float32")
         assert set(found) == {"rotation", "permutation", "renaming"}
         assert {quantity for quantity, result in found.items() if result.status == "fail"} == failed
