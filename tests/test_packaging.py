@@ -147,6 +147,7 @@ def test_the_extras(metadata: email.message.Message) -> None:
         "keras",
         "verify",
         "bench",
+        "examples",
         "test",
         "all",
     }
