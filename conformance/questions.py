@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
+ORDINARY = ("core", "two-tower", "queue")  # every row has a case in one of these, and none of theirs is degenerate
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
 
@@ -121,13 +122,9 @@ def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
     found: dict[str, Question] = {}
     for question in asked:
         scalar = question.reduction == "mean" and question.normalize and set(question.dtypes) == set(DTYPES)
-        if question.profile not in (INTEGRITY, DIGITS) and scalar and min(_sizes(question)) > 2:
+        if question.profile in ORDINARY and scalar:
             found.setdefault(question.row, question)
     return found
-
-
-def _sizes(question: Question) -> list[int]:
-    return [x.size for x in question.arguments.values()]
 
 
 def _checks(question: Question) -> Iterator[Question]:
