@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, EXACT, LABELLED, WIDTH, assert_gradients, distance, rule
+from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, rule
 from frameworks import Framework, load
 
 import sincere_spec as ss
