@@ -88,7 +88,7 @@ def by_root(root: str) -> Backend | None:
             found = [point for point in entry_points(group="sincere_spec.backends") if point.name == root]
             if not found:
                 return None
-            factory = found[0].load()
+            factory = lambda: found[0].load()()  # noqa: E731
         same = next((other for other in _loaded if _factories.get(other) is factory), None)  # jax and jaxlib, say
         backend = _loaded[root] = _loaded[same] if same else _made(root, factory)
     return backend
@@ -98,7 +98,7 @@ def _made(root: str, factory: Callable[[], Backend]) -> Backend:
     try:
         return factory()
     except ImportError as error:
+        example = f", for example with: pip install 'sincere-spec[{root}]'" if root in _factories else ""
         raise BackendNotInstalled(
-            f"arrays of {root} need {error.name or root}, which cannot be imported ({error}); "
-            f"install it, for example with: pip install 'sincere-spec[{root}]'."
+            f"arrays of {root} need {error.name or root}, which cannot be imported ({error}); install it{example}."
         ) from error

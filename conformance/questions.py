@@ -34,7 +34,6 @@ LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "
 ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 LARGE = "large"  # the profile of recipes and properties
-ORDINARY = ("core", "queue", "two-tower")  # the profiles that have every loss at its usual temperatures
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
 

@@ -275,6 +275,8 @@ def run(
                     future.cancel()
                 processes.end()
     says = {question.id: question.says for question in todo.questions.values()} | data.says
+    for name in (name for name, units in todo.transforms.items() if units):
+        says |= checks.says(name)
     named = {name: facts[name] for name in FRAMEWORKS if name in facts}
     return report(
         implementation=request.candidate.target if request.candidate else "sincere_spec",

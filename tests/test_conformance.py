@@ -245,6 +245,8 @@ def test_engines_that_are_compiled_are_sampled_unless_they_are_asked_for(engine:
     """One ordinary case of each row, in float32; by name the whole suite, in processes that hold so many programs."""
     request = runner.Request(frameworks=("jax",), digits=False)
     sampled = [unit for unit in runner.plan(request).units["jax"] if unit[2] == engine]
+    asked = runner.plan(request).questions
+    assert min(len(x) for case, _, _ in sampled for x in asked[case].arguments.values()) > 2
     assert {dtype for _, dtype, _ in sampled} == {"float32"}
     assert len(sampled) == len(runner.plan(request).rows)
     named = runner.plan(replace(request, engines=(engine,)))

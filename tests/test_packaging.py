@@ -149,6 +149,7 @@ def test_the_extras(metadata: email.message.Message) -> None:
         "verify",
         "bench",
         "peers",
+        "examples",
         "test",
         "all",
     }

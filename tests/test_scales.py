@@ -142,3 +142,17 @@ SCALES: dict[str, tuple[Value, Value]] = {
 def test_published_code_and_the_call_here_agree(name: str) -> None:
     published, here = SCALES[name]
     assert float(here()) == pytest.approx(published(), rel=1e-12)
+
+
+@pytest.mark.framework("jax")
+def test_one_line_replaces_that_of_optax(need) -> None:
+    """Its own `ntxent`, compiled, with its gradient; it takes rows without a positive for no rows, as is done here."""
+    need("optax")
+    import jax
+    import optax
+
+    z, labels = jax.numpy.asarray(3.0 * Z), jax.numpy.asarray(UNEVEN)
+    want = jax.jit(jax.value_and_grad(lambda z: optax.losses.ntxent(z, labels, T)))(z)
+    got = jax.jit(jax.value_and_grad(lambda z: ss.sincere_loss(z, labels, T, reduction="pairs")))(z)
+    for x, y in zip(got, want):
+        np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14)

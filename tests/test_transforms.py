@@ -58,6 +58,7 @@ def test_the_checks_that_ran_are_a_passing_report(framework: str) -> None:
     assert "## The suite" not in text
     assert all(row.title in text for row in transforms_of(framework).values())
     assert json.loads(report.to_json(made))["counts"] == {"pass": len(made.results)}
+    assert {result.case for result in made.results} == set(made.says)
     assert report.junit(made).count("<testcase") == len(made.results)
 
 

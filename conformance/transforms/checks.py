@@ -35,6 +35,7 @@ __all__ = [
     "check",
     "prepare",
     "result",
+    "says",
     "units",
     "wanted",
 ]
@@ -151,7 +152,7 @@ def wanted(question: Question, quantity: str) -> Wanted:
             np.asarray(sum(x.T @ g.numbers for x, g in parts)), np.asarray(sum(abs(x).T @ g.scale for x, g in parts))
         )
     if first == "second":
-        return _second(question.id, question)[rest]
+        return _second(question)[rest]
     raise KeyError(quantity)
 
 
@@ -163,7 +164,7 @@ def _gradient(question: Question, name: str) -> Wanted:
 
 
 @cache
-def _second(case: str, question: Question) -> dict[str, Wanted]:
+def _second(question: Question) -> dict[str, Wanted]:
     """The gradient's derivative along the direction: differences, over points, of what NumPy gets by the formula."""
     here, along, h = numbers(question), direction(question), 2e-4
     record = getattr(ss.losses, question.loss)
@@ -175,10 +176,10 @@ def _second(case: str, question: Question) -> dict[str, Wanted]:
         _, gradient = ss.value_and_gradient(record(**options), *arguments, engine="dense")
         for name, part in zip(here, gradient if isinstance(gradient, tuple) else (gradient,), strict=True):
             total[name] += weight / h * part
-    # Differences are right to h⁴/30 of a fifth derivative, of up to (2 / temperature)⁵ in the size of the whole.
-    size = max(float(np.max(abs(x))) for x in total.values())
-    scale = 1e-6 * size / (K * PRECISIONS["float64"].unit)
-    return {name: Wanted(x, np.full_like(x, scale)) for name, x in total.items()}
+    # Differences are wrong by h⁴/30 of a fifth derivative, of a size of (2 / temperature)⁵: 1e-9 of the whole, and here 1e-7.
+    allowed = {name: 1e-7 * float(np.max(abs(x))) for name, x in total.items()}
+    unit = PRECISIONS["float64"].unit
+    return {name: Wanted(x, np.full_like(x, allowed[name] / (K * unit))) for name, x in total.items()}
 
 
 # --- asking ------------------------------------------------------------------------------------------------------------------
@@ -203,14 +204,20 @@ def units(framework: str, sampled: bool = True) -> tuple[Unit, ...]:
     )
 
 
-def says(row: Transform) -> str:
-    """A row of the table in a sentence."""
-    outcome = [f'engine="{engine}" {_outcome(getattr(row, engine))}' for engine in ENGINES if getattr(row, engine)]
-    return f"{row.title}: {', '.join(outcome)}."
+def says(framework: str) -> dict[str, str]:
+    """What the table says, by the case of each check."""
+    rows = transforms_of(framework)
+    return {
+        f"{TRANSFORMS}/{framework}/{row.id}/{case}": f"{row.title} of {case}: "
+        + "; ".join(f'engine="{engine}" {_outcome(getattr(row, engine))}' for engine in ENGINES if getattr(row, engine))
+        for row in rows.values()
+        for case in CASES
+    }
 
 
-def _outcome(word: str) -> str:
-    return word if word == "passes" else f"is refused with “{word}”"
+def _outcome(outcome: str) -> str:
+    words = {"passes": "passes", "dense": "passes, by the dense engine at any size"}
+    return words.get(outcome, f"is refused with “{outcome}”")
 
 
 def prepare(framework: str) -> None:
