@@ -129,6 +129,18 @@ def test_rows_that_are_known_to_be_the_same_are_never_compared(framework: str) -
         assert distance(here.numbers(gradient[argument]), exact) <= rule("float64", call.temperature), argument
 
 
+@pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
+def test_an_empty_queue(framework: str) -> None:
+    here, call = load(framework), CALLS["info_nce_queue"]
+    arrays = here.arrays(call.arrays | {"negatives": np.zeros((0, 4))})
+    value, gradient = call.value_and_gradient(arrays, engine="kernel")
+    assert not here.numbers(value)
+    assert {name: tuple(x.shape) for name, x in gradient.items()} == {
+        name: tuple(x.shape) for name, x in arrays.items()
+    }
+    assert not any(np.any(here.numbers(x)) for x in gradient.values())
+
+
 @interpreted
 def test_nothing_to_compare_and_nothing_to_compare_by(framework: str) -> None:
     here = load(framework)
