@@ -458,6 +458,18 @@ def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: 
         ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
 
 
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_where_the_number_of_rows_is_open() -> None:
+    import jax
+
+    def step(z: Any) -> Any:
+        return ss.clip_loss(z, z, engine="kernel")
+
+    (n,) = jax.export.symbolic_shape("n")
+    with pytest.raises(ss.EngineUnavailable, match=r"the number of rows is not known before the call"):
+        jax.export.export(jax.jit(step))(jax.ShapeDtypeStruct((n, 4), "float32"))
+
+
 @interpreted
 def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
     framework: str, monkeypatch: pytest.MonkeyPatch
@@ -472,4 +484,5 @@ def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
     row = {"pairs": 9, "tile": 64, "kernel": 16}
     monkeypatch.setattr(plan, "crossovers", lambda: {"array_api": {}, framework: {"cpu": row}})
     assert ss.explain(losses.sincere(), z, labels).engine == "kernel"
+    assert ss.explain(losses.sincere(), z, labels, tile=48).engine == "tiled"
     assert ss.explain(losses.sincere(), z[:3], labels[:3]).engine == "tiled"
