@@ -243,6 +243,39 @@ def test_pallas_under_vmap_and_for_row_losses() -> None:
         assert distance(here.numbers(got), here.numbers(want)) <= rule("float64", call.temperature)
 
 
+SHARDED = """
+import jax, numpy as np, sincere_spec as ss
+from jax.sharding import PartitionSpec as P
+
+rng = np.random.default_rng(0)
+z, keys = (jax.numpy.asarray(rng.normal(size=(n, 4)), dtype="float32") for n in (8, 10))
+labels, key_labels = jax.numpy.arange(8) % 3, jax.numpy.arange(10) % 4
+mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def loss(z, labels, engine):
+    return ss.sincere_loss(z, labels, keys=keys, key_labels=key_labels, engine=engine, reduction="sum")
+
+def own(z, labels):
+    value, gradient = jax.value_and_grad(loss)(z, labels, "kernel")
+    return jax.lax.psum(value, "rows"), gradient
+
+rows = (P("rows"), P("rows"))
+got = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=rows, out_specs=(P(), P("rows")), check_vma=False))(z, labels)
+for x, y in zip(got, jax.value_and_grad(loss)(z, labels, "dense"), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+"""
+
+
+@pytest.mark.framework("jax")
+def test_pallas_on_rows_that_are_sharded_over_devices() -> None:
+    """Each device compares its anchors with all keys; `check_vma=False`, since a kernel does not say what varies."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_ENABLE_X64": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # --- each of Triton's words against its original ------------------------------------------------------------------------------
 
 
