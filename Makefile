@@ -47,7 +47,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  || { echo 'sincere-spec needs Python 3.10 or later; name one: make PYTHON=python3.11'; exit 1; }
 	@$(IN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 	  || { echo 'no environment could be made in $(VENV): is the venv module (python3-venv) installed?'; exit 1; }
-	@echo 'Installing sincere-spec with PyTorch, JAX, TensorFlow and the tools into $(VENV), about 4 GB: a few minutes.'
+	@echo 'Installing sincere-spec with PyTorch, JAX, TensorFlow and the tools into $(VENV), about 5 GB: a few minutes.'
 	@$(IN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]' \
 	  || { echo 'The installation failed, see above. Run the same command again to go on from here.'; exit 1; }
 	@touch $@

@@ -235,7 +235,7 @@ def bench(
     size: Annotated[
         list[int] | None, typer.Option(help="N, the rows of the similarity matrix; again for more.")
     ] = None,
-    engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or auto; again for more.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="dense, tiled, kernel or auto; again for more.")] = None,
     dim: Annotated[int, typer.Option(help="Numbers in an embedding.")] = 128,
     classes: Annotated[int, typer.Option(help="Classes of the labelled losses.")] = 100,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",

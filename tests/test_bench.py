@@ -22,7 +22,7 @@ from sincere_spec.bench.peers import PEERS
 from sincere_spec.bench.process import Died, Process, Stopped, environment
 from sincere_spec.bench.resident import Peak, resident
 from sincere_spec.bench.results import Memory, Overhead, Result, Time
-from sincere_spec.bench.settings import LOSSES, Settings
+from sincere_spec.bench.settings import ENGINES, LOSSES, Settings
 
 ROOT = Path(__file__).parents[1]
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts a process's peak so")
@@ -102,9 +102,17 @@ def test_the_similarity_matrix_has_the_size() -> None:
 def test_every_program_of_a_loss_has_a_name_of_its_own() -> None:
     for framework in ("numpy", "torch", "jax", "tensorflow"):
         for loss in LOSSES:
-            names = [str(program) for program in programs(framework, loss, ("dense", "tiled", "auto"), "cuda", True)]
+            names = [str(program) for program in programs(framework, loss, ENGINES, "cuda", True)]
             assert len(names) == len(set(names))
             assert {"dense", "tiled", "auto", "plain"} <= set(names)
+            assert ("kernel" in names) == (framework in ("torch", "jax"))
+
+
+def test_kernels_are_measured_where_a_device_runs_them(need: Any) -> None:
+    need("torch")
+    assert "kernel" in command.settings(frameworks=["torch"], device="cuda").engines
+    assert "kernel" not in command.settings(frameworks=["torch"], device="cpu").engines
+    assert command.settings(frameworks=["torch"], engines=["kernel"]).engines == ("kernel",)
 
 
 # --- the worker, and its limits ---

@@ -129,6 +129,18 @@ def test_rows_that_are_known_to_be_the_same_are_never_compared(framework: str) -
         assert distance(here.numbers(gradient[argument]), exact) <= rule("float64", call.temperature), argument
 
 
+@pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
+def test_an_empty_queue(framework: str) -> None:
+    here, call = load(framework), CALLS["info_nce_queue"]
+    arrays = here.arrays(call.arrays | {"negatives": np.zeros((0, 4))})
+    value, gradient = call.value_and_gradient(arrays, engine="kernel")
+    assert not here.numbers(value)
+    assert {name: tuple(x.shape) for name, x in gradient.items()} == {
+        name: tuple(x.shape) for name, x in arrays.items()
+    }
+    assert not any(np.any(here.numbers(x)) for x in gradient.values())
+
+
 @interpreted
 def test_nothing_to_compare_and_nothing_to_compare_by(framework: str) -> None:
     here = load(framework)
@@ -229,6 +241,39 @@ def test_pallas_under_vmap_and_for_row_losses() -> None:
 
     for got, want in zip(*run(here.array(z), here.array(np.linspace(-1.0, 1.0, 6))), strict=True):
         assert distance(here.numbers(got), here.numbers(want)) <= rule("float64", call.temperature)
+
+
+SHARDED = """
+import jax, numpy as np, sincere_spec as ss
+from jax.sharding import PartitionSpec as P
+
+rng = np.random.default_rng(0)
+z, keys = (jax.numpy.asarray(rng.normal(size=(n, 4)), dtype="float32") for n in (8, 10))
+labels, key_labels = jax.numpy.arange(8) % 3, jax.numpy.arange(10) % 4
+mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def loss(z, labels, engine):
+    return ss.sincere_loss(z, labels, keys=keys, key_labels=key_labels, engine=engine, reduction="sum")
+
+def own(z, labels):
+    value, gradient = jax.value_and_grad(loss)(z, labels, "kernel")
+    return jax.lax.psum(value, "rows"), gradient
+
+rows = (P("rows"), P("rows"))
+got = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=rows, out_specs=(P(), P("rows")), check_vma=False))(z, labels)
+for x, y in zip(got, jax.value_and_grad(loss)(z, labels, "dense"), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+"""
+
+
+@pytest.mark.framework("jax")
+def test_pallas_on_rows_that_are_sharded_over_devices() -> None:
+    """Each device compares its anchors with all keys; `check_vma=False`, since a kernel does not say what varies."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_ENABLE_X64": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # --- each of Triton's words against its original ------------------------------------------------------------------------------
@@ -446,6 +491,18 @@ def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: 
         ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
 
 
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_where_the_number_of_rows_is_open() -> None:
+    import jax
+
+    def step(z: Any) -> Any:
+        return ss.clip_loss(z, z, engine="kernel")
+
+    (n,) = jax.export.symbolic_shape("n")
+    with pytest.raises(ss.EngineUnavailable, match=r"the number of rows is not known before the call"):
+        jax.export.export(jax.jit(step))(jax.ShapeDtypeStruct((n, 4), "float32"))
+
+
 @interpreted
 def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
     framework: str, monkeypatch: pytest.MonkeyPatch
@@ -460,4 +517,5 @@ def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
     row = {"pairs": 9, "tile": 64, "kernel": 16}
     monkeypatch.setattr(plan, "crossovers", lambda: {"array_api": {}, framework: {"cpu": row}})
     assert ss.explain(losses.sincere(), z, labels).engine == "kernel"
+    assert ss.explain(losses.sincere(), z, labels, tile=48).engine == "tiled"
     assert ss.explain(losses.sincere(), z[:3], labels[:3]).engine == "tiled"

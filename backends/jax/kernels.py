@@ -97,7 +97,7 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Shape, tuple[Array, ...]]:
     entries = pl.next_power_of_2(max(d, 16)) if d <= WIDEST else -(-d // WIDEST) * WIDEST
     rows, columns = (jnp.pad(_padded(x, tile, axis=0), ((0, 0), (0, entries - d))) for x in (panel.rows, panel.columns))
     vectors = (_padded(x, tile, axis=0) for x in (panel.labels, panel.key_labels, panel.ids, panel.key_ids))
-    first = panel.first[::tile]
+    first = _padded(panel.first, tile, axis=0)[::tile]
     last = jnp.max(jnp.reshape(_padded(panel.last, tile, axis=0), (-1, tile)), axis=1)
     shape = Shape(tile, panel.columns.shape[0], entries)
     parameters = (jnp.reshape(x, (1,)) for x in (panel.temperature, panel.bias))
@@ -105,8 +105,10 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Shape, tuple[Array, ...]]:
 
 
 def _padded(x: Array, tile: int, axis: int) -> Array:
+    """To whole tiles along an axis, and at least one."""
+    count = x.shape[axis]
     widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, -x.shape[axis] % tile)
+    widths[axis] = (0, -count % tile if count else tile)
     return jnp.pad(x, widths)
 
 

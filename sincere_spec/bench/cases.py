@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sincere_spec.bench.settings import SEED
+from sincere_spec.bench.settings import KERNELS, SEED
 from sincere_spec.protocol import PairLoss
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def programs(framework: str, loss: str, engines: tuple[str, ...], device: str, p
     """What is compared: our engines, the plain formula, peers, each in every mode of the framework."""
     from sincere_spec.bench.peers import PEERS
 
+    engines = tuple(engine for engine in engines if engine != "kernel" or framework in KERNELS)
     ways = {"tensorflow": ("", "xla")}.get(framework, ("",))
     found = [Program("ours", engine, way) for way in ways for engine in engines]
     found += [Program("plain", "plain", way) for way in ways]

@@ -57,7 +57,7 @@ def plan(framework: str, settings: Settings) -> list[Job]:
                 for program in found
                 if program.kind != "peer"
                 and (program.name != "auto" or size <= LARGEST_AUTO_SIZE)
-                and (program.name == "tiled" or size <= LARGEST_MATRIX_SIZE)
+                and (program.name in ("tiled", "kernel") or size <= LARGEST_MATRIX_SIZE)
             ]
             if together:
                 jobs.append(Job("time", loss, size, tuple(together)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STYLES = {
     "tiled": ("#0072B2", "o", "-"),
     "dense": ("#E69F00", "s", "-"),
+    "kernel": ("#F0E442", "h", "-"),
     "auto": ("#56B4E9", "x", ":"),
     "plain": ("#D55E00", "^", "-"),
     "plain-compiled": ("#D55E00", "v", "--"),

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
-ENGINES = ("dense", "tiled", "auto")
+ENGINES = ("dense", "tiled", "kernel", "auto")
+# On a CPU kernels run in interpreters, whose time says nothing.
+HOST_ENGINES = ("dense", "tiled", "auto")
+KERNELS = ("torch", "jax")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 
@@ -41,7 +44,7 @@ class Settings:
     losses: tuple[str, ...] = DEFAULT_LOSSES
     large: tuple[str, ...] = LARGE_LOSSES
     sizes: tuple[int, ...] = DEFAULT_SIZES
-    engines: tuple[str, ...] = ENGINES
+    engines: tuple[str, ...] = HOST_ENGINES
     dim: int = 128
     classes: int = 100
     dtype: str = "float32"

@@ -350,11 +350,7 @@ def _gradients(
             pulled, moved = pulled + xp.sum(c), moved + xp.sum(c_value)
     if sweep.partners is not None:
         aligned, logit = sweep.aligned(), sweep.loss.logit
-        pull = xp.zeros_like(aligned)
-        for part in (part for part in weights if part.over is Pairs.POSITIVE):
-            t = _argument(sweep, part, aligned, shifts[part])
-            slope = xp.exp(t) if part.fold is Fold.LOGSUMEXP else elementwise.slope(xp, part.fold, t)
-            pull = pull + xp.where(weights[part] == 0.0, 0.0, slope * weights[part])
+        pull = _pull_of_partners(sweep, aligned, weights, shifts)
         pulled, moved = pulled + xp.sum(pull), moved + xp.sum(pull * logit.value(xp, aligned))
         pull = pull * logit.slope(xp, aligned)
         n = sweep.anchors.embeddings.shape[0]
@@ -370,6 +366,20 @@ def _gradients(
         temperature=-moved / sweep.temperature / sweep.temperature,
         bias=pulled,
     )
+
+
+def _pull_of_partners(
+    sweep: Sweep, aligned: Array, weights: Mapping[Part, Array], shifts: Mapping[Part, Array]
+) -> Array:
+    """The derivative of the value by the logit of each row and its partner."""
+    xp = sweep.xp
+    pull = xp.zeros_like(aligned)
+    for part, weight in weights.items():
+        if part.over is Pairs.POSITIVE:
+            t = _argument(sweep, part, aligned, shifts[part])
+            slope = xp.exp(t) if part.fold is Fold.LOGSUMEXP else elementwise.slope(xp, part.fold, t)
+            pull = pull + xp.where(weight == 0.0, 0.0, slope * weight)
+    return pull
 
 
 def _pulls(

@@ -8,7 +8,6 @@ from typing import Any
 
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
 from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array, Backend
 
 ENGINES = ("auto", "dense", "tiled", "kernel")
@@ -60,42 +59,38 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     table = crossovers()
     measured = table.get(backend.name, table["array_api"]).get(platform)
     known = measured or table["unmeasured"]
+    if engine == "tiled":
+        return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
+    rows, columns = sizes
+    unknown = None
+    if not (isinstance(rows, int) and isinstance(columns, int)):
+        unknown = "the number of rows is not known before the call"
     if engine == "kernel":
-        kernels = backend.kernels(like, logit)
+        kernels = unknown or backend.kernels(like, logit)
         if isinstance(kernels, str):
             raise EngineUnavailable(
                 f'engine="kernel" was asked for, but {kernels}; engine="tiled" computes the same, '
                 'and engine="auto" chooses an engine that can.'
             )
-        return _kernel_plan(kernels, backend, tile, "asked for by name")
-    if engine == "tiled":
-        return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
-    rows, columns = sizes
-    if not (isinstance(rows, int) and isinstance(columns, int)):
-        return Plan(backend.name, "dense", None, "the number of rows is not known before the call")
+        if tile is not None and not _power_of_two(tile):
+            raise OptionError(f"tile must be a power of two from 16 on for a kernel; got {tile}.")
+        return Plan(backend.name, "kernel", tile or kernels.tile, "asked for by name")
+    if unknown is not None:
+        return Plan(backend.name, "dense", None, unknown)
     here = f"{rows} x {columns} pairs on {platform}"
     gain = "are faster" if measured else "save memory"
-    kernels = _measured_kernels(backend, like, logit, platform, known.get("kernel"), rows * columns)
+    kernels = f"no kernel was measured on {platform}"
+    if "kernel" in known:
+        kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
+        if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
+            kernels = backend.kernels(like, logit)
     if not isinstance(kernels, str):
-        return _kernel_plan(kernels, backend, tile, f"{here}; kernels are faster")
+        return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster")
     if rows * columns < known["pairs"]:
         return Plan(backend.name, "dense", None, f"{here}; tiles {gain} from {known['pairs']} on; {kernels}")
     return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}; {kernels}")
 
 
-def _measured_kernels(
-    backend: Backend, like: Array, logit: Logit, platform: str, pairs: int | None, count: int
-) -> Kernels | str:
-    """The kernels, where they were measured to be faster; or why they are not taken."""
-    if pairs is None:
-        return f"no kernel was measured on {platform}"
-    if count < pairs:
-        return f"kernels are from {pairs} on"
-    return backend.kernels(like, logit)
-
-
-def _kernel_plan(kernels: Kernels, backend: Backend, tile: int | None, reason: str) -> Plan:
-    rows = kernels.tile if tile is None else tile
-    if rows < 16 or rows & (rows - 1):
-        raise OptionError(f"tile must be a power of two from 16 on for a kernel; got {rows}.")
-    return Plan(backend.name, "kernel", rows, reason)
+def _power_of_two(tile: int) -> bool:
+    """Whether device code can have such tiles."""
+    return tile >= 16 and not tile & (tile - 1)
