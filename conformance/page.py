@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sincere_spec.conformance.report import Cell, Column, Report, facts, in_short
 from sincere_spec.conformance.tolerance import K
+from sincere_spec.conformance.transforms.verdicts import verdicts
 
 __all__ = ["html"]
 
@@ -57,6 +58,7 @@ def html(made: Report) -> str:
         k=K,
         facts=facts(made),
         matrices=[matrix for matrix in (_matrix(made, False), _matrix(made, True)) if matrix["columns"]],
+        transforms=verdicts(made.results),
         lanes=lanes,
         dots=_dots(made, lanes),
         histograms={lane: _histogram(made, lane) for lane in lanes},

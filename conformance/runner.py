@@ -297,6 +297,10 @@ def batches(todo: Plan, framework: str) -> list[list[Unit]]:
     for unit in todo.units[framework]:
         (compiled if _compiled(Column(framework, *unit[1:])) else plain).append(unit)
     made = [compiled[start : start + PROGRAMS] for start in range(0, len(compiled), PROGRAMS)]
+    large = [unit for unit in plain if todo.questions[unit[0]].profile == LARGE]
+    if large:  # whoever fails at these, in whatever way, has answered all others
+        plain = [unit for unit in plain if todo.questions[unit[0]].profile != LARGE]
+        made.append(large)
     return [*made, plain] if plain or todo.digits or not made else made
 
 

@@ -24,6 +24,9 @@ from sincere_spec.conformance.properties import hold
 from sincere_spec.conformance.tolerance import compute_dtype
 from sincere_spec.conformance.transforms import checks
 
+MEMORY = 8 * 2**30
+"""The bytes that an implementation of someone else's may take, with its framework."""
+
 
 def main() -> int:
     """Returns the exit status."""
@@ -78,7 +81,17 @@ def _theirs(framework: frameworks.Framework, named: dict[str, Any]) -> Foreign |
     if "command" in named:
         return Program(Executable(**named))
     candidate = Candidate(**named)
+    _limit_memory()
     return Foreign(framework, candidate, candidate.load(framework.listing.name))
+
+
+def _limit_memory() -> None:
+    """Let an implementation that takes too much run out of memory by itself: the machine's is everyone's."""
+    if sys.platform == "linux":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
 
 
 def answer(

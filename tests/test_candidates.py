@@ -83,6 +83,12 @@ def raises(z, y, t):
 def crash(z, y, t):
     os.abort()
 
+def crash_at_scale(z, y, t):
+    return crash(z, y, t) if len(z) > 100 else right(z, y, t)
+
+def greedy(z, y, t):
+    return np.zeros(2**31).sum()
+
 def hangs(z, y, t):
     import pathlib, time
     pathlib.Path("hanging").write_text(str(os.getpid()))
@@ -101,9 +107,12 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def judged(target: str, call: str = "", loss: str = "sincere", timeout: float = 60.0) -> Report:
+def judged(
+    target: str, call: str = "", loss: str = "sincere", timeout: float = 60.0, profiles: tuple[str, ...] = ("core",)
+) -> Report:
+    candidate = Candidate(target, call)
     request = runner.Request(
-        frameworks=("numpy",), losses=(loss,), profiles=("core",), candidate=Candidate(target, call), timeout=timeout
+        frameworks=("numpy",), losses=(loss,), profiles=profiles, candidate=candidate, timeout=timeout
     )
     return runner.run(request)
 
@@ -149,6 +158,7 @@ def test_what_it_cannot_be_asked_is_unsupported_and_not_failed() -> None:
         ("theirs:raises", "ValueError: no such batch"),
         ("theirs:crash", "died of SIGABRT"),
         ("theirs:leaves", "ended with status 0 before it was done"),
+        ("theirs:greedy", "Unable to allocate"),
     ],
 )
 def test_a_wrong_implementation_is_caught_with_the_reason(target: str, reason: str) -> None:
@@ -156,6 +166,12 @@ def test_a_wrong_implementation_is_caught_with_the_reason(target: str, reason: s
     assert made.exit_status == 1
     assert any(reason in result.reason for result in made.results), {result.reason for result in made.results}
     assert made.culprits[0].startswith("sincere: ")
+
+
+def test_one_that_crashes_at_large_batches_has_answered_all_others() -> None:
+    made = judged("theirs:crash_at_scale", profiles=("core", "large"))
+    assert {result.status for result in made.results if result.profile == "core"} == {"pass", "unsupported"}
+    assert {result.status for result in made.results if result.profile == "large"} == {"error"}
 
 
 def test_one_that_hangs_is_ended() -> None:

@@ -19,7 +19,7 @@ import pytest
 from plain import Plain
 
 import sincere_spec as ss
-from sincere_spec.conformance import cases, files, frameworks, judge, page, questions, report, runner
+from sincere_spec.conformance import cases, files, frameworks, judge, page, questions, report, runner, transforms
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Answer, Result, Returned, Unsupported
 from sincere_spec.conformance.questions import Question, Wanted
@@ -400,6 +400,17 @@ def test_the_page_has_the_matrix_the_plots_and_every_failure(made: report.Report
     assert len(read.of("rect")) == 3
     assert len(read.of("details")) == len(made.failures)
     assert "Nothing" not in Reader(page.html(replace(made, results=made.results[2:]))).text.partition("Failures")[0]
+
+
+def test_the_page_has_the_transforms_of_each_framework(made: report.Report) -> None:
+    name, transform = next(iter(transforms.transforms_of("torch").items()))
+    of_torch = replace(made.results[0], framework="torch", profile="transforms", engine="auto", route=name)
+    failed = replace(of_torch, status="fail", row="clip", ratio=7.0)
+    read = Reader(page.html(replace(made, results=(*made.results, of_torch, failed))))
+    assert "Transforms of torch" in read.text
+    assert transform.title in read.text
+    assert [cell["class"] for cell in read.of("td") if "class" in cell][2:] == ["pass", "fail"]
+    assert "Transforms" not in Reader(page.html(made)).text
 
 
 def test_the_page_needs_nothing_else_and_filters_by_what_is_there(made: report.Report) -> None:
