@@ -230,7 +230,7 @@ def _vectors(
         if roles.keys:
             column_labels = column_samples = backend.indices(embeddings[roles.keys[0]])
             if roles.queue:
-                column_labels = column_labels - 2**31  # of no anchor, and still ascending
+                column_labels = column_labels + -(2**31)  # of no anchor, still ascending, and for int32 too
         return {"labels": own, "key_labels": column_labels, "ids": samples, "key_ids": column_samples}
 
     keys = embeddings.get("keys")

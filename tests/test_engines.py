@@ -223,6 +223,15 @@ def test_compiled_tiles_give_the_dense_answer_at_padded_shapes(framework: str, n
     np.testing.assert_allclose(rows[1], rows[0], rtol=bound, atol=bound * np.max(np.abs(rows[0])))
 
 
+@compiles_tiles
+def test_compiled_tiles_take_rows_of_another_width(framework: str) -> None:
+    here, rng = load(framework), np.random.default_rng(0)
+    for count, width in ((6, 5), (4, 5), (4, 1), (6, 2)):
+        z, labels = here.array(rng.normal(size=(count, width))), [0, 0, 1, 1, 2, 2][:count]
+        dense, tiled = (ss.evaluate(losses.sincere(), z, labels, engine=engine) for engine in ("dense", "tiled"))
+        assert distance(here.numbers(tiled), here.numbers(dense)) <= rule("float64", 0.1)
+
+
 def test_tiles_too_cold_for_a_fixed_shift(framework: str) -> None:
     """At 1e-3 opposite embeddings are 2000 apart as logits: the largest logit of a row is found on the way."""
     here, labels = load(framework), [0, 0, 1, 1]
