@@ -289,6 +289,18 @@ def test_a_queue_and_keys_of_no_rows(framework: str) -> None:
         assert here.numbers(rows).tolist() == [0.0, 0.0, 0.0]
 
 
+def test_with_one_positive_a_row_supcon_is_sincere_however_small(framework: str) -> None:
+    """Of one positive, far from all negatives, the loss is some 1e-17: the difference of two logarithms would be 0."""
+    here = load(framework)
+    z = here.array(np.asarray([[1.0, 0.0], [1.0, 0.01], [-1.0, 0.0], [-1.0, 0.01]]))
+    supcon, sincere = (
+        float(here.numbers(ss.evaluate(loss, z, [0, 0, 1, 1], engine="dense")))
+        for loss in (losses.supcon(0.05), losses.sincere(0.05))
+    )
+    assert 1e-18 < sincere < 1e-16
+    assert abs(supcon - sincere) <= 1e-12 * sincere
+
+
 def test_keys_among_which_no_anchor_has_a_positive(framework: str) -> None:
     here, call = load(framework), CALLS["sincere_keys"]
     for name in LABELLED:
