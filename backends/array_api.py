@@ -84,7 +84,7 @@ class ArrayApiBackend:
     def indices(self, x: Array) -> Array:
         xp = self.namespace(x)
         if x.shape[0] is None:  # of which ndonnx has no arange
-            return xp.cumulative_sum(xp.ones_like(x[:, 0], dtype=xp.int64)) - 1
+            return xp.cumulative_sum(xp.ones_like(x[:, 0] if len(x.shape) > 1 else x, dtype=xp.int64)) - 1
         return xp.arange(x.shape[0], device=self.device(x))
 
     def hold(self, x: Array) -> Array:

@@ -8,7 +8,6 @@ from numbers import Real
 from typing import Any
 
 from sincere_spec.dispatch import one_backend, unwrap
-from sincere_spec.engines.comparison import gather
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
     DtypeError,
@@ -225,7 +224,7 @@ def _vectors(
     if not loss.arrangement.labelled:
         parts = [backend.indices(embeddings[name]) for name in roles.anchors]
         own = xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
-        samples = column_samples = backend.indices(gather(xp, roles, embeddings)[0])
+        samples = column_samples = backend.indices(own) if len(parts) > 1 else own
         column_labels = own
         if roles.keys:
             column_labels = column_samples = backend.indices(embeddings[roles.keys[0]])

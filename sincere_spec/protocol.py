@@ -175,6 +175,11 @@ class Roles:
     both_ways: bool = False
     queue: bool = False
 
+    @property
+    def alike(self) -> int:
+        """How many columns share a row's label where the arrangement gives the labels: row i of each view, or the partner."""
+        return 0 if self.queue else 1 if self.keys else len(self.anchors)
+
     def holding(self, names: list[str]) -> frozenset[str]:
         """The roles, and the parameters, that some of a call's arguments have."""
         roles = {"anchors": self.anchors, "keys": self.keys, "partners": self.partners}

@@ -62,7 +62,7 @@ class Steps:
         elif problem.backend.traces:
             value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
         else:
-            value, saved = tiled.forward(*common, self.plan.tile, problem.normalize)
+            value, saved = tiled.forward(*common, self.plan.tile)
         return value + _spoilt(problem, embedded), saved
 
     def backward(
@@ -210,6 +210,8 @@ def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison
         problem.key_ids,
         problem.roles.both_ways,
         problem.distinct,
+        None if problem.loss.arrangement.labelled else problem.roles.alike,
+        problem.normalize,
     )
 
 

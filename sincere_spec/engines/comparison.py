@@ -16,7 +16,9 @@ class Comparison:
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
     keys are negatives only, and the labels of either side ascend. `both_ways` adds a second set of rows, in which the keys
-    are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
+    are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself. `alike` is how many
+    columns share a row's label, where the arrangement says so (row i of each view), and `unit_rows` says that embeddings
+    have norm 1, or 0.
     """
 
     anchors: Array
@@ -28,6 +30,8 @@ class Comparison:
     key_ids: Array
     both_ways: bool
     distinct: bool
+    alike: int | None
+    unit_rows: bool
 
     @property
     def columns(self) -> Array:
@@ -105,22 +109,23 @@ def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
 
 def seen(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Counts]:
     """The same loss without what no row here needs, and the counts with what no row lacks, where that is cheap to see."""
-    if not backend.on_host(counts.positive):
+    xp, full, between = backend.namespace(counts.positive), counts.full, counts.between
+    if backend.on_host(counts.positive):
+        if between is None:
+            between = -float(xp.max(-counts.positive, axis=0)), float(xp.max(counts.positive, axis=0))
+        if Pairs.NEGATIVE not in full and float(xp.max(-counts.negative, axis=0)) < 0.0:
+            full |= {Pairs.NEGATIVE, Pairs.OTHERS}
+    if between is None:
         return loss, counts
-    xp = backend.namespace(counts.positive)
-    full = set(counts.full)
-    if Pairs.POSITIVE not in full:
-        fewest = -float(xp.max(-counts.positive, axis=0))
-        if fewest > 0.0:
-            full |= FULL_OF_POSITIVES
-        if any(term.rows is not Rows.ALL for term in loss.terms):
-            if fewest > 1.0:
-                loss = _with_one_kind(loss, Rows.SEVERAL_POSITIVES)
-            elif float(xp.max(counts.positive, axis=0)) <= 1.0:
-                loss = _with_one_kind(loss, Rows.ONE_POSITIVE)
-    if float(xp.max(-counts.negative, axis=0)) < 0.0:
-        full |= {Pairs.NEGATIVE, Pairs.OTHERS}
-    return loss, replace(counts, full=frozenset(full))
+    fewest, most = between
+    if fewest > 0.0:
+        full |= FULL_OF_POSITIVES
+    if any(term.rows is not Rows.ALL for term in loss.terms):
+        if fewest > 1.0:
+            loss = _with_one_kind(loss, Rows.SEVERAL_POSITIVES)
+        elif most <= 1.0:
+            loss = _with_one_kind(loss, Rows.ONE_POSITIVE)
+    return loss, replace(counts, full=full, between=between)
 
 
 def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:

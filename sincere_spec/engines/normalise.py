@@ -81,4 +81,4 @@ def pull_back(backend: Backend, embedded: Normalised, gradient: Array) -> Array:
     """The gradient with respect to the rows as they came, from that with respect to the normalised ones."""
     xp = backend.namespace(gradient)
     along = xp.sum(embedded.rows * gradient, axis=1, keepdims=True)
-    return (gradient - along * embedded.rows) / embedded.norm / embedded.size
+    return (gradient - along * embedded.rows) / (embedded.norm * embedded.size)

@@ -17,11 +17,15 @@ FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
 
 @dataclass(frozen=True)
 class Counts:
-    """How many positives and negatives each row has, in the dtype of the loss; `full` are the sets known to be empty in none."""
+    """How many positives and negatives each row has, in the dtype of the loss.
+
+    `full` are the sets known to be empty in none, and `between` has the fewest and the most positives, where known.
+    """
 
     positive: Array
     negative: Array
     full: frozenset[Pairs] = frozenset()
+    between: tuple[float, float] | None = None
 
     def over(self, pairs: Pairs) -> Array:
         """The size of one of a row's sets of pairs."""
@@ -91,6 +95,9 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
 
 def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
     """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
+    length = counts.positive.shape[0]
+    if reduction in ("mean", "batch") and uncounted(loss, counts) is None and isinstance(length, int) and length:
+        return xp.ones_like(counts.positive) * (1.0 / length)
     share = without_uncounted(xp, loss, counts, xp.ones_like(counts.positive))
     if reduction == "sum":
         return share
@@ -103,7 +110,7 @@ def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Ar
 
 
 def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangents: Array) -> dict[str, Array]:
-    """The derivative of the value with respect to each stage through the terms alone, from that of each row's loss.
+    """The derivative of the value by each stage that has a term, through the terms alone, from that of each row's loss.
 
     The cotangent of a row that does not count must be 0.
     """
@@ -114,9 +121,6 @@ def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangent
         if term.coefficient != 1.0:
             share = term.coefficient * share
         result[term.stage] = result[term.stage] + share if term.stage in result else share
-    for stage in loss.stages:
-        if stage.name not in result:
-            result[stage.name] = xp.zeros_like(row_cotangents)
     return result
 
 

@@ -21,13 +21,9 @@ from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
 from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Backend, Namespace
-
-# How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
-# the range of the dtype: about two thirds of it.
-SPREAD = {"float32": 60.0, "float64": 480.0}
 
 
 @dataclass(frozen=True)
@@ -81,6 +77,7 @@ class Sweep:
     both_ways: bool
     distinct: bool
     masked: bool
+    unit_rows: bool
     temperature: float | Array
     bias: float | Array
     scratch: Array
@@ -109,6 +106,13 @@ class Sweep:
     def _shifted(self, columns: slice) -> slice:
         offset = 0 if self.symmetric else self.anchors.rows
         return slice(columns.start + offset, columns.stop + offset)
+
+    def shift(self, part: Part) -> float | None:
+        """What all arguments of a part's exponential are relative to; None if that must be found."""
+        if not self.unit_rows:
+            return None
+        kind = self.backend.dtype_name(self.scratch)
+        return shift_of(part, self.loss.logit, float(self.temperature), float(self.bias), kind)
 
     def similarities(self, piece: Piece) -> Array:
         """The similarities of a piece, in an array that the next one overwrites."""
@@ -168,7 +172,6 @@ def forward(
     bias: float | Array,
     reduction: str,
     tile: int,
-    unit_rows: bool,
 ) -> tuple[Array, Statistics | None]:
     """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs."""
     xp = backend.namespace(comparison.anchors)
@@ -179,7 +182,7 @@ def forward(
     counts = _counts(sweep)
     loss, counts = seen(backend, sweep.loss, counts)
     sweep = replace(sweep, loss=loss)
-    statistics = _statistics(sweep, counts, unit_rows)
+    statistics = _statistics(sweep, counts)
     row_losses = rows.losses(xp, sweep.loss, statistics.results, statistics.counts)
     if reduction == "none":
         return _unsorted(sweep, row_losses), statistics
@@ -240,13 +243,14 @@ def _sweep(
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
         masked=not comparison.distinct
         or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
+        unit_rows=comparison.unit_rows,
         temperature=temperature,
         bias=bias,
         scratch=backend.scratch(comparison.anchors, tile * tile),
     )
 
 
-def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistics:
+def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
     xp, loss = sweep.xp, sweep.loss
     nil = xp.zeros_like(counts.positive)
     tally = Tally(counts, {}, {}, {}, {}, {})
@@ -256,7 +260,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistic
             tally.sums[part] = nil + 0.0
             tally.falls[part] = nil + 0.0
             if part.fold is Fold.LOGSUMEXP:
-                shift = _shift(sweep, part, unit_rows)
+                shift = sweep.shift(part)
                 if shift is not None:
                     tally.shifts[part] = shift
                 tally.peaks[part] = nil + (-float("inf") if shift is None else shift)
@@ -310,22 +314,6 @@ def _counts(sweep: Sweep) -> rows.Counts:
         counts.positive[span] += 1.0 if sweep.partners is not None else same - (1.0 if sweep.symmetric else 0.0)
         start += side.rows
     return counts
-
-
-def _shift(sweep: Sweep, part: Part, unit_rows: bool) -> float | None:
-    """What to subtract from all arguments of a part's exponential, if these are bounded enough; else None.
-
-    It is 0 where no exponential can leave the range of the dtype, and then costs nothing.
-    """
-    reach = sweep.loss.logit.reach
-    if not unit_rows or reach is None or part.minus is not None:
-        return None
-    low, high = (part.scale * (value / float(sweep.temperature) + float(sweep.bias)) for value in reach)
-    spread = SPREAD[sweep.backend.dtype_name(sweep.scratch)]
-    if abs(high - low) > spread:
-        return None
-    highest = max(low, high) + part.offset
-    return 0.0 if abs(highest) <= spread and abs(min(low, high) + part.offset) <= spread else highest
 
 
 def _argument(part: Part, logits: Array) -> Array:

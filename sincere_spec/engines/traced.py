@@ -17,8 +17,7 @@ from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
 from sincere_spec.engines.padded import Side, laid_out, sort_and_pad
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
-from sincere_spec.engines.tiled import SPREAD
+from sincere_spec.engines.parts import SPREAD, Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Namespace, T, TracingBackend
 
