@@ -124,7 +124,8 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
     description = Description(
         backend=backend,
         plan=replace(plan, tile=tile, reason=""),
-        loss=problem.loss,
+        # Numbers that change from step to step are not part of the structure.
+        loss=replace(problem.loss, temperature=1.0, bias=0.0),
         roles=problem.roles,
         arguments=tuple(problem.arguments),
         distinct=problem.distinct,

@@ -47,6 +47,8 @@ class Word:
 class Pairs(Enum):
     """Which columns of a row a stage sees."""
 
+    __hash__ = object.__hash__  # a member is one object; Enum would hash its name, in Python
+
     POSITIVE = "positive"
     NEGATIVE = "negative"
     OTHERS = "others"
@@ -54,6 +56,8 @@ class Pairs(Enum):
 
 class Fold(Enum):
     """The elementwise function ψ that a stage sums, or LOGSUMEXP."""
+
+    __hash__ = object.__hash__
 
     LINEAR = "linear"
     EXP = "exp"
@@ -64,6 +68,8 @@ class Fold(Enum):
 
 class Rows(Enum):
     """Which rows a term belongs to, by how many positives they have."""
+
+    __hash__ = object.__hash__
 
     ALL = "all"
     ONE_POSITIVE = "one_positive"

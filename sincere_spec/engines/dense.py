@@ -14,7 +14,7 @@ for all losses, and divides by the temperature where there are vectors only:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
@@ -28,10 +28,10 @@ from sincere_spec.types import Array, Backend, Namespace
 # A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
 EMPTY = 1e30
 
-Way: TypeAlias = tuple[int, slice]
-"""An axis along which a matrix is folded, and which of all rows the results are of."""
+Way: TypeAlias = tuple[int, slice | None]
+"""An axis along which a matrix is folded, and which of all rows the results are of; None for all."""
 
-ROWS: tuple[Way, ...] = ((1, slice(None)),)
+ROWS: tuple[Way, ...] = ((1, None),)
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class Panel:
 
     They are those under a mask, or all but the `hidden` columns of each row, or all. `ceiling` says the same as a mask for
     `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix whose columns are anchors, too.
+    `columns` are those of the whole matrix from which the entries of another were taken.
     """
 
     similarity: Array
     mask: Array | None = None
     ceiling: Array | None = None
     hidden: Array | None = None
+    columns: Array | None = None
     ways: tuple[Way, ...] = ROWS
 
     def by_row(self, xp: Namespace, fold: Callable[..., Array], entries: Sequence[Array]) -> Array:
@@ -56,7 +58,8 @@ class Panel:
 
     def beside(self, vector: Array) -> list[Array]:
         """A vector by row, as it broadcasts against the entries each way."""
-        return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
+        parts = ((vector if rows is None else vector[rows], axis) for axis, rows in self.ways)
+        return [part[:, None] if axis == 1 else part[None, :] for part, axis in parts]
 
     def seen(self, xp: Namespace, t: Array, value: float) -> Array:
         """Entries, which may be given up for it, with a value where there is no such pair."""
@@ -141,9 +144,9 @@ def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel
     found = neighbours(backend, comparison)
     if comparison.partners is None:
         if found is not None:
-            positive = Panel(xp.take_along_axis(similarity, found.columns, axis=1))
-            if found.own is not None:
-                positive, _ = _panel(xp, positive.similarity, found.own)
+            near = xp.take_along_axis(similarity, found.others, axis=1)
+            positive = Panel(near) if found.mask is None else _panel(xp, near, found.mask)[0]
+            positive = replace(positive, columns=found.others)
             counts = _counts(xp, comparison, found, similarity[:, 0])
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
         labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
@@ -151,7 +154,11 @@ def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel
         (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in masks)
         return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
-    aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+    columns = None if found is None else found.others
+    if columns is None:
+        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+    else:
+        aligned = xp.take_along_axis(similarity, columns, axis=1)
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
@@ -164,7 +171,7 @@ def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel
         mask = relations.beside_partners(comparison.labels[:, None], comparison.key_labels[None, :])
         negative, number = _panel(xp, similarity, mask, ways)
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
-    return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
+    return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, counts
 
 
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
@@ -340,21 +347,23 @@ def _gradients(
     anchors, columns = comparison.anchors, comparison.columns
     xp = backend.namespace(anchors)
     pull, aligned = coefficients[Pairs.NEGATIVE], coefficients[Pairs.POSITIVE]
-    hidden = panels[Pairs.NEGATIVE].hidden
     if comparison.both_ways:
         n = backend.length(anchors)
         aligned = aligned[:n, :] + aligned[n:, :]
-    if comparison.partners is None:
-        pull = pull + aligned if hidden is None else xp.add_along_axis(pull, hidden, aligned, axis=1)
+    partners, among = comparison.partners, panels[Pairs.POSITIVE].columns
+    if among is not None:
+        pull, partners = xp.add_along_axis(pull, among, aligned, axis=1), None
+    elif partners is None:
+        pull = pull + aligned
     by_anchors = by_keys = by_partners = None
     if "anchors" in needed:
         if comparison.keys is None:
             pull = pull + xp.matrix_transpose(pull)
         by_anchors = backend.product(pull, columns)
-        if comparison.partners is not None:
-            by_anchors = by_anchors + aligned * comparison.partners
+        if partners is not None:
+            by_anchors = by_anchors + aligned * partners
     if "keys" in needed:
         by_keys = backend.product(xp.matrix_transpose(pull), anchors)
-    if "partners" in needed:
+    if "partners" in needed and partners is not None:
         by_partners = aligned * anchors
     return Gradients(by_anchors, by_keys, by_partners, by_temperature, by_bias)

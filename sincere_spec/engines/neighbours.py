@@ -17,14 +17,15 @@ FEW = 0.25
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The columns of each row's label, its own included; a row with fewer than others names its first one again.
+    """The `columns` of each row's label, its own included; a row with fewer of them than others names its first one again.
 
-    `own` says which entries are positives. There are none of either if no column has a row's label. `number` of them a row
-    has, from `fewest` to `most`; it is None where these are the same.
+    The `positives` are those of `others` under a mask, or all of these: None where no column is a positive. A row has `number`
+    of its label, from `fewest` to `most`; None where these are the same.
     """
 
     columns: Array | None
-    own: Array | None
+    others: Array | None
+    mask: Array | None
     number: Array | None
     fewest: int
     most: int
@@ -47,26 +48,21 @@ def neighbours(backend: Backend, comparison: Comparison) -> Neighbours | None:
     if fewest == 0 or most > FEW * key_labels.shape[0]:
         return None
     places = first[:, None] + backend.indices(order)[None, :most]
-    own = places < last[:, None]
-    columns = xp.take(order, xp.reshape(xp.where(own, places, first[:, None]), (-1,)), axis=0)
+    mask = places < last[:, None]
+    columns = xp.take(order, xp.reshape(xp.where(mask, places, first[:, None]), (-1,)), axis=0)
     columns = xp.reshape(columns, (labels.shape[0], most))
-    return Neighbours(columns, _others(backend, comparison, columns, own), number, fewest, most)
+    if comparison.keys is None:
+        mask = mask & (columns != backend.indices(labels)[:, None])
+    return Neighbours(columns, columns, mask, number, fewest, most)
 
 
 def _alike(backend: Backend, comparison: Comparison, views: int) -> Neighbours:
     """The same where the arrangement says it: the rows are so many views of the same samples, one view after the other."""
     if not views:
-        return Neighbours(None, None, None, 0, 0)
+        return Neighbours(None, None, None, None, 0, 0)
     xp, own = backend.namespace(comparison.anchors), backend.indices(comparison.labels)
-    columns = own[:, None]
-    if views > 1:
-        columns = xp.concat([xp.matrix_transpose(xp.reshape(own, (views, -1)))] * views, axis=0)
-    return Neighbours(columns, _others(backend, comparison, columns, None), None, views, views)
-
-
-def _others(backend: Backend, comparison: Comparison, columns: Array, own: Array | None) -> Array | None:
-    """Which of a row's neighbours are its positives: not the row itself; None for all."""
-    if comparison.keys is not None or comparison.partners is not None:
-        return own
-    others = columns != backend.indices(comparison.labels)[:, None]
-    return others if own is None else own & others
+    starts = [own.shape[0] * view // views for view in range(1, views)]
+    others = [xp.concat([own[start:], own[:start]], axis=0)[:, None] for start in starts]
+    columns = xp.concat([own[:, None], *others], axis=1) if others else own[:, None]
+    found = columns if comparison.keys is not None else columns[:, 1:] if others else None
+    return Neighbours(columns, found, None, None, views, views)

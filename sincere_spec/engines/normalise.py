@@ -8,29 +8,42 @@ from typing import Any, cast
 
 from sincere_spec.types import Array, Backend, TracingBackend
 
+ORDINARY = (1e-20, 1e20)
+"""Sums of squares between which no square that matters overflows or vanishes, in float32 either."""
+
 BLOCK = 512
 """The rows that are normalised at a time beside tiles: so much stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """Rows divided by their norm, and by what: first by the largest entry `size`, then by the `norm` of the rest."""
+    """Rows divided by their norm, and by what: first by the largest entry `size`, then by the `norm` of the rest.
+
+    The size is the number 1 where the norms were seen to be ordinary, and so finite.
+    """
 
     rows: Array
-    size: Array
+    size: Array | float
     norm: Array
 
 
 def normalise(backend: Backend, x: Array) -> Normalised:
     """Each row divided by its norm, without an epsilon: a zero row stays zero, and no other depends on its scale.
 
-    The largest entry is divided out first, so that squares neither overflow nor vanish. It is held constant: the result
-    does not depend on it. That of a zero row is set to infinity, which makes its gradient exactly zero.
+    The largest entry is divided out first, so that squares neither overflow nor vanish, unless a look at the norms says that
+    they do not. It is held constant: the result does not depend on it. That of a zero row is set to infinity, which makes its
+    gradient exactly zero.
     """
     xp = backend.namespace(x)
     if x.shape[1] == 0:  # there is no largest entry, and nothing to divide
         ones = xp.sum(x, axis=1, keepdims=True) + 1.0
         return Normalised(x, ones, ones)
+    if backend.on_host(x) and x.shape[0]:
+        squares = xp.sum(x * x, axis=1, keepdims=True)
+        lowest, highest = (float(xp.max(backend.hold(end), axis=0)[0]) for end in (-squares, squares))
+        if ORDINARY[0] <= -lowest and highest <= ORDINARY[1]:
+            norm = xp.sqrt(squares)
+            return Normalised(x / norm, 1.0, norm)
     size = backend.hold(xp.max(xp.abs(x), axis=1, keepdims=True))
     empty = size == 0.0
     size = xp.where(empty, float("inf"), size)

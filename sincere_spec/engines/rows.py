@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from sincere_spec.errors import unknown_choice
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Rows, Term
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Rows
 from sincere_spec.types import Array, Namespace
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
@@ -19,13 +19,15 @@ FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
 class Counts:
     """How many positives and negatives each row has, in the dtype of the loss.
 
-    `full` are the sets known to be empty in none, and `between` has the fewest and the most positives, where known.
+    `full` are the sets known to be empty in none, and `between` has the fewest and the most positives, where known. What was
+    asked of them is kept in `answers`, since each answer is a pass or two over a vector; so they stay in one trace.
     """
 
     positive: Array
     negative: Array
     full: frozenset[Pairs] = frozenset()
     between: tuple[float, float] | None = None
+    answers: dict[tuple[str, object], Array] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def over(self, pairs: Pairs) -> Array:
         """The size of one of a row's sets of pairs."""
@@ -37,21 +39,26 @@ class Counts:
 
     def lacking(self, pairs: Pairs) -> Array | None:
         """Which rows have none of a set of pairs; None if no row is known to."""
-        return None if pairs in self.full else self.over(pairs) == 0.0
+        return None if pairs in self.full else self._once("lacking", pairs, lambda: self.over(pairs) == 0.0)
 
     def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
         """What makes a mean of a sum over a set: its size, or 1 where it is empty."""
-        size, empty = self.over(pairs), self.lacking(pairs)
-        return size if empty is None else xp.where(empty, 1.0, size)
+        empty = self.lacking(pairs)
+        if empty is None:
+            return self.over(pairs)
+        return self._once("divisor", pairs, lambda: xp.where(empty, 1.0, self.over(pairs)))
 
+    def of_kind(self, kind: Rows) -> Array | None:
+        """Which rows are of a kind; None for all of them."""
+        if kind is Rows.ALL:
+            return None
+        several = kind is Rows.SEVERAL_POSITIVES
+        return self._once("kind", kind, lambda: self.positive > 1.0 if several else self.positive == 1.0)
 
-def belongs(counts: Counts, term: Term) -> Array | None:
-    """Which rows a term is for; None for all of them."""
-    if term.rows is Rows.ONE_POSITIVE:
-        return counts.positive == 1.0
-    if term.rows is Rows.SEVERAL_POSITIVES:
-        return counts.positive > 1.0
-    return None
+    def _once(self, question: str, about: object, answer: Callable[[], Array]) -> Array:
+        if (question, about) not in self.answers:
+            self.answers[question, about] = answer()
+        return self.answers[question, about]
 
 
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
@@ -61,7 +68,7 @@ def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     for term in loss.terms:
         stage = stages[term.stage]
         if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE:  # a positive is in all other sets
-            rows, empty = belongs(counts, term), counts.lacking(Pairs.NEGATIVE)
+            rows, empty = counts.of_kind(term.rows), counts.lacking(Pairs.NEGATIVE)
             if empty is not None:
                 empty = empty if rows is None else empty & rows
                 result = empty if result is None else result | empty
@@ -86,7 +93,7 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
             empty = counts.lacking(over[term.stage])
             constant = summand + term.constant
             summand = constant if empty is None else xp.where(empty, summand, constant)
-        rows = belongs(counts, term)
+        rows = counts.of_kind(term.rows)
         if rows is not None:
             summand = xp.where(rows, summand, 0.0)
         total = summand if total is None else total + summand
@@ -116,7 +123,7 @@ def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangent
     """
     result: dict[str, Array] = {}
     for term in loss.terms:
-        rows = belongs(counts, term)
+        rows = counts.of_kind(term.rows)
         share = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
         if term.coefficient != 1.0:
             share = term.coefficient * share
