@@ -40,8 +40,8 @@ def normalise(backend: Backend, x: Array) -> Normalised:
         return Normalised(x, ones, ones)
     if backend.on_host(x) and x.shape[0]:
         squares = xp.sum(x * x, axis=1, keepdims=True)
-        lowest, highest = (float(xp.max(backend.hold(end), axis=0)[0]) for end in (-squares, squares))
-        if ORDINARY[0] <= -lowest and highest <= ORDINARY[1]:
+        read = backend.hold(squares)[:, 0]
+        if ORDINARY[0] <= -float(xp.max(-read, axis=0)) and float(xp.max(read, axis=0)) <= ORDINARY[1]:
             norm = xp.sqrt(squares)
             return Normalised(x / norm, 1.0, norm)
     size = backend.hold(xp.max(xp.abs(x), axis=1, keepdims=True))
@@ -94,4 +94,5 @@ def pull_back(backend: Backend, embedded: Normalised, gradient: Array) -> Array:
     """The gradient with respect to the rows as they came, from that with respect to the normalised ones."""
     xp = backend.namespace(gradient)
     along = xp.sum(embedded.rows * gradient, axis=1, keepdims=True)
-    return (gradient - along * embedded.rows) / (embedded.norm * embedded.size)
+    length = embedded.norm if isinstance(embedded.size, float) else embedded.norm * embedded.size
+    return (gradient - along * embedded.rows) / length
