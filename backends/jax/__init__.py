@@ -72,12 +72,6 @@ class JaxBackend:
     def product(self, a: Array, b: Array) -> Array:
         return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
-    def scratch(self, like: Array, size: int) -> Array:
-        return like
-
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
-        return self.product(a, b)
-
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x)
 

@@ -93,12 +93,6 @@ class TensorFlowBackend:
             )
         return derivatives.value(steps, arrays)
 
-    def scratch(self, like: Array, size: int) -> Array:
-        return like
-
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
-        return self.product(a, b)
-
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x)
 

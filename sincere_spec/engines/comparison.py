@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts
-from sincere_spec.protocol import PairLoss, Pairs, Reduce, Roles, Rows, Term
+from sincere_spec.protocol import PairLoss, Pairs, Roles, Rows
 from sincere_spec.types import Array, Backend, Namespace
 
 
@@ -131,20 +130,18 @@ def seen(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Co
 
 def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
     """The same loss for rows that all are of one kind, or do not count."""
-    stages, terms = _of_one_kind(loss.stages, loss.terms, kind)
-    return loss if not terms else replace(loss, stages=stages, terms=terms)
-
-
-@lru_cache(maxsize=128)
-def _of_one_kind(
-    stages: tuple[Reduce, ...], terms: tuple[Term, ...], kind: Rows
-) -> tuple[tuple[Reduce, ...], tuple[Term, ...]]:
-    """The stages and terms that rows of one kind need."""
-    terms = tuple(replace(term, rows=Rows.ALL) for term in terms if term.rows in (kind, Rows.ALL))
+    kept = [term for term in loss.terms if term.rows in (kind, Rows.ALL)]
+    terms = tuple(term if term.rows is Rows.ALL else replace(term, rows=Rows.ALL) for term in kept)
+    if not terms:
+        return loss
     needed = {term.stage for term in terms}
-    for stage in reversed(stages):
+    for stage in reversed(loss.stages):
         if stage.name in needed and stage.minus is not None:
             needed.add(stage.minus)
-    one = kind is Rows.ONE_POSITIVE
-    kept = (stage for stage in stages if stage.name in needed)
-    return tuple(replace(stage, mean=False) if one and stage.over is Pairs.POSITIVE else stage for stage in kept), terms
+    own = Pairs.POSITIVE if kind is Rows.ONE_POSITIVE else None  # a mean of one is no mean
+    stages = tuple(
+        replace(stage, mean=False) if stage.mean and stage.over is own else stage
+        for stage in loss.stages
+        if stage.name in needed
+    )
+    return PairLoss(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)

@@ -28,10 +28,10 @@ from sincere_spec.types import Array, Backend, Namespace
 # A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
 EMPTY = 1e30
 
-Way: TypeAlias = tuple[int, slice | None]
-"""An axis along which a matrix is folded, and which of all rows the results are of; None for all."""
+Way: TypeAlias = tuple[int, slice]
+"""An axis along which a matrix is folded, and which of all rows the results are of."""
 
-ROWS: tuple[Way, ...] = ((1, None),)
+ROWS: tuple[Way, ...] = ((1, slice(None)),)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class Panel:
 
     def beside(self, vector: Array) -> list[Array]:
         """A vector by row, as it broadcasts against the entries each way."""
-        parts = ((vector if rows is None else vector[rows], axis) for axis, rows in self.ways)
-        return [part[:, None] if axis == 1 else part[None, :] for part, axis in parts]
+        if len(self.ways) == 1:
+            return [vector[:, None]]
+        return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
     def seen(self, xp: Namespace, t: Array, value: float) -> Array:
         """Entries, which may be given up for it, with a value where there is no such pair."""

@@ -102,14 +102,12 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
 
 def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
     """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
-    length = counts.positive.shape[0]
-    if reduction in ("mean", "batch") and uncounted(loss, counts) is None and isinstance(length, int) and length:
-        return xp.ones_like(counts.positive) * (1.0 / length)
-    share = without_uncounted(xp, loss, counts, xp.ones_like(counts.positive))
+    every = xp.ones_like(counts.positive)
+    share = without_uncounted(xp, loss, counts, every)
     if reduction == "sum":
         return share
-    if reduction == "batch":
-        return share / xp.sum(xp.ones_like(share))
+    if reduction == "batch" or (reduction == "mean" and share is every):
+        return share / xp.sum(every)
     if reduction == "pairs":
         share = share * counts.positive
     total = xp.sum(share)

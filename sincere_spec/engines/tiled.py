@@ -20,10 +20,10 @@ from typing import TypeAlias
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
-from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
+from sincere_spec.engines.layout import Piece, Side, Tile, lay_out, tiles_of
 from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
-from sincere_spec.types import Array, Backend, Namespace
+from sincere_spec.types import Array, EagerBackend, Namespace
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,14 @@ Masks: TypeAlias = Sequence[tuple[Piece, Array]]
 class Sweep:
     """A comparison laid out for tiles."""
 
-    backend: Backend
+    backend: EagerBackend
     xp: Namespace
     loss: PairLoss
     anchors: Side
     columns: Side
     partners: Array | None
     both_ways: bool
+    alike: int | None
     distinct: bool
     masked: bool
     unit_rows: bool
@@ -116,7 +117,7 @@ class Sweep:
 
     def similarities(self, piece: Piece) -> Array:
         """The similarities of a piece, in an array that the next one overwrites."""
-        return self._product(self.anchors.embeddings[piece.rows, :], piece)
+        return self._product(piece, 1.0)
 
     def logits(self, piece: Piece) -> Array:
         """The logits of a piece, in an array that the next one may overwrite."""
@@ -125,7 +126,7 @@ class Sweep:
     def unbiased(self, piece: Piece) -> Array:
         """The same before the bias is added."""
         if isinstance(self.loss.logit, Similarity):  # no pass over the piece to scale it
-            return self._product(self.anchors.embeddings[piece.rows, :] / self.temperature, piece)
+            return self._product(piece, 1.0 / float(self.temperature))
         return self.loss.logit.value(self.xp, self.similarities(piece)) / self.temperature
 
     def biased(self, logits: Array) -> Array:
@@ -134,9 +135,9 @@ class Sweep:
             logits += self.bias
         return logits
 
-    def _product(self, rows: Array, piece: Piece) -> Array:
+    def _product(self, piece: Piece, scale: float) -> Array:
         across = self.xp.matrix_transpose(self.columns.embeddings[piece.columns, :])
-        return self.backend.product_into(self.scratch, rows, across)
+        return self.backend.product_into(self.scratch, self.anchors.embeddings[piece.rows, :], across, scale)
 
     def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
         """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
@@ -165,7 +166,7 @@ class Sweep:
 
 
 def forward(
-    backend: Backend,
+    backend: EagerBackend,
     loss: PairLoss,
     comparison: Comparison,
     temperature: float | Array,
@@ -191,7 +192,7 @@ def forward(
 
 
 def backward(
-    backend: Backend,
+    backend: EagerBackend,
     loss: PairLoss,
     comparison: Comparison,
     temperature: float | Array,
@@ -223,14 +224,21 @@ def backward(
 
 
 def _sweep(
-    backend: Backend, loss: PairLoss, comparison: Comparison, temperature: float | Array, bias: float | Array, tile: int
+    backend: EagerBackend,
+    loss: PairLoss,
+    comparison: Comparison,
+    temperature: float | Array,
+    bias: float | Array,
+    tile: int,
 ) -> Sweep:
     xp = backend.namespace(comparison.anchors)
     loss = specialise(loss, comparison)
-    anchors = sort_by_label(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
+    alike = comparison.alike
+    views = None if alike is None else 1 if comparison.keys is not None else alike
+    anchors = lay_out(backend, comparison.anchors, comparison.labels, comparison.ids, tile, views)
     columns = anchors
     if comparison.keys is not None:
-        columns = sort_by_label(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
+        columns = lay_out(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile, views)
     return Sweep(
         backend=backend,
         xp=xp,
@@ -239,6 +247,7 @@ def _sweep(
         columns=columns,
         partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
         both_ways=comparison.both_ways,
+        alike=alike,
         distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
         masked=not comparison.distinct
@@ -303,6 +312,10 @@ def _counts(sweep: Sweep) -> rows.Counts:
             for block in sweep.blocks(tile, tile, sweep.similarities(tile)):
                 counts.positive[block.span] += xp.sum(xp.astype(block.positive, nil.dtype), axis=1)
                 counts.negative[block.span] += xp.sum(xp.astype(block.negative, nil.dtype), axis=1)
+        return counts
+    if sweep.alike is not None:
+        counts.positive[:] += 1.0 if sweep.partners is not None else float(sweep.alike - 1)
+        counts.negative[:] += float(sweep.columns.rows - sweep.alike)
         return counts
     sides = [(sweep.anchors, sweep.columns)] + ([(sweep.columns, sweep.anchors)] if sweep.both_ways else [])
     start = 0
@@ -437,12 +450,12 @@ def _gradients(
             pull *= logit.slope(xp, sweep.similarities(tile))
         a, b = tile.rows, tile.columns
         if sweep.symmetric and a == b:
-            d_anchors[a, :] += backend.product(pull + xp.matrix_transpose(pull), anchors[a, :])
+            backend.add_product(d_anchors[a, :], pull + xp.matrix_transpose(pull), anchors[a, :])
             continue
         if "anchors" in needed:
-            d_anchors[a, :] += backend.product(pull, columns[b, :])
+            backend.add_product(d_anchors[a, :], pull, columns[b, :])
         if "keys" in needed or (sweep.symmetric and "anchors" in needed):
-            d_columns[b, :] += backend.product(xp.matrix_transpose(pull), anchors[a, :])
+            backend.add_product(d_columns[b, :], xp.matrix_transpose(pull), anchors[a, :])
 
     d_partners = None
     if sweep.partners is not None:
@@ -454,7 +467,7 @@ def _gradients(
         if sweep.both_ways:
             pull = pull[: sweep.anchors.rows, :] + pull[sweep.anchors.rows :, :]
         own = sweep.partners is sweep.columns.embeddings  # each row's partner is the key at its place: one sum for both
-        for here in spans(sweep.anchors.tiles):
+        for here in (strip.rows for strip in sweep.anchors.strips):
             d_anchors[here, :] += pull[here, :] * sweep.partners[here, :]
             if own and "partners" in needed:
                 d_columns[here, :] += pull[here, :] * anchors[here, :]
