@@ -11,8 +11,11 @@ from sincere_spec.types import Array, Backend, Namespace
 BAND = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
 
-ALIGNED = 16
-"""Tiles have a multiple of so many rows, but for the last: a product is written a sixth slower to rows of any other length."""
+ALIGNED, UNALIGNED = 16, 128
+"""Tiles have a multiple of so many rows, but for the last: a product is written a sixth slower to rows of any other length.
+
+And of not so many: rows that lie a power of two apart contend for the same cache lines, and a product is as much slower.
+"""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def _strips(classes: list[int], start: int, stop: int, tile: int) -> Iterator[St
     if not count:
         return
     size = -(-(stop - start) // count)
-    size = min(tile, -(-size // ALIGNED) * ALIGNED)
+    size = -(-size // ALIGNED) * ALIGNED
+    size = min(tile, size if size % UNALIGNED else size + ALIGNED)
     for first in range(start, stop, size):
         last = min(first + size, stop)
         yield Strip(slice(first, last), tuple(_pieces(classes, first, last, min(tile, BAND))))

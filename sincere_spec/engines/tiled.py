@@ -272,7 +272,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
                 shift = sweep.shift(part)
                 if shift is not None:
                     tally.shifts[part] = shift
-                tally.peaks[part] = nil + (-float("inf") if shift is None else shift)
+                tally.peaks[part] = nil - float("inf") if shift is None else shift
         positive = tuple(part for part in level if part.over is Pairs.POSITIVE)
         negative = tuple(part for part in level if part.over is Pairs.NEGATIVE)
         inside = () if sweep.partners is not None else positive
@@ -377,7 +377,7 @@ def _add_negatives(
             folded = elementwise.value(xp, part.fold, t)
         folded = _masked(xp, tile, folded, masks, 0.0)
         for span, axis in sweep.roles(tile):
-            tally.sums[part][span] += xp.sum(folded, axis=axis)
+            _add_to(tally.sums[part], span, xp.sum(folded, axis=axis))
 
 
 def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> None:
@@ -385,20 +385,27 @@ def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> N
     xp, span = sweep.xp, block.span
     for part in parts:
         mask, t = _masked_argument(sweep.loss, block, part, tally.counts, tally.results)
-        if part.fold is Fold.LOGSUMEXP:
-            before = peak = tally.peaks[part][span]
-            if part not in tally.shifts:
-                highest = xp.max(xp.where(mask, t, -float("inf")), axis=1)
-                peak = xp.where(highest > peak, highest, peak)
+        if part.fold is Fold.LOGSUMEXP and part not in tally.shifts:
+            before = tally.peaks[part][span]
+            highest = xp.max(xp.where(mask, t, -float("inf")), axis=1)
+            peak = xp.where(highest > before, highest, before)
             finite = xp.where(peak > -float("inf"), peak, 0.0)
             fresh = xp.sum(xp.where(mask, xp.exp(t - finite[:, None]), 0.0), axis=1)
             tally.sums[part][span] = tally.sums[part][span] * xp.exp(before - finite) + fresh
             tally.peaks[part][span] = peak
             continue
-        tally.sums[part][span] += xp.sum(xp.where(mask, elementwise.value(xp, part.fold, t), 0.0), axis=1)
-        if part.minus is not None:
+        shift = tally.shifts.get(part)
+        folded = elementwise.value(xp, part.fold, t) if shift is None else xp.exp(t - shift)
+        _add_to(tally.sums[part], span, xp.sum(xp.where(mask, folded, 0.0), axis=1))
+        if part.minus is not None and part.fold is not Fold.LOGSUMEXP:
             slope = xp.where(mask, elementwise.slope(xp, part.fold, t), 0.0)
-            tally.falls[part][span] += part.scale * xp.sum(slope, axis=1)
+            _add_to(tally.falls[part], span, part.scale * xp.sum(slope, axis=1))
+
+
+def _add_to(vector: Array, span: slice, x: Array) -> None:
+    """`vector[span] += x`, which Python would write to the vector a second time."""
+    part = vector[span]
+    part += x
 
 
 def _masked_argument(
@@ -526,7 +533,8 @@ def _block_pull(sweep: Sweep, block: Block, statistics: Statistics, weights: Map
     for part, weight in weights.items():
         mask, t = _masked_argument(sweep.loss, block, part, statistics.counts, statistics.results)
         if part.fold is Fold.LOGSUMEXP:
-            slope = xp.exp(t - statistics.peaks[part][block.span][:, None])
+            shift = statistics.shifts.get(part)
+            slope = xp.exp(t - (statistics.peaks[part][block.span][:, None] if shift is None else shift))
         else:
             slope = elementwise.slope(xp, part.fold, t)
         pull = xp.where(mask, slope * weight[block.span][:, None], 0.0)
