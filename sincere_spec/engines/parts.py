@@ -67,7 +67,7 @@ def part_weights(
     row_cotangents: Array,
 ) -> dict[Part, Array]:
     """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
-    cotangents = term_cotangents(xp, loss, counts, row_cotangents)
+    cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
         if stage.minus is not None:
             cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
