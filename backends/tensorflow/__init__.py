@@ -1,4 +1,4 @@
-"""TensorFlow: its tapes differentiate the dense engine, eagerly and in graphs; XLA compiles the loops of the tiled one."""
+"""TensorFlow: its tapes get the gradient of every engine by `derivatives`; XLA compiles the loops of the tiled one."""
 
 from __future__ import annotations
 
