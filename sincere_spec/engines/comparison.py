@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts
-from sincere_spec.protocol import PairLoss, Pairs, Roles, Rows
+from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Roles, Rows, Term
 from sincere_spec.types import Array, Backend, Namespace
+
+LOGIT = Reduce("", Fold.LINEAR, over=Pairs.POSITIVE)
+"""The sum of the positives' logits: where there is one, its logit."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,11 @@ def scatter(backend: Backend, roles: Roles, embeddings: Mapping[str, Array], gra
 
 
 def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
-    """The same loss without the terms and stages that this comparison cannot need: partners are one positive a row."""
-    return loss if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
+    """The same loss without what this comparison does not need.
+
+    Partners are one positive a row; without them, what only such rows fold is a function of one logit.
+    """
+    return _with_singles(loss) if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
 
 
 def seen(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Counts]:
@@ -135,6 +141,7 @@ def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
     if not terms:
         return loss
     needed = {term.stage for term in terms}
+    needed |= {term.folded.minus for term in terms if isinstance(term, Single) and term.folded.minus}
     for stage in reversed(loss.stages):
         if stage.name in needed and stage.minus is not None:
             needed.add(stage.minus)
@@ -145,3 +152,31 @@ def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
         if stage.name in needed
     )
     return PairLoss(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)
+
+
+def _with_singles(loss: PairLoss) -> PairLoss:
+    """The same loss, with no pass over all pairs for what only rows of one positive fold."""
+    kinds: dict[str, set[Rows]] = {}
+    for term in loss.terms:
+        kinds.setdefault(term.stage, set()).add(term.rows)
+    folded = {
+        stage.name: stage
+        for stage in loss.stages
+        if kinds.get(stage.name) == {Rows.ONE_POSITIVE}
+        and stage.over is Pairs.POSITIVE
+        and stage.fold is not Fold.LOGSUMEXP
+    }
+    if not folded:
+        return loss
+    stages = tuple(stage for stage in loss.stages if stage.name not in folded)
+    logit = next((stage for stage in stages if replace(stage, name="", mean=False) == LOGIT), None)
+    if logit is None:
+        logit = replace(LOGIT, name="the positive's logit")
+        stages = (*stages, logit)
+
+    def single(term: Term) -> Term:
+        if term.stage not in folded:
+            return term
+        return Single(logit.name, term.coefficient, term.constant, term.rows, folded=folded[term.stage])
+
+    return replace(loss, stages=stages, terms=tuple(single(term) for term in loss.terms))

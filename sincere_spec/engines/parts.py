@@ -96,9 +96,9 @@ def part_weights(
     row_cotangents: Array,
 ) -> dict[Part, Array]:
     """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
-    cotangents = term_cotangents(xp, loss, counts, row_cotangents)
+    cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
-        if stage.minus is not None:
+        if stage.minus is not None and stage.name in cotangents:
             through = cotangents[stage.name] * slopes[stage.name]
             cotangents[stage.minus] = cotangents[stage.minus] + through if stage.minus in cotangents else through
     weights: dict[Part, Array] = {}

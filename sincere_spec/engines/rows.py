@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sincere_spec import elementwise
 from sincere_spec.errors import unknown_choice
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Rows
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Term
 from sincere_spec.types import Array, Namespace
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
@@ -61,6 +62,28 @@ class Counts:
         return self.answers[question, about]
 
 
+@dataclass(frozen=True)
+class Single(Term):
+    """What rows with one positive fold, as a function of that positive's logit: its stage is the sum of these.
+
+    So a fold of a vector has the place of one of a matrix.
+    """
+
+    folded: Reduce = field(kw_only=True)
+
+    def argument(
+        self, xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts
+    ) -> tuple[Reduce, Array, Array]:
+        """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
+        there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
+        if self.folded.minus is not None:  # against an empty reference a row has no pairs
+            reference = next(stage for stage in loss.stages if stage.name == self.folded.minus)
+            empty = counts.lacking(reference.over)
+            there = there if empty is None else there & ~empty
+            t = t - stages[self.folded.minus]
+        return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
+
+
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     """Which rows do not count: those without a positive, or with a log-sum-exp term over nothing. None if all count."""
     stages = {stage.name: stage for stage in loss.stages}
@@ -87,6 +110,9 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
     total: Array = None
     for term in loss.terms:
         summand = stages[term.stage]
+        if isinstance(term, Single):
+            folded, there, t = term.argument(xp, loss, stages, counts)
+            summand = xp.where(there, elementwise.value(xp, folded.fold, t), 0.0)
         if term.coefficient != 1.0:
             summand = term.coefficient * summand
         if term.constant:
@@ -114,7 +140,9 @@ def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Ar
     return share / xp.where(total == 0.0, 1.0, total)
 
 
-def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangents: Array) -> dict[str, Array]:
+def term_cotangents(
+    xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts, row_cotangents: Array
+) -> dict[str, Array]:
     """The derivative of the value by each stage that has a term, through the terms alone, from that of each row's loss.
 
     The cotangent of a row that does not count must be 0.
@@ -125,6 +153,11 @@ def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangent
         share = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
         if term.coefficient != 1.0:
             share = term.coefficient * share
+        if isinstance(term, Single):
+            folded, there, t = term.argument(xp, loss, stages, counts)
+            share = xp.where(there, share * (folded.scale * elementwise.slope(xp, folded.fold, t)), 0.0)
+            if folded.minus is not None:
+                result[folded.minus] = result[folded.minus] - share if folded.minus in result else -share
         result[term.stage] = result[term.stage] + share if term.stage in result else share
     return result
 

@@ -23,13 +23,17 @@ from sincere_spec.types import Array, Namespace, T, TracingBackend
 
 
 class Statistics(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on."""
+    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on, and the rows as they lie.
+
+    Without these a compiler may lay them out for the second pass before it has given up those of the first.
+    """
 
     results: tuple[Array, ...]
     slopes: tuple[Array, ...]
     peaks: tuple[Array, ...]
     positive: Array
     negative: Array
+    laid: tuple[Array, ...] = ()
 
 
 class Tally(NamedTuple):
@@ -73,6 +77,27 @@ class Sweep:
     def symmetric(self) -> bool:
         """Whether the anchors are their own keys."""
         return self.columns is self.anchors
+
+    @property
+    def aligned_with_columns(self) -> bool:
+        """Whether each row's partner is the column at its place."""
+        return self.partners is self.columns.embeddings
+
+    @property
+    def laid(self) -> tuple[Array, ...]:
+        """The different arrays of rows, as they lie in tiles."""
+        columns = () if self.symmetric else (self.columns.embeddings,)
+        partners = () if self.partners is None or self.aligned_with_columns else (self.partners,)
+        return (self.anchors.embeddings, *columns, *partners)
+
+    def over(self, laid: tuple[Array, ...]) -> Sweep:
+        """The same over rows that are laid out already."""
+        first, *others = laid
+        anchors = columns = replace(self.anchors, embeddings=first)
+        if not self.symmetric:
+            columns = replace(self.columns, embeddings=others.pop(0))
+        partners = columns.embeddings if self.aligned_with_columns else others.pop(0) if others else None
+        return replace(self, anchors=anchors, columns=columns, partners=partners)
 
     @property
     def both_roles(self) -> bool:
@@ -167,7 +192,7 @@ def forward(
     if empty is not None:
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
-    statistics = _either(sweep, unit_rows, is_near, _statistics)
+    statistics = _either(sweep, unit_rows, is_near, _statistics)._replace(laid=sweep.laid)
     results, counts = _results(sweep.loss, statistics), _counts(statistics)
     row_losses = rows.losses(xp, sweep.loss, results, counts)
     if reduction == "none":
@@ -196,7 +221,7 @@ def backward(
     xp = backend.namespace(comparison.anchors)
     if statistics is None:
         return zeros(xp, comparison)
-    sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
+    sweep = _sweep(backend, loss, comparison, temperature, bias, tile).over(statistics.laid)
     loss, counts = sweep.loss, _counts(statistics)
     if reduction == "none":
         row_cotangents = rows.without_uncounted(xp, loss, counts, _sorted(sweep, cotangent))
@@ -660,7 +685,7 @@ def _gradients(
             pull = pull[: sweep.offset, :] + pull[sweep.offset :, :]
         if wants_anchors:
             flow = flow._replace(anchors=flow.anchors + pull * sweep.partners)
-        if "partners" in needed and sweep.partners is columns:
+        if "partners" in needed and sweep.aligned_with_columns:
             flow = flow._replace(columns=flow.columns + pull * anchors)
         elif "partners" in needed:
             back["partners"] = sweep.anchors.restored(xp, pull * anchors) / sweep.temperature
