@@ -110,6 +110,20 @@ class ArrayApiBackend:
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x, out=x) if array_api_compat.is_numpy_array(x) else self.namespace(x).exp(x)
 
+    def has_columns(self, like: Array) -> bool:
+        return bool(array_api_compat.is_numpy_array(like))
+
+    def columns_of(self, x: Array, columns: Array) -> Array:
+        return x[_places(x, columns)]
+
+    def with_columns(self, x: Array, columns: Array, value: float) -> Array:
+        x[_places(x, columns)] = value
+        return x
+
+    def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
+        sys.modules["numpy"].add.at(x, _places(x, columns), values)
+        return x
+
     def tiles_obstacle(self, like: Array) -> str | None:
         if self.concrete(like):
             return None
@@ -127,3 +141,8 @@ class ArrayApiBackend:
             return function(*arguments)
         with numpy.errstate(all="ignore"):  # an overflow is in the result; it needs no warning besides
             return function(*arguments)
+
+
+def _places(x: Array, columns: Array) -> tuple[Array, Array]:
+    """Where some columns of each row of a NumPy array are."""
+    return sys.modules["numpy"].arange(x.shape[0])[:, None], columns

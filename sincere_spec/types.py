@@ -125,6 +125,9 @@ class Backend(Protocol):
     def exp_of(self, x: Array) -> Array:
         """The exponential of an array that is given up for it: in place where the framework can."""
 
+    def has_columns(self, like: Array) -> bool:
+        """Whether a few columns of each row can be read and written by themselves: as an `EagerBackend`, on the host."""
+
     def tiles_obstacle(self, like: Array) -> str | None:
         """Why the tiled engine cannot run on such arrays here and now, as half a sentence; None if it can."""
 
@@ -149,6 +152,15 @@ class EagerBackend(Backend, Protocol):
 
     def add_product(self, total: Array, a: Array, b: Array) -> None:
         """Add `product` to a part of an array."""
+
+    def columns_of(self, x: Array, columns: Array) -> Array:
+        """The entries of each row in some columns of its own."""
+
+    def with_columns(self, x: Array, columns: Array, value: float) -> Array:
+        """The array, which is given up for it, with a value there."""
+
+    def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
+        """The array, which is given up for it, with values added there; a column may be named twice."""
 
 
 class TracingBackend(Backend, Protocol):

@@ -75,6 +75,9 @@ class JaxBackend:
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x)
 
+    def has_columns(self, like: Array) -> bool:
+        return False
+
     def tiles_obstacle(self, like: Array) -> str | None:
         if not all(isinstance(length, int) for length in like.shape):
             return "it is compiled for a number of rows, and here that is a symbol"

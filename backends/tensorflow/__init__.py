@@ -78,6 +78,9 @@ class TensorFlowBackend:
     def product(self, a: Array, b: Array) -> Array:
         return tf.matmul(a, b)
 
+    def has_columns(self, like: Array) -> bool:
+        return False
+
     def tiles_obstacle(self, like: Array) -> str | None:
         if forwardprop_util.pack_tangents([like]).tangents:
             return "TensorFlow has no rule for forward mode through it"

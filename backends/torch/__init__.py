@@ -94,6 +94,18 @@ class TorchBackend:
     def exp_of(self, x: Array) -> Array:
         return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_
 
+    def has_columns(self, like: Array) -> bool:
+        return self.on_host(like)
+
+    def columns_of(self, x: Array, columns: Array) -> Array:
+        return x.gather(1, columns)
+
+    def with_columns(self, x: Array, columns: Array, value: float) -> Array:
+        return x.scatter_(1, columns, value)
+
+    def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
+        return x.scatter_add_(1, columns, values)
+
     def tiles_obstacle(self, like: Array) -> str | None:
         if torch.compiler.is_compiling():
             return "torch.compile and torch.export cannot trace it"

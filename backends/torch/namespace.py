@@ -29,11 +29,6 @@ where = torch.where
 zeros_like = torch.zeros_like
 
 
-def add_along_axis(x: Array, indices: Array, values: Array, axis: int) -> Array:
-    """The tensor, which is given up for it, with values added at some indices along an axis."""
-    return x.scatter_add_(axis, indices, values)
-
-
 def astype(x: Array, dtype: Any) -> Array:
     """The tensor in another dtype; booleans by their bytes, which is several times faster."""
     return (x.view(torch.uint8) if x.dtype is torch.bool else x).to(dtype)
@@ -42,11 +37,6 @@ def astype(x: Array, dtype: Any) -> Array:
 def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Tensors joined along an axis."""
     return torch.cat(tuple(arrays), dim=axis)
-
-
-def fill_along_axis(x: Array, indices: Array, value: float, axis: int) -> Array:
-    """The tensor, which is given up for it, with one value at some indices along an axis."""
-    return x.scatter_(axis, indices, value)
 
 
 def matrix_transpose(x: Array) -> Array:
@@ -72,11 +62,6 @@ def sum(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
 def take(x: Array, indices: Array, axis: int) -> Array:
     """The entries at some indices along an axis."""
     return torch.index_select(x, axis, indices)
-
-
-def take_along_axis(x: Array, indices: Array, axis: int) -> Array:
-    """The entries at some indices along an axis, row by row."""
-    return torch.gather(x, axis, indices)
 
 
 def zeros(shape: tuple[int, ...], dtype: Any, device: Any) -> Array:

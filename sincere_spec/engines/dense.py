@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
@@ -23,7 +23,7 @@ from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen
 from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.engines.parts import Part, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs
-from sincere_spec.types import Array, Backend, Namespace
+from sincere_spec.types import Array, Backend, EagerBackend, Namespace
 
 # A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
 EMPTY = 1e30
@@ -62,12 +62,13 @@ class Panel:
             return [vector[:, None]]
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
-    def seen(self, xp: Namespace, t: Array, value: float) -> Array:
+    def seen(self, backend: Backend, t: Array, value: float) -> Array:
         """Entries, which may be given up for it, with a value where there is no such pair."""
         if self.hidden is not None:
-            return xp.fill_along_axis(t, self.hidden, value, axis=1)
+            return cast(EagerBackend, backend).with_columns(t, self.hidden, value)
         if self.mask is None:
             return t
+        xp = backend.namespace(t)
         return xp.minimum(t, self.ceiling) if value == -float("inf") else xp.where(self.mask, t, value)
 
 
@@ -123,7 +124,7 @@ def value_and_gradient(
     folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
     weights = rows.weights(xp, loss, reduction, counts)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
-    coefficients = _coefficients(xp, loss, panels, folds, counts, weights / temperature)
+    coefficients = _coefficients(backend, loss, panels, folds, counts, weights / temperature)
 
     by_temperature = by_bias = None
     if "temperature" in needed:
@@ -145,7 +146,7 @@ def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel
     found = neighbours(backend, comparison)
     if comparison.partners is None:
         if found is not None:
-            near = xp.take_along_axis(similarity, found.others, axis=1)
+            near = cast(EagerBackend, backend).columns_of(similarity, found.others)
             positive = Panel(near) if found.mask is None else _panel(xp, near, found.mask)[0]
             positive = replace(positive, columns=found.others)
             counts = _counts(xp, comparison, found, similarity[:, 0])
@@ -159,7 +160,7 @@ def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel
     if columns is None:
         aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
     else:
-        aligned = xp.take_along_axis(similarity, columns, axis=1)
+        aligned = cast(EagerBackend, backend).columns_of(similarity, columns)
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
@@ -233,7 +234,7 @@ def _folds(
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
                 folds.peaks[part] = sums[part] - EMPTY
                 continue
-            arguments = _arguments(xp, part, panel, logits[part.over], folds.results, part == last[part.over])
+            arguments = _arguments(backend, part, panel, logits[part.over], folds.results, part == last[part.over])
             if part.fold is Fold.LOGSUMEXP:
                 shift = None if known is None else shift_of(part, loss.logit, *known)
                 if shift is None:
@@ -266,7 +267,7 @@ def _known(
 
 
 def _arguments(
-    xp: Namespace, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array], last: bool
+    backend: Backend, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array], last: bool
 ) -> list[Array]:
     """What a part folds, each way, or once for both. Where there is no such pair it is what folds to 0.
 
@@ -281,7 +282,7 @@ def _arguments(
             t = part.scale * t
         if part.offset:
             t = t + part.offset
-        found.append(panel.seen(xp, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
+        found.append(panel.seen(backend, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
     return found
 
 
@@ -295,7 +296,7 @@ def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: 
 
 
 def _coefficients(
-    xp: Namespace,
+    backend: Backend,
     loss: PairLoss,
     panels: Mapping[Pairs, Panel],
     folds: Folds,
@@ -303,6 +304,7 @@ def _coefficients(
     row_cotangents: Array,
 ) -> dict[Pairs, Array]:
     """The derivative of the value by each logit, by kind of pair."""
+    xp = backend.namespace(row_cotangents)
     slopes: dict[Part, list[Array]] = {}
     for part, entries in folds.entries.items():
         if part.fold in (Fold.LOGSUMEXP, Fold.EXP):
@@ -310,7 +312,7 @@ def _coefficients(
         else:
             slopes[part] = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
         if part.fold is Fold.LINEAR:
-            slopes[part] = [panels[part.over].seen(xp, slope, 0.0) for slope in slopes[part]]
+            slopes[part] = [panels[part.over].seen(backend, slope, 0.0) for slope in slopes[part]]
     comparing = [stage for stage in loss.stages if stage.minus is not None]
     falls: dict[Part, Array] = {}
     for part in (part for stage in comparing for part in parts_of(stage)):
@@ -353,7 +355,7 @@ def _gradients(
         aligned = aligned[:n, :] + aligned[n:, :]
     partners, among = comparison.partners, panels[Pairs.POSITIVE].columns
     if among is not None:
-        pull, partners = xp.add_along_axis(pull, among, aligned, axis=1), None
+        pull, partners = cast(EagerBackend, backend).added_to_columns(pull, among, aligned), None
     elif partners is None:
         pull = pull + aligned
     by_anchors = by_keys = by_partners = None

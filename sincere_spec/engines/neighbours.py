@@ -35,7 +35,7 @@ def neighbours(backend: Backend, comparison: Comparison) -> Neighbours | None:
     """The neighbours of each row; None where the framework cannot scatter, some row has none, or there are too many."""
     labels, key_labels = comparison.labels, comparison.key_labels
     xp = backend.namespace(comparison.anchors)
-    if not (hasattr(xp, "fill_along_axis") and comparison.distinct and backend.on_host(labels)):
+    if not (backend.has_columns(labels) and comparison.distinct):
         return None
     if comparison.alike is not None:
         return _alike(backend, comparison, comparison.alike)
