@@ -411,7 +411,7 @@ def test_a_large_batch_streams_and_agrees(framework: str) -> None:
     """Large enough that `engine="auto"` takes tiles, several of them and several blocks of rows."""
     here = load(framework)
     rng = np.random.default_rng(0)
-    z, labels = rng.normal(size=(1500, 4)), rng.integers(0, 50, size=1500)
+    z, labels = rng.normal(size=(2200, 4)), rng.integers(0, 50, size=2200)
     value, gradient = ss.value_and_gradient(losses.sincere(), here.array(z), labels)
     want, want_gradient = ss.value_and_gradient(losses.sincere(), z, labels, engine="dense")
     assert ss.explain(losses.sincere(), here.array(z), labels).engine == "tiled"

@@ -11,6 +11,7 @@ from sincere_spec.bench.cases import Program
 from sincere_spec.bench.measure import Found, Job, Pool, Tell, within_memory
 from sincere_spec.bench.results import Time
 from sincere_spec.bench.settings import Settings
+from sincere_spec.engines.plan import crossovers
 
 SIZES = (128, 180, 256, 362, 512, 724, 1024, 1448, 2048, 2896)
 TILES = (128, 256, 512, 1024)
@@ -23,11 +24,14 @@ BACKENDS = {"numpy": "array_api"}
 
 @dataclass(frozen=True)
 class Crossover:
-    """The answer of one framework. `pairs` is None if tiles were never faster; `by_loss` has each loss's own."""
+    """The answer of one framework; `by_loss` has each loss's own, or None if its tiles were never faster.
+
+    Such a loss counts with the number from which on a matrix is too large: there tiles save memory.
+    """
 
     backend: str
     tile: int
-    pairs: int | None
+    pairs: int
     by_loss: dict[str, int | None]
     times: tuple[Time, ...]
 
@@ -59,8 +63,8 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
         loss: first_win([row for row in found.times if row.loss == loss], str(pair[0]), str(pair[1]))
         for loss in settings.losses
     }
-    known = [pairs for pairs in by_loss.values() if pairs is not None]
-    pairs = round(exp(fsum(map(log, known)) / len(known))) if len(known) == len(by_loss) else None
+    most = crossovers()["unmeasured"]["pairs"]
+    pairs = round(exp(fsum(log(pairs or most) for pairs in by_loss.values()) / len(by_loss)))
     return Crossover(BACKENDS.get(framework, framework), tile, pairs, by_loss, tuple(found.times))
 
 
