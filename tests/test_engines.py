@@ -390,6 +390,39 @@ def test_a_fault_planted_in_one_engine_is_seen_by_the_comparison(monkeypatch: py
     assert distance(streamed, want) > rule("float64", 0.2)
 
 
+SPARSE = {
+    "a few classes": ([0, 1] * 10, None),
+    "many classes": ([*range(10)] * 2, None),
+    "classes of every size": ([0, 1, 1, 2, 2, 2, *range(3, 17)], None),
+    "keys of every label": ([*range(10)] * 2, [*range(10)] * 3),
+    "labels that no key has": ([*range(20)], [*range(10, 40)]),
+}
+
+
+@has_tiles
+@pytest.mark.parametrize("temperature", [0.1, 1e-3])
+@pytest.mark.parametrize("name", ["sincere", "supcon_out", "supcon_in", "decoupled"])
+@pytest.mark.parametrize("labels", SPARSE)
+def test_the_narrow_matrix_of_neighbours_gives_what_tiles_give(
+    framework: str, labels: str, name: str, temperature: float
+) -> None:
+    """Where many columns share a row's label, or some row has none, masks over the whole matrix do."""
+    here, rng = load(framework), np.random.default_rng(3)
+    own, others = SPARSE[labels]
+    record = (
+        losses.supcon(temperature, name[-3:].strip("_")) if "supcon" in name else getattr(losses, name)(temperature)
+    )
+    z = rng.normal(size=(20, 4))
+    keys = None if others is None else rng.normal(size=(30, 4))
+    want, want_gradient = ss.value_and_gradient(record, z, own, keys=keys, key_labels=others, engine="tiled", tile=7)
+    keys = None if keys is None else here.array(keys)
+    value, gradient = ss.value_and_gradient(record, here.array(z), own, keys=keys, key_labels=others, engine="dense")
+    bound = rule("float64", temperature, 4)
+    assert distance(here.numbers(value), want) <= bound
+    for got, exact in zip(*(x if keys is not None else (x,) for x in (gradient, want_gradient)), strict=True):
+        assert distance(here.numbers(got), exact) <= bound
+
+
 # --- which engine runs ----------------------------------------------------------------------------------------------------------
 
 

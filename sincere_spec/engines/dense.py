@@ -220,7 +220,10 @@ def _folds(
     """Every stage, in order."""
     xp = backend.namespace(counts.positive)
     parts = dict.fromkeys(part for stage in loss.stages for part in parts_of(stage))
-    logits = {kind: _logit(backend, loss, panel.similarity, temperature, bias) for kind, panel in panels.items()}
+    logits: dict[Pairs, Array] = {}
+    for kind, panel in panels.items():
+        shared = next((logits[one] for one in logits if panels[one].similarity is panel.similarity), None)
+        logits[kind] = _logit(backend, loss, panel.similarity, temperature, bias) if shared is None else shared
     last = {part.over: part for part in parts}
     known = _known(backend, comparison, temperature, bias)
     folds = Folds({}, {}, {}, {})
@@ -237,15 +240,7 @@ def _folds(
             arguments = _arguments(backend, part, panel, logits[part.over], folds.results, part == last[part.over])
             if part.fold is Fold.LOGSUMEXP:
                 shift = None if known is None else shift_of(part, loss.logit, *known)
-                if shift is None:
-                    peak = backend.hold(panel.by_row(xp, xp.max, arguments))
-                    peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
-                    arguments = arguments if len(arguments) == len(panel.ways) else arguments * len(panel.ways)
-                    entries = [backend.exp_of(t - at) for t, at in zip(arguments, panel.beside(peak), strict=True)]
-                    folds.peaks[part] = peak
-                else:
-                    entries = [backend.exp_of(t - shift if shift else t) for t in arguments]
-                    folds.peaks[part] = shift
+                entries, folds.peaks[part] = _exponentials(backend, panel, arguments, shift)
             else:
                 entries = [elementwise.value(xp, part.fold, t) for t in arguments]
                 folds.arguments[part] = arguments
@@ -253,6 +248,19 @@ def _folds(
             sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
         folds.results[stage.name] = stage_result(xp, stage, sums, folds.peaks, counts)
     return folds
+
+
+def _exponentials(
+    backend: Backend, panel: Panel, arguments: list[Array], shift: float | None
+) -> tuple[list[Array], Array | float]:
+    """Exponentials of arguments, which are given up for them, and what they are relative to: a shift, or each row's largest."""
+    if shift is not None:
+        return [backend.exp_of(t - shift if shift else t) for t in arguments], shift
+    xp = backend.namespace(arguments[0])
+    peak = backend.hold(panel.by_row(xp, xp.max, arguments))
+    peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
+    both = arguments if len(arguments) == len(panel.ways) else arguments * len(panel.ways)
+    return [backend.exp_of(t - at) for t, at in zip(both, panel.beside(peak), strict=True)], peak
 
 
 def _known(
