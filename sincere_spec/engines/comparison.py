@@ -15,8 +15,8 @@ class Comparison:
     """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
-    keys are negatives only, and the labels of either side ascend. `both_ways` adds a second set of rows, in which the keys
-    are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
+    keys are negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows,
+    in which the keys are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
     """
 
     anchors: Array

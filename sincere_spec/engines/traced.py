@@ -251,7 +251,8 @@ def _sweep(
     backend: TracingBackend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, tile: int
 ) -> Sweep:
     loss = specialise(loss, comparison)
-    partners, ascending = comparison.partners, comparison.partners is not None
+    partners = comparison.partners
+    ascending = partners is not None and comparison.keys is not None  # two views of one batch are one after the other
     anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile, ascending)
     columns = anchors
     if comparison.keys is not None:
