@@ -33,6 +33,7 @@ class Description:
     distinct: bool
     normalize: bool
     reduction: str
+    kind: str
     near: bool | None
 
     @property
@@ -70,7 +71,7 @@ class Description:
             normalize=self.normalize,
             reduction=self.reduction,
         )
-        return Steps(problem, self.plan, self.near), tuple(given[name] for name in problem.arguments)
+        return Steps(problem, self.plan, self.kind, self.near), tuple(given[name] for name in problem.arguments)
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ class CompiledSteps:
 
 def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
     """The steps of a problem under a plan, as its framework wants them."""
+    given_kind = problem.backend.dtype_name(next(iter(problem.embeddings.values())))
     if plan.tile is None or not problem.backend.traces:
-        return Steps(problem, plan)
-    backend = cast(TracingBackend, problem.backend)
-    kind = COMPUTE_DTYPE[backend.dtype_name(next(iter(problem.embeddings.values())))]
+        return Steps(problem, plan, given_kind)
+    backend, kind = cast(TracingBackend, problem.backend), COMPUTE_DTYPE[given_kind]
     tile = plan.tile
     if plan.engine == "tiled":
         tile = min([tile, *(fitted(tile, length) for length in problem.sizes if isinstance(length, int))])
@@ -130,6 +131,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
         distinct=problem.distinct,
         normalize=problem.normalize,
         reduction=problem.reduction,
+        kind=given_kind,
         near=near,
     )
     numbers = (backend.number(given[name], kind) for name in description.numbers)

@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related
+from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related, unit
 
 
 @triton.jit
 def folded(x, values, slopes, fold: tl.constexpr, size: tl.constexpr):
     entry = tl.arange(0, size)
-    t = tl.load(x + entry)
+    t = tl.load(x + entry) * unit(fold)
     tl.store(values + entry, fold_value(fold, t))
     tl.store(slopes + entry, fold_slope(fold, t))
 

@@ -74,12 +74,12 @@ def test_ragged_rows_and_entries(
     if framework == "torch":
         from sincere_spec.backends.torch import launch
 
-        monkeypatch.setattr(launch, "ENTRIES", 16)
-        monkeypatch.setattr(launch, "WIDEST", 16)
+        small = launch.Shape(32, 16, 16, warps=4, stages=2, width=16, slices=2)
+        monkeypatch.setitem(launch.SHAPES, 8, launch.Shapes(small, small, small))
     here, call = load(framework), ragged(name, n, m, width).with_parameters()
     arrays = here.arrays(call.arrays)
     want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction="sum")
-    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction="sum", tile=16)
+    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction="sum", tile=32)
     bound = rule("float64", call.temperature, width)
     assert distance(here.numbers(value), here.numbers(want)) <= bound
     for argument in want_gradient:
@@ -200,8 +200,8 @@ def test_pallas_gives_the_dense_answer(
 
     from sincere_spec.backends.jax import kernels
 
-    monkeypatch.setattr(kernels, "ENTRIES", 16)
-    monkeypatch.setattr(kernels, "WIDEST", 16)
+    small = kernels.Shape(tile=16, entries=16, width=16, slices=1, warps=4, stages=2)
+    monkeypatch.setattr(kernels, "SHAPES", dict.fromkeys((2, 4, 8), small))
     here, call = load("jax"), ragged(name, n, m, width).with_parameters()
     arrays = here.arrays(call.arrays, dtype)
     want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype))

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts
 from sincere_spec.protocol import PairLoss, Pairs, Roles, Rows
 from sincere_spec.types import Array, Backend, Namespace
+
+
+class Halves(NamedTuple):
+    """Anchors and keys as they came in a half type, and by row the factor that makes them those of the comparison."""
+
+    anchors: Array
+    keys: Array | None
+    anchor_factors: Array
+    key_factors: Array | None
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,7 @@ class Comparison:
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
     keys are negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows,
     in which the keys are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
+    `halves` is there for an engine that multiplies half types.
     """
 
     anchors: Array
@@ -28,6 +39,7 @@ class Comparison:
     key_ids: Array
     both_ways: bool
     distinct: bool
+    halves: Halves | None = None
 
     @property
     def columns(self) -> Array:
@@ -44,6 +56,11 @@ class Gradients:
     partners: Array | None
     temperature: Array | None
     bias: Array | None
+
+
+def ones_by_row(xp: Namespace, rows: Array) -> Array:
+    """A one for each row, in its dtype."""
+    return xp.ones_like(xp.sum(rows[:, :0], axis=1))
 
 
 def nothing(xp: Namespace, comparison: Comparison, temperature: Array, bias: Array) -> Array | None:
