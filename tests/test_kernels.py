@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -346,14 +347,14 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
 
 
 COMPILED = """
-import sys
+import json, sys
 sys.path.insert(0, {tests!r})
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from catalogue import CALLS
 from frameworks import load
+from test_kernels import ragged
 
 class Device:  # all that the compiler asks of one
     get_current_device = staticmethod(lambda: 0)
@@ -366,21 +367,30 @@ JITFunction.run = lambda self, *given, warmup, **words: made.append(run(self, *g
 from sincere_spec.backends.torch import TorchBackend, launch
 assert not launch.INTERPRETED
 TorchBackend.kernels = lambda self, like, logit: launch.TritonKernels()
-for name, dtype in (("sincere", "float32"), ("dystress_shifted", "float32"), ("f_micl_vincze_le_cam", "float64")):
-    call = CALLS[name]
-    call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel", tile=32)
-print(len(made), all(program.asm["cubin"] for program in made))
+for name, dtype in {cases!r}:
+    call = ragged(name, 64, 64, 512)
+    call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel")
+    for program in {{id(program): program for program in made}}.values():
+        text = program.asm["ptx"]
+        print(json.dumps([name, dtype, bool(program.asm["cubin"]), program.metadata.shared, "wgmma" in text]))
+    made.clear()
 """
 
 
 @pytest.mark.framework("torch")
 def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
-    """To the machine code of an H100 or H200; none is here to run it."""
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    """To the machine code of an H100 or H200; none is here to run it. Registers suffice, and half types go to tensor cores."""
+    cases = [
+        ("sincere", "bfloat16"),
+        ("sincere", "float32"),
+        ("clip", "float16"),
+        ("dystress_shifted", "float32"),
+        ("f_micl_vincze_le_cam", "float64"),
+    ]
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_DUMP_PTXAS_LOG": "1"}
     del environment["TRITON_INTERPRET"]
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED.format(tests=tests)],
+        [sys.executable, "-c", COMPILED.format(tests=str(Path(__file__).parent), cases=cases)],
         capture_output=True,
         text=True,
         env=environment,
@@ -388,7 +398,15 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["7", "True"]
+    programs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert {(name, dtype) for name, dtype, *_ in programs} == set(cases)
+    for name, dtype, made, shared, tensor_cores in programs:
+        assert made
+        assert shared <= 227 * 1024, (name, dtype)
+        assert tensor_cores == (dtype in ("float16", "bfloat16")), (name, dtype)
+    spilled = re.findall(r"(\d+) bytes spill stores", done.stdout)
+    assert len(spilled) == len(programs)
+    assert set(spilled) == {"0"}
 
 
 @pytest.mark.framework("jax")
