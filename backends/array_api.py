@@ -84,7 +84,7 @@ class ArrayApiBackend:
     def indices(self, x: Array) -> Array:
         xp = self.namespace(x)
         if x.shape[0] is None:  # of which ndonnx has no arange
-            return xp.cumulative_sum(xp.ones_like(x[:, 0], dtype=xp.int64)) - 1
+            return xp.cumulative_sum(xp.ones_like(x[:, 0] if len(x.shape) > 1 else x, dtype=xp.int64)) - 1
         return xp.arange(x.shape[0], device=self.device(x))
 
     def hold(self, x: Array) -> Array:
@@ -96,12 +96,16 @@ class ArrayApiBackend:
     def scratch(self, like: Array, size: int) -> Array:
         return self.namespace(like).empty((size,), dtype=like.dtype, device=self.device(like))
 
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+    def product_into(self, scratch: Array, a: Array, b: Array, scale: float) -> Array:
+        a = a if scale == 1.0 else scale * a
         if not array_api_compat.is_numpy_array(a):
             return a @ b
         numpy = sys.modules["numpy"]
         out = scratch[: a.shape[0] * b.shape[1]].reshape(a.shape[0], b.shape[1])
         return numpy.matmul(a, b, out=out)
+
+    def add_product(self, total: Array, a: Array, b: Array) -> None:
+        total += a @ b
 
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x, out=x) if array_api_compat.is_numpy_array(x) else self.namespace(x).exp(x)

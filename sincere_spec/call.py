@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from sincere_spec.dispatch import one_backend, unwrap
-from sincere_spec.engines.comparison import gather
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
     DtypeError,
@@ -110,9 +109,7 @@ def prepare(
     vectors = _vectors(backend, loss, roles, embeddings, shapes, labels, key_labels, ids, key_ids)
     return Problem(
         backend=backend,
-        loss=replace(
-            loss, temperature=1.0, bias=0.0
-        ),  # numbers that change from step to step are not part of the structure
+        loss=loss,
         roles=roles,
         embeddings=embeddings,
         shapes=shapes,
@@ -223,9 +220,9 @@ def _vectors(
     first = embeddings[roles.anchors[0]]
     xp = backend.namespace(first)
     if not loss.arrangement.labelled:
-        parts = [backend.indices(embeddings[name]) for name in roles.anchors]
+        parts = [backend.indices(first)] * len(roles.anchors)
         own = xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
-        samples = column_samples = backend.indices(gather(xp, roles, embeddings)[0])
+        samples = column_samples = backend.indices(own) if len(parts) > 1 else own
         column_labels = own
         if roles.keys:
             column_labels = column_samples = backend.indices(embeddings[roles.keys[0]])

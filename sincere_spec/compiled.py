@@ -1,14 +1,14 @@
-"""Steps for frameworks that compile: functions of a description that hashes, and of arrays.
+"""Steps for frameworks that trace: functions of a description that hashes, and of arrays.
 
-What was compiled is found again by the description, and all arrays are arguments: a new temperature, new labels or another
-batch of the same size compile nothing.
+Where there are tiles they are programs. What was compiled is found again by the description, and all arrays are arguments:
+a new temperature, new labels or another batch of the same size compile nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from sincere_spec.call import COMPUTE_DTYPE, Problem
 from sincere_spec.engines import traced
@@ -23,7 +23,7 @@ PARAMETERS = ("temperature", "bias")
 
 @dataclass(frozen=True)
 class Description:
-    """What of a problem and its plan is no array."""
+    """What of a problem and its plan is no array; `numbers` are parameters that stay numbers, where nothing is compiled."""
 
     backend: TracingBackend
     plan: Plan
@@ -35,11 +35,18 @@ class Description:
     reduction: str
     kind: str
     near: bool | None
+    numbers: tuple[tuple[str, float], ...]
 
     @property
-    def numbers(self) -> tuple[str, ...]:
-        """The parameters that came as numbers: arrays without a gradient."""
-        return tuple(name for name in PARAMETERS if name not in self.arguments)
+    def compiled(self) -> bool:
+        """Whether its steps are programs of their own: tiles are, and whole matrices belong to the caller's program."""
+        return self.plan.tile is not None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The parameters that came as numbers, and are arrays without a gradient."""
+        numbers = dict(self.numbers)
+        return tuple(name for name in PARAMETERS if name not in self.arguments and name not in numbers)
 
     @property
     def scalar(self) -> bool:
@@ -48,12 +55,12 @@ class Description:
 
     def steps(self, constants: tuple[Array, ...]) -> Differentiable:
         """The steps of a problem of this description."""
-        return CompiledSteps(self, constants)
+        return DescribedSteps(self, constants)
 
     def opened(self, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Steps, tuple[Array, ...]]:
-        """The steps to be compiled, whose arguments are all parameters, too; and these."""
-        labels, key_labels, ids, key_ids, *numbers = constants
-        given = dict(zip((*self.arguments, *self.numbers), (*arrays, *numbers), strict=True))
+        """The steps to be run, whose arguments are all parameters that are arrays, too; and these."""
+        labels, key_labels, ids, key_ids, *held = constants
+        given = dict(zip((*self.arguments, *self.held), (*arrays, *held), strict=True)) | dict(self.numbers)
         embeddings = {name: x for name, x in given.items() if name not in PARAMETERS}
         problem = Problem(
             backend=self.backend,
@@ -75,26 +82,28 @@ class Description:
 
 
 @dataclass(frozen=True)
-class CompiledSteps:
-    """Forward and backward as programs that the backend compiles, for arrays in the order of `Problem.arguments`."""
+class DescribedSteps:
+    """Forward and backward of a description, for arrays in the order of `Problem.arguments`."""
 
     description: Description
     constants: tuple[Array, ...]
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
         """The value, and what `backward` wants to have kept."""
-        result: tuple[Array, Any] = self._run(_forward, self.description, arrays)
+        if self.description.compiled:  # the same program, whatever is wanted later
+            wanted = (False,) * len(arrays)
+        result: tuple[Array, Any] = self._run(_forward, (self.description, wanted), arrays)
         return result
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
-        return self.forward(arrays, (False,) * len(arrays))[0]
+        return self.forward(arrays, (False,) * len(arrays))[0] if self.description.compiled else self.exact(*arrays)
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
     ) -> tuple[Array | None, ...]:
         """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
-        if cotangent is None:
+        if cotangent is None and self.description.compiled:
             backend, like = self.description.backend, arrays[0]
             cotangent = backend.number(1.0, COMPUTE_DTYPE[backend.dtype_name(like)])
         result: tuple[Array | None, ...] = self._run(_backward, (self.description, wanted), arrays, saved, cotangent)
@@ -105,27 +114,31 @@ class CompiledSteps:
         steps, everything = self.description.opened(self.constants, arrays)
         return steps.exact(*everything)
 
-    def _run(self, function: Any, description: Any, *arrays: Any) -> Any:
-        return self.description.backend.run(function, description, self.constants, *arrays)
+    def _run(self, function: Any, key: Any, *arrays: Any) -> Any:
+        if not self.description.compiled:
+            return function(key, self.constants, *arrays)
+        return self.description.backend.run(function, key, self.constants, *arrays)
 
 
-def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
+def steps_of(problem: Problem, plan: Plan) -> Steps | DescribedSteps:
     """The steps of a problem under a plan, as its framework wants them."""
     given_kind = problem.backend.dtype_name(next(iter(problem.embeddings.values())))
-    if plan.tile is None or not problem.backend.traces:
+    if not problem.backend.traces:
         return Steps(problem, plan, given_kind)
     backend, kind = cast(TracingBackend, problem.backend), COMPUTE_DTYPE[given_kind]
     tile = plan.tile
-    if plan.engine == "tiled":
+    if tile is not None and plan.engine == "tiled":
         tile = min([tile, *(fitted(tile, length) for length in problem.sizes if isinstance(length, int))])
     given = {"temperature": problem.temperature, "bias": problem.bias}
+    numbers = {name: x for name, x in given.items() if isinstance(x, float) and tile is None}
     near = None
-    if isinstance(problem.temperature, float):
+    if tile is not None and isinstance(problem.temperature, float):
         near = bool(traced.near(problem.loss, problem.temperature, kind, problem.normalize))
     description = Description(
         backend=backend,
         plan=replace(plan, tile=tile, reason=""),
-        loss=problem.loss,
+        # Numbers that change from step to step are not part of the structure.
+        loss=replace(problem.loss, temperature=1.0, bias=0.0),
         roles=problem.roles,
         arguments=tuple(problem.arguments),
         distinct=problem.distinct,
@@ -133,28 +146,31 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | CompiledSteps:
         reduction=problem.reduction,
         kind=given_kind,
         near=near,
+        numbers=tuple(numbers.items()),
     )
-    numbers = (backend.number(given[name], kind) for name in description.numbers)
-    return CompiledSteps(description, (problem.labels, problem.key_labels, problem.ids, problem.key_ids, *numbers))
+    held = (backend.number(given[name], kind) for name in description.held)
+    return DescribedSteps(description, (problem.labels, problem.key_labels, problem.ids, problem.key_ids, *held))
 
 
-def _forward(description: Description, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Any]:
-    steps, everything = description.opened(constants, arrays)
-    return steps.forward(everything, tuple(False for _ in everything))
+Key: TypeAlias = tuple[Description, tuple[bool, ...]]
+"""A description, and which of its arguments want a gradient."""
+
+
+def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Any]:
+    steps, everything = key[0].opened(constants, arrays)
+    return steps.forward(everything, _asked(key, steps))
 
 
 def _backward(
-    key: tuple[Description, tuple[bool, ...]],
-    constants: Sequence[Array],
-    arrays: Sequence[Array],
-    saved: Any,
-    cotangent: Array,
+    key: Key, constants: Sequence[Array], arrays: Sequence[Array], saved: Any, cotangent: Array
 ) -> tuple[Array | None, ...]:
-    description, wanted = key
-    steps, everything = description.opened(constants, arrays)
-    asked = {name for name, want in zip(description.arguments, wanted, strict=True) if want}
-    names = tuple(steps.problem.arguments)
-    found = dict(
-        zip(names, steps.backward(everything, saved, cotangent, tuple(name in asked for name in names)), strict=True)
-    )
-    return tuple(found[name] for name in description.arguments)
+    steps, everything = key[0].opened(constants, arrays)
+    gradients = steps.backward(everything, saved, cotangent, _asked(key, steps))
+    found = dict(zip(steps.problem.arguments, gradients, strict=True))
+    return tuple(found[name] for name in key[0].arguments)
+
+
+def _asked(key: Key, steps: Steps) -> tuple[bool, ...]:
+    """Which arguments of the opened steps want a gradient."""
+    wanted = dict(zip(key[0].arguments, key[1], strict=True))
+    return tuple(wanted.get(name, False) for name in steps.problem.arguments)

@@ -149,12 +149,14 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 
 def _value(problem: Problem, plan: Plan) -> Array:
     steps = steps_of(problem, plan)
-    backend, like = problem.backend, next(iter(problem.embeddings.values()))
+    backend, arrays = problem.backend, problem.arguments.values()
     if plan.engine == "dense" and (
-        not backend.prefers_written_gradients or problem.reduction == "none" or backend.tiles_obstacle(like) is not None
+        not backend.prefers_written_gradients
+        or problem.reduction == "none"
+        or any(backend.tiles_obstacle(x) is not None for x in arrays)
     ):
-        return steps.exact(*problem.arguments.values())
-    return backend.differentiable(steps, *problem.arguments.values())
+        return steps.exact(*arrays)
+    return backend.differentiable(steps, *arrays)
 
 
 def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, Array]]:

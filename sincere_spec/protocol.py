@@ -47,6 +47,8 @@ class Word:
 class Pairs(Enum):
     """Which columns of a row a stage sees."""
 
+    __hash__ = object.__hash__  # a member is one object; Enum would hash its name, in Python
+
     POSITIVE = "positive"
     NEGATIVE = "negative"
     OTHERS = "others"
@@ -54,6 +56,8 @@ class Pairs(Enum):
 
 class Fold(Enum):
     """The elementwise function ψ that a stage sums, or LOGSUMEXP."""
+
+    __hash__ = object.__hash__
 
     LINEAR = "linear"
     EXP = "exp"
@@ -64,6 +68,8 @@ class Fold(Enum):
 
 class Rows(Enum):
     """Which rows a term belongs to, by how many positives they have."""
+
+    __hash__ = object.__hash__
 
     ALL = "all"
     ONE_POSITIVE = "one_positive"
@@ -174,6 +180,11 @@ class Roles:
     partners: tuple[str, ...] = ()
     both_ways: bool = False
     queue: bool = False
+
+    @property
+    def alike(self) -> int:
+        """How many columns share a row's label where the arrangement gives the labels: row i of each view, or the partner."""
+        return 0 if self.queue else 1 if self.keys else len(self.anchors)
 
     def holding(self, names: list[str]) -> frozenset[str]:
         """The roles, and the parameters, that some of a call's arguments have."""

@@ -38,7 +38,7 @@ class Steps:
         embedded = _embedded(problem, _at_once)
         comparison = _comparison(problem, embedded)
         value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
-        return value + _spoilt(problem, embedded)
+        return _unless_spoilt(problem, embedded, value)
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
@@ -64,8 +64,8 @@ class Steps:
         elif problem.backend.traces:
             value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
         else:
-            value, saved = tiled.forward(*common, self.plan.tile, problem.normalize)
-        return value + _spoilt(problem, embedded), saved
+            value, saved = tiled.forward(*common, self.plan.tile)
+        return _unless_spoilt(problem, embedded, value), saved
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
@@ -167,6 +167,8 @@ class Steps:
         )
 
     def _with(self, arrays: tuple[Array, ...]) -> Problem:
+        if all(x is y for x, y in zip(arrays, self.problem.arguments.values(), strict=True)):
+            return self.problem
         given = dict(zip(self.problem.arguments, arrays, strict=True))
         embeddings = {name: given[name] for name in self.problem.embeddings}
         return replace(
@@ -196,10 +198,12 @@ def _embedded(problem: Problem, by_rows: ByRows) -> dict[str, Normalised]:
 
     def embed(rows: Array) -> tuple[Array, ...]:
         made = normalise(backend, _raised(problem, rows))
-        return made.rows, made.size, made.norm
+        return made.rows, made.size + 0.0 * made.norm, made.norm
 
     if not problem.normalize:
         return {name: Normalised(_raised(problem, x), 1.0, 1.0) for name, x in problem.embeddings.items()}
+    if by_rows is _at_once:
+        return {name: normalise(backend, _raised(problem, x)) for name, x in problem.embeddings.items()}
     return {name: Normalised(*by_rows(embed, x)) for name, x in problem.embeddings.items()}
 
 
@@ -230,11 +234,17 @@ def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison
         problem.key_ids,
         problem.roles.both_ways,
         problem.distinct,
+        None if problem.loss.arrangement.labelled else problem.roles.alike,
+        problem.normalize,
     )
 
 
-def _spoilt(problem: Problem, embedded: dict[str, Normalised]) -> Array:
-    """0, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
+def _unless_spoilt(problem: Problem, embedded: dict[str, Normalised], value: Array) -> Array:
+    """The value, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
     backend = problem.backend
-    looked_at = (x.norm if problem.normalize else x.rows for x in embedded.values())  # a norm tells as much as its row
-    return sum(backend.namespace(x).sum(backend.hold(x) * 0.0) for x in looked_at)
+    for x in embedded.values():
+        if problem.normalize and isinstance(x.size, float):  # seen to be ordinary
+            continue
+        looked_at = x.norm if problem.normalize else x.rows  # a norm tells as much as its row
+        value = value + backend.namespace(value).sum(backend.hold(looked_at) * 0.0)
+    return value

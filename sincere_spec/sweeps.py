@@ -9,8 +9,7 @@ from sincere_spec.protocol import Fold, Logit, Pairs
 from sincere_spec.types import Array
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One sum over the positives, or over the negatives, of a row: stages over both have two, and equal ones are shared."""
 
     fold: Fold

@@ -70,7 +70,7 @@ class Backend(Protocol):
     """What a framework's adapter supplies. It imports its framework; it knows nothing of losses.
 
     `prefers_written_gradients` says that on whole matrices, too, a gradient written out is faster than the framework's own.
-    `traces` says that it is a `TracingBackend`: it compiles programs, and has loops of its own.
+    `traces` says that it is a `TracingBackend`, which compiles programs and has loops of its own; others are `EagerBackend`s.
     """
 
     name: str
@@ -122,12 +122,6 @@ class Backend(Protocol):
     def product(self, a: Array, b: Array) -> Array:
         """`a @ b`, in the full precision of the dtype where the framework lets a call ask for it."""
 
-    def scratch(self, like: Array, size: int) -> Array:
-        """Room for `size` entries, for `product_into`."""
-
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
-        """`product`, written into `scratch` where the framework can."""
-
     def exp_of(self, x: Array) -> Array:
         """The exponential of an array that is given up for it: in place where the framework can."""
 
@@ -142,6 +136,19 @@ class Backend(Protocol):
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function with the framework's automatic casts, conversions and warnings out of the way."""
+
+
+class EagerBackend(Backend, Protocol):
+    """What an adapter supplies besides, if its framework writes to arrays in place."""
+
+    def scratch(self, like: Array, size: int) -> Array:
+        """Room for `size` entries, for `product_into`."""
+
+    def product_into(self, scratch: Array, a: Array, b: Array, scale: float) -> Array:
+        """`scale` times `product`, written into `scratch` where the framework can."""
+
+    def add_product(self, total: Array, a: Array, b: Array) -> None:
+        """Add `product` to a part of an array."""
 
 
 class TracingBackend(Backend, Protocol):

@@ -12,10 +12,13 @@ from frameworks import load
 from hypothesis import given
 from hypothesis import strategies as st
 from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
+from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses
+from sincere_spec.arrangements import Labelled
 from sincere_spec.backends.array_api import ArrayApiBackend
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Similarity, Term
 from sincere_spec.types import NAMESPACE, TILES_NAMESPACE
 
 TILES = (1, 2, 3, 5, 64)
@@ -100,6 +103,36 @@ def test_engines_run_at_the_strictest_flags_and_the_version_that_they_are_writte
         run_everything("dense")
         run_everything("tiled", tile=2)
     assert xp.get_array_api_strict_flags() == before
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+@pytest.mark.parametrize("minus", [None, "noise"])
+@pytest.mark.parametrize("fold", [fold for fold in Fold if fold is not Fold.LOGSUMEXP])
+def test_what_rows_of_one_positive_fold_is_the_same_by_its_one_logit(
+    fold: Fold, minus: str | None, engine: str
+) -> None:
+    """The pass over all pairs gives the rows of one positive their numbers; the others must get nothing of the term."""
+    z = np.random.default_rng(3).normal(size=(9, 4))
+    stages = (
+        Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE, scale=0.5),
+        Reduce("margin", fold, over=Pairs.POSITIVE, scale=-1.5, offset=0.25, minus=minus, mean=True),
+    )
+    alone, every = (
+        PairLoss("own", Labelled(), stages, (Term("margin", -0.7, 0.3, rows), Term("noise", 0.2)), Similarity(), 0.5)
+        for rows in (Rows.ONE_POSITIVE, Rows.ALL)
+    )
+    options: dict[str, Any] = {"engine": engine, "tile": None if engine == "dense" else 2}
+    for labels in ([0, 1, 1, 2, 2, 2, 3, 3, 4], [0, 0, 1, 1, 2, 2, 3, 3, 4]):
+        one = np.asarray([labels.count(label) == 2 for label in labels])
+        noise = replace(alone, stages=stages[:1], terms=alone.terms[1:])
+        want, rest = (ss.evaluate(loss, z, labels, reduction="none", engine="dense") for loss in (every, noise))
+        got = ss.evaluate(alone, z, labels, reduction="none", **options)
+        np.testing.assert_allclose(got, np.where(one, want, rest), rtol=1e-13)
+        _, gradient = ss.value_and_gradient(alone, z, labels, reduction="sum", **options)
+        moved = central_differences(
+            lambda x, labels=labels: ss.evaluate(alone, x["z"], labels, reduction="sum", **options), {"z": z}
+        )
+        assert distance(gradient, moved["z"]) <= 1e-8
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""JAX: its transforms differentiate the dense engine, and get the tiled one's gradient by rules of `transforms`."""
+"""JAX: its transforms get the gradient of every engine by rules of `transforms`, and differentiate the dense one further."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class JaxBackend:
     """Arrays and tracers."""
 
     name = "jax"
-    prefers_written_gradients = False
+    prefers_written_gradients = True
     traces = True
 
     def namespace(self, x: Array) -> Namespace:
@@ -71,12 +71,6 @@ class JaxBackend:
 
     def product(self, a: Array, b: Array) -> Array:
         return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
-    def scratch(self, like: Array, size: int) -> Array:
-        return like
-
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
-        return self.product(a, b)
 
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x)

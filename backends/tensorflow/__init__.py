@@ -1,4 +1,4 @@
-"""TensorFlow: its tapes differentiate the dense engine, eagerly and in graphs; XLA compiles the loops of the tiled one."""
+"""TensorFlow: its tapes get the gradient of every engine by `derivatives`; XLA compiles the loops of the tiled one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TensorFlowBackend:
     """Eager and symbolic tensors, and variables."""
 
     name = "tensorflow"
-    prefers_written_gradients = False
+    prefers_written_gradients = True
     traces = True
 
     def namespace(self, x: Array) -> Namespace:
@@ -92,12 +92,6 @@ class TensorFlowBackend:
                 'TensorFlow has no rule for forward mode through tiles; ask for engine="dense", which has.'
             )
         return derivatives.value(steps, arrays)
-
-    def scratch(self, like: Array, size: int) -> Array:
-        return like
-
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
-        return self.product(a, b)
 
     def exp_of(self, x: Array) -> Array:
         return self.namespace(x).exp(x)

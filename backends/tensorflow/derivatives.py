@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from sincere_spec.types import Array, Differentiable
 
 
 def value(steps: Differentiable, arrays: tuple[Array, ...]) -> Array:
     """The value of the steps; its gradient is `gradient`."""
+    if tf.executing_eagerly() and not record.should_record_backprop(arrays):  # a graph may be differentiated later
+        return steps.value(*arrays)
     wanted = (True,) * len(arrays)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]

@@ -84,9 +84,12 @@ class TorchBackend:
     def scratch(self, like: Array, size: int) -> Array:
         return torch.empty(size, dtype=like.dtype, device=like.device)
 
-    def product_into(self, scratch: Array, a: Array, b: Array) -> Array:
+    def product_into(self, scratch: Array, a: Array, b: Array, scale: float) -> Array:
         out = scratch[: a.shape[0] * b.shape[1]].view(a.shape[0], b.shape[1])
-        return torch.mm(a, b, out=out)
+        return torch.addmm(out, a, b, beta=0.0, alpha=scale, out=out)
+
+    def add_product(self, total: Array, a: Array, b: Array) -> None:
+        total.addmm_(a, b)
 
     def exp_of(self, x: Array) -> Array:
         return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_

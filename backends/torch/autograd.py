@@ -53,6 +53,9 @@ class Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
         wanted = ctx.needs_input_grad[1:]
+        if not torch.is_grad_enabled():  # nobody will differentiate the gradient
+            with full_precision():
+                return (None, *ctx.steps.backward(ctx.saved_tensors, ctx.saved, cotangent, wanted))
         gradients = Gradient.apply(ctx.steps, ctx.saved, wanted, cotangent, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
         return (None, *gradients)
 

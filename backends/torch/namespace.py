@@ -44,6 +44,11 @@ def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     return torch.cat(tuple(arrays), dim=axis)
 
 
+def fill_along_axis(x: Array, indices: Array, value: float, axis: int) -> Array:
+    """The tensor, which is given up for it, with one value at some indices along an axis."""
+    return x.scatter_(axis, indices, value)
+
+
 def matrix_transpose(x: Array) -> Array:
     """The transpose of a matrix."""
     return x.mT

@@ -3,7 +3,7 @@
 It makes the N x M matrix of logits, folds it stage by stage, and so costs O(N M) memory. Positives and negatives are each
 a panel: of the whole matrix under a mask, or, where positives are few, of these alone. It works in every namespace, and its
 `value` can be differentiated by the framework to any order. `value_and_gradient` has the same derivative written out, once
-for all losses:
+for all losses, and divides by the temperature where there are vectors only:
 
     g_k  = ∂L/∂r_k       = weight * coefficient_k + Σ_{later stages m that subtract k} -scale_m Σ_j g_m ψ′_m
     C_ij = ∂L/∂a_ij      = Σ_k g_k scale_k ψ′_k(t_ij)      over the pairs of each stage; ψ′ = exp(t - r) for LOGSUMEXP
@@ -14,14 +14,14 @@ for all losses:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
-from sincere_spec.engines.neighbours import neighbours
-from sincere_spec.engines.parts import Part, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.neighbours import Neighbours, neighbours
+from sincere_spec.engines.parts import Part, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs
 from sincere_spec.types import Array, Backend, Namespace
 
@@ -36,36 +36,52 @@ ROWS: tuple[Way, ...] = ((1, slice(None)),)
 
 @dataclass(frozen=True)
 class Panel:
-    """The pairs of one kind: a matrix, and which of its entries are such pairs; None for all.
+    """The pairs of one kind: a matrix, and which of its entries are such pairs.
 
-    `ceiling` says the same for `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix
-    whose columns are anchors, too. `columns` are those of the whole matrix from which the entries of another were taken.
+    They are those under a mask, or all but the `hidden` columns of each row, or all. `ceiling` says the same as a mask for
+    `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix whose columns are anchors, too.
+    `columns` are those of the whole matrix from which the entries of another were taken.
     """
 
     similarity: Array
     mask: Array | None = None
     ceiling: Array | None = None
-    ways: tuple[Way, ...] = ROWS
+    hidden: Array | None = None
     columns: Array | None = None
+    ways: tuple[Way, ...] = ROWS
 
     def by_row(self, xp: Namespace, fold: Callable[..., Array], entries: Sequence[Array]) -> Array:
-        """A fold of the entries each way: a vector with a number for each row."""
-        parts = [fold(x, axis=axis) for x, (axis, _) in zip(entries, self.ways, strict=True)]
+        """A fold of the entries each way, or of those that are the same both ways: a vector with a number for each row."""
+        both = entries if len(entries) == len(self.ways) else [entries[0]] * len(self.ways)
+        parts = [fold(x, axis=axis) for x, (axis, _) in zip(both, self.ways, strict=True)]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
     def beside(self, vector: Array) -> list[Array]:
         """A vector by row, as it broadcasts against the entries each way."""
+        if len(self.ways) == 1:
+            return [vector[:, None]]
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
+
+    def seen(self, xp: Namespace, t: Array, value: float) -> Array:
+        """Entries, which may be given up for it, with a value where there is no such pair."""
+        if self.hidden is not None:
+            return xp.fill_along_axis(t, self.hidden, value, axis=1)
+        if self.mask is None:
+            return t
+        return xp.minimum(t, self.ceiling) if value == -float("inf") else xp.where(self.mask, t, value)
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The results of the stages, and by part the arguments and folded entries each way, and what these are relative to."""
+    """The results of the stages, and by part the arguments and folded entries, and what these are relative to.
+
+    There is one array of them for each way, or one for both.
+    """
 
     results: dict[str, Array]
     arguments: dict[Part, list[Array]]
     entries: dict[Part, list[Array]]
-    peaks: dict[Part, Array]
+    peaks: dict[Part, Array | float]
 
 
 def value(
@@ -78,8 +94,8 @@ def value(
         return empty if reduction == "none" else xp.sum(empty)
     panels, counts = _panels(backend, comparison)
     loss, counts = seen(backend, specialise(loss, comparison), counts)
-    logits = _logits(backend, loss, panels, temperature, bias)
-    row_losses = rows.losses(xp, loss, _folds(backend, loss, panels, logits, counts).results, counts)
+    folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
+    row_losses = rows.losses(xp, loss, folds.results, counts)
     if reduction == "none":
         return row_losses
     return xp.sum(rows.weights(xp, loss, reduction, counts) * row_losses)
@@ -104,69 +120,80 @@ def value_and_gradient(
         return xp.sum(empty), zeros(xp, comparison)
     panels, counts = _panels(backend, comparison)
     loss, counts = seen(backend, specialise(loss, comparison), counts)
-    logits = _logits(backend, loss, panels, temperature, bias)
-    folds = _folds(backend, loss, panels, logits, counts)
+    folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
     weights = rows.weights(xp, loss, reduction, counts)
-    coefficients = _coefficients(xp, loss, panels, folds, counts, weights)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
+    coefficients = _coefficients(xp, loss, panels, folds, counts, weights / temperature)
 
     by_temperature = by_bias = None
     if "temperature" in needed:
         # Not logits - bias: a large bias has rounded them.
         values = (loss.logit.value(xp, panels[kind].similarity) for kind in coefficients)
         moved = sum(xp.sum(c * a) for c, a in zip(coefficients.values(), values, strict=True))
-        by_temperature = -moved / temperature / temperature
+        by_temperature = -moved / temperature
     if "bias" in needed:
-        by_bias = sum(xp.sum(c) for c in coefficients.values())
+        by_bias = temperature * sum(xp.sum(c) for c in coefficients.values())
     if not loss.logit.unit_slope:
         coefficients = {kind: c * loss.logit.slope(xp, panels[kind].similarity) for kind, c in coefficients.items()}
-    return value, _gradients(backend, comparison, panels, coefficients, temperature, by_temperature, by_bias, needed)
+    return value, _gradients(backend, comparison, panels, coefficients, by_temperature, by_bias, needed)
 
 
 def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     """The pairs of either kind, and how many of them each row has."""
     xp = backend.namespace(comparison.anchors)
     similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.columns))
-    labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
+    found = neighbours(backend, comparison)
     if comparison.partners is None:
-        found = neighbours(backend, comparison)
         if found is not None:
-            own = xp.take_along_axis(similarity, found.columns, axis=1)
-            positive, _ = _panel(xp, own, found.mask, columns=found.columns)
-            negative, number = _panel(xp, similarity, labels != key_labels)
-            counts = rows.Counts(xp.astype(found.number, similarity.dtype), number)
-            return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, counts
+            near = xp.take_along_axis(similarity, found.others, axis=1)
+            positive = Panel(near) if found.mask is None else _panel(xp, near, found.mask)[0]
+            positive = replace(positive, columns=found.others)
+            counts = _counts(xp, comparison, found, similarity[:, 0])
+            return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
+        labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
         masks = relations.by_label(labels, key_labels, comparison.ids[:, None], comparison.key_ids[None, :])
         (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in masks)
         return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
-    aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+    columns = None if found is None else found.others
+    if columns is None:
+        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+    else:
+        aligned = xp.take_along_axis(similarity, columns, axis=1)
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
         ways = ((1, slice(None, n)), (0, slice(n, None)))
         aligned = xp.concat([aligned, aligned], axis=0)
-    negative, number = _panel(xp, similarity, relations.beside_partners(labels, key_labels), ways)
-    counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
-    return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
+    if found is not None:
+        negative = Panel(similarity, hidden=found.columns, ways=ways)
+        counts = _counts(xp, comparison, found, aligned[:, 0])
+    else:
+        mask = relations.beside_partners(comparison.labels[:, None], comparison.key_labels[None, :])
+        negative, number = _panel(xp, similarity, mask, ways)
+        counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
+    return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, counts
 
 
-def _panel(
-    xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS, columns: Array | None = None
-) -> tuple[Panel, Array]:
+def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
     """A panel of the pairs under a mask, and how many each row has of them."""
     seen = xp.astype(mask, similarity.dtype)  # numbers: a selection by booleans costs ten times as much in torch
-    panel = Panel(similarity, mask, (seen - 0.5) * float("inf"), ways, columns)
-    return panel, panel.by_row(xp, xp.sum, [seen] * len(ways))
+    panel = Panel(similarity, mask, (seen - 0.5) * float("inf"), ways=ways)
+    return panel, panel.by_row(xp, xp.sum, [seen])
 
 
-def _logits(
-    backend: Backend, loss: PairLoss, panels: Mapping[Pairs, Panel], temperature: Array, bias: Array
-) -> dict[Pairs, Array]:
-    one, other = (panels[kind].similarity for kind in (Pairs.POSITIVE, Pairs.NEGATIVE))
-    negative = _logit(backend, loss, other, temperature, bias)
-    positive = negative if one is other else _logit(backend, loss, one, temperature, bias)
-    return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}
+def _counts(xp: Namespace, comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
+    """How many positives and negatives each row has, from its neighbours."""
+    ones, columns = xp.ones_like(like), comparison.columns.shape[0]
+    number = ones * found.most if found.number is None else xp.astype(found.number, like.dtype)
+    fewest, most, positive = 1, 1, ones
+    if comparison.partners is None:
+        itself = 1 if comparison.keys is None else 0
+        fewest, most, positive = found.fewest - itself, found.most - itself, number - itself
+    full = rows.FULL_OF_POSITIVES if fewest else frozenset()
+    if found.most < columns:
+        full |= {Pairs.NEGATIVE, Pairs.OTHERS}
+    return rows.Counts(positive, columns - number, full, (fewest, most))
 
 
 def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias: Array) -> Array:
@@ -181,10 +208,20 @@ def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias:
 
 
 def _folds(
-    backend: Backend, loss: PairLoss, panels: Mapping[Pairs, Panel], logits: Mapping[Pairs, Array], counts: rows.Counts
+    backend: Backend,
+    loss: PairLoss,
+    comparison: Comparison,
+    panels: Mapping[Pairs, Panel],
+    temperature: Array,
+    bias: Array,
+    counts: rows.Counts,
 ) -> Folds:
     """Every stage, in order."""
     xp = backend.namespace(counts.positive)
+    parts = dict.fromkeys(part for stage in loss.stages for part in parts_of(stage))
+    logits = {kind: _logit(backend, loss, panel.similarity, temperature, bias) for kind, panel in panels.items()}
+    last = {part.over: part for part in parts}
+    known = _known(backend, comparison, temperature, bias)
     folds = Folds({}, {}, {}, {})
     sums: dict[Part, Array] = {}
     for stage in loss.stages:
@@ -193,14 +230,21 @@ def _folds(
                 continue
             panel = panels[part.over]
             if 0 in panel.similarity.shape:  # nothing is folded, and the result is still a function of the keys
-                sums[part] = panel.by_row(xp, xp.sum, [panel.similarity] * len(panel.ways))
+                sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
                 folds.peaks[part] = sums[part] - EMPTY
                 continue
-            arguments = _arguments(xp, part, panel, logits[part.over], folds.results)
+            arguments = _arguments(xp, part, panel, logits[part.over], folds.results, part == last[part.over])
             if part.fold is Fold.LOGSUMEXP:
-                peak = backend.hold(panel.by_row(xp, xp.max, arguments))
-                folds.peaks[part] = peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
-                entries = [backend.exp_of(t - at) for t, at in zip(arguments, panel.beside(peak), strict=True)]
+                shift = None if known is None else shift_of(part, loss.logit, *known)
+                if shift is None:
+                    peak = backend.hold(panel.by_row(xp, xp.max, arguments))
+                    peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
+                    arguments = arguments if len(arguments) == len(panel.ways) else arguments * len(panel.ways)
+                    entries = [backend.exp_of(t - at) for t, at in zip(arguments, panel.beside(peak), strict=True)]
+                    folds.peaks[part] = peak
+                else:
+                    entries = [backend.exp_of(t - shift if shift else t) for t in arguments]
+                    folds.peaks[part] = shift
             else:
                 entries = [elementwise.value(xp, part.fold, t) for t in arguments]
                 folds.arguments[part] = arguments
@@ -210,19 +254,35 @@ def _folds(
     return folds
 
 
-def _arguments(xp: Namespace, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array]) -> list[Array]:
-    """What a part folds, each way. Where there is no such pair it is what folds to 0: masked before, since it could overflow."""
+def _known(
+    backend: Backend, comparison: Comparison, temperature: Array, bias: Array
+) -> tuple[float, float, str] | None:
+    """Temperature, bias and dtype of logits of unit rows, whose bounds are known by them; None if they cannot be read here."""
+    parameters = (temperature, bias)
+    if not (comparison.unit_rows and all(isinstance(x, float) or backend.on_host(x) for x in parameters)):
+        return None
+    one, other = (x if isinstance(x, float) else float(backend.hold(x)) for x in parameters)
+    return one, other, backend.dtype_name(comparison.anchors)
+
+
+def _arguments(
+    xp: Namespace, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array], last: bool
+) -> list[Array]:
+    """What a part folds, each way, or once for both. Where there is no such pair it is what folds to 0.
+
+    It is hidden before the fold, since it could overflow. The last part takes the logits themselves, to be overwritten.
+    """
     found: list[Array] = []
+    if part.minus is None and panel.mask is None and not last:
+        logits = logits + 0.0
     for reference in [None] if part.minus is None else panel.beside(results[part.minus]):
         t = logits if reference is None else logits - reference
         if part.scale != 1.0:
             t = part.scale * t
         if part.offset:
             t = t + part.offset
-        if panel.mask is not None:
-            t = xp.where(panel.mask, t, 0.0) if part.fold is Fold.LINEAR else xp.minimum(t, panel.ceiling)
-        found.append(t)
-    return found if part.minus is not None else found * len(panel.ways)
+        found.append(panel.seen(xp, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
+    return found
 
 
 def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: rows.Counts) -> Array:
@@ -245,27 +305,30 @@ def _coefficients(
     """The derivative of the value by each logit, by kind of pair."""
     slopes: dict[Part, list[Array]] = {}
     for part, entries in folds.entries.items():
-        mask = panels[part.over].mask
         if part.fold in (Fold.LOGSUMEXP, Fold.EXP):
             slopes[part] = entries
         else:
             slopes[part] = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
-        if part.fold is Fold.LINEAR and mask is not None:
-            slopes[part] = [xp.where(mask, slope, 0.0) for slope in slopes[part]]
+        if part.fold is Fold.LINEAR:
+            slopes[part] = [panels[part.over].seen(xp, slope, 0.0) for slope in slopes[part]]
     comparing = [stage for stage in loss.stages if stage.minus is not None]
-    falls = {part: xp.zeros_like(row_cotangents) for stage in comparing for part in parts_of(stage)}
-    for part in falls.keys() & slopes.keys():
-        fall = panels[part.over].by_row(xp, xp.sum, slopes[part])
-        falls[part] = part.scale * _compared(xp, loss, part, fall, counts)
+    falls: dict[Part, Array] = {}
+    for part in (part for stage in comparing for part in parts_of(stage)):
+        if part in slopes:
+            fall = panels[part.over].by_row(xp, xp.sum, slopes[part])
+            falls[part] = part.scale * _compared(xp, loss, part, fall, counts)
+        else:
+            falls[part] = xp.zeros_like(row_cotangents)
     by_reference = {stage.name: stage_slope(xp, stage, falls, counts) for stage in comparing}
     weights = part_weights(xp, loss, folds.results, by_reference, folds.peaks, counts, row_cotangents)
     coefficients: dict[Pairs, Array] = {}
-    for part, both in slopes.items():
+    for part, pulls in slopes.items():
         kind = part.over
-        for pull, weight in zip(
-            both, panels[kind].beside(_compared(xp, loss, part, weights[part], counts)), strict=True
-        ):
-            pull *= weight
+        shares = panels[kind].beside(_compared(xp, loss, part, weights[part], counts))
+        if len(pulls) < len(shares):
+            shares = [shares[0] + shares[1]]
+        for pull, share in zip(pulls, shares, strict=True):
+            pull *= share
             coefficients[kind] = coefficients[kind] + pull if kind in coefficients else pull
     return {
         kind: coefficients[kind] if kind in coefficients else xp.zeros_like(panel.similarity)
@@ -278,7 +341,6 @@ def _gradients(
     comparison: Comparison,
     panels: Mapping[Pairs, Panel],
     coefficients: Mapping[Pairs, Array],
-    temperature: Array,
     by_temperature: Array | None,
     by_bias: Array | None,
     needed: frozenset[str],
@@ -286,25 +348,23 @@ def _gradients(
     anchors, columns = comparison.anchors, comparison.columns
     xp = backend.namespace(anchors)
     pull, aligned = coefficients[Pairs.NEGATIVE], coefficients[Pairs.POSITIVE]
-    columns_of_positives = panels[Pairs.POSITIVE].columns
-    if comparison.partners is not None:
-        aligned = aligned / temperature
-    elif columns_of_positives is None:
-        pull += aligned
-    else:
-        pull = xp.add_along_axis(pull, columns_of_positives, aligned, axis=1)
     if comparison.both_ways:
         n = backend.length(anchors)
         aligned = aligned[:n, :] + aligned[n:, :]
+    partners, among = comparison.partners, panels[Pairs.POSITIVE].columns
+    if among is not None:
+        pull, partners = xp.add_along_axis(pull, among, aligned, axis=1), None
+    elif partners is None:
+        pull = pull + aligned
     by_anchors = by_keys = by_partners = None
     if "anchors" in needed:
         if comparison.keys is None:
             pull = pull + xp.matrix_transpose(pull)
-        by_anchors = backend.product(pull, columns) / temperature
-        if comparison.partners is not None:
-            by_anchors = by_anchors + aligned * comparison.partners
+        by_anchors = backend.product(pull, columns)
+        if partners is not None:
+            by_anchors = by_anchors + aligned * partners
     if "keys" in needed:
-        by_keys = backend.product(xp.matrix_transpose(pull), anchors) / temperature
-    if "partners" in needed:
+        by_keys = backend.product(xp.matrix_transpose(pull), anchors)
+    if "partners" in needed and partners is not None:
         by_partners = aligned * anchors
     return Gradients(by_anchors, by_keys, by_partners, by_temperature, by_bias)

@@ -1,4 +1,4 @@
-"""Rows sorted by label, and cut into tiles that need a mask only near the diagonal."""
+"""Rows in the order of their labels, and cut into tiles that need a mask only where labels meet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ from sincere_spec.types import Array, Backend, Namespace
 BAND = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
 
+ALIGNED, UNALIGNED = 16, 128
+"""Tiles have a multiple of so many rows, but for the last: a product is written a sixth slower to rows of any other length.
+
+And of not so many: rows that lie a power of two apart contend for the same cache lines, and a product is as much slower.
+"""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of which tiles are made, their labels ascending, and the pieces of them: cut where a class ends, if one is near."""
+
+    rows: slice
+    pieces: tuple[slice, ...]
+
 
 @dataclass(frozen=True)
 class Side:
-    """Embeddings sorted by label; the sorted labels on the host, and where pieces and tiles of them begin.
+    """Embeddings in an order in which the labels of each strip ascend; and the labels on the host.
 
-    `order` says which row is where; it is None if the rows came sorted.
+    `order` says which row is where; it is None if the rows came so.
     """
 
     embeddings: Array
@@ -24,8 +38,7 @@ class Side:
     ids: Array
     order: Array | None
     classes: list[int]
-    pieces: tuple[int, ...]
-    tiles: tuple[int, ...]
+    strips: tuple[Strip, ...]
 
     @property
     def rows(self) -> int:
@@ -61,23 +74,23 @@ class Tile(Piece):
     bands: tuple[Piece, ...]
 
 
-def sort_by_label(backend: Backend, embeddings: Array, labels: Array, ids: Array, tile: int) -> Side:
-    """A side of a comparison laid out for tiles of at most so many rows."""
+def lay_out(backend: Backend, embeddings: Array, labels: Array, ids: Array, tile: int, views: int | None) -> Side:
+    """A side of a comparison for tiles of at most so many rows: sorted by label, unless it is so many views in one order."""
     xp = backend.namespace(embeddings)
     classes = backend.to_host(labels).tolist()
     order = None
-    if any(here > following for here, following in pairwise(classes)):
+    if views is None and any(here > following for here, following in pairwise(classes)):
         order = xp.argsort(labels)
         classes.sort()
-    pieces = _cut(classes, min(tile, BAND))
+    count, whole = views or 1, len(classes)
+    ends = [whole * view // count for view in range(count + 1)]
     return Side(
         embeddings=embeddings if order is None else xp.take(embeddings, order, axis=0),
         labels=labels if order is None else xp.take(labels, order, axis=0),
         ids=ids if order is None else xp.take(ids, order, axis=0),
         order=order,
         classes=classes,
-        pieces=pieces,
-        tiles=_grouped(pieces, tile),
+        strips=tuple(strip for start, stop in pairwise(ends) for strip in _strips(classes, start, stop, tile)),
     )
 
 
@@ -86,55 +99,42 @@ def tiles_of(anchors: Side, columns: Side, anywhere: bool) -> Iterator[Tile]:
 
     With `anywhere` labels do not say where there are only negatives, and every tile is a band.
     """
-    for i, rows in enumerate(spans(anchors.tiles)):
-        for across in spans(columns.tiles)[i if columns is anchors else 0 :]:
+    for i, strip in enumerate(anchors.strips):
+        for across in columns.strips[i if columns is anchors else 0 :]:
             if anywhere:
-                bands: tuple[Piece, ...] = (Piece(rows, across),)
-            elif _overlap(anchors, rows, columns, across):
-                bands = tuple(_bands(anchors, rows, columns, across))
+                bands: tuple[Piece, ...] = (Piece(strip.rows, across.rows),)
+            elif _overlap(anchors, strip.rows, columns, across.rows):
+                pairs = (Piece(piece, other) for piece in strip.pieces for other in across.pieces)
+                bands = tuple(pair for pair in pairs if _overlap(anchors, pair.rows, columns, pair.columns))
             else:
                 bands = ()
-            yield Tile(rows, across, bands)
-
-
-def _bands(anchors: Side, rows: slice, columns: Side, across: slice) -> Iterator[Piece]:
-    for piece in _within(anchors.pieces, rows):
-        for other in _within(columns.pieces, across):
-            if _overlap(anchors, piece, columns, other):
-                yield Piece(piece, other)
+            yield Tile(strip.rows, across.rows, bands)
 
 
 def _overlap(anchors: Side, rows: slice, columns: Side, across: slice) -> bool:
-    """Whether some label of sorted rows may be one of sorted columns."""
+    """Whether some label of ascending rows may be one of ascending columns."""
     lowest, highest = columns.classes[across.start], columns.classes[across.stop - 1]
     return bool(anchors.classes[rows.start] <= highest and lowest <= anchors.classes[rows.stop - 1])
 
 
-def _within(starts: tuple[int, ...], span: slice) -> list[slice]:
-    return [piece for piece in spans(starts) if span.start <= piece.start and piece.stop <= span.stop]
+def _strips(classes: list[int], start: int, stop: int, tile: int) -> Iterator[Strip]:
+    """As few strips of at most so many rows as there can be, and of about the same length."""
+    count = -(-(stop - start) // tile)
+    if not count:
+        return
+    size = -(-(stop - start) // count)
+    size = -(-size // ALIGNED) * ALIGNED
+    size = min(tile, size if size % UNALIGNED else size + ALIGNED)
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        yield Strip(slice(first, last), tuple(_pieces(classes, first, last, min(tile, BAND))))
 
 
-def spans(starts: tuple[int, ...]) -> list[slice]:
-    """The rows between one beginning and the next."""
-    return [slice(start, stop) for start, stop in pairwise(starts)]
-
-
-def _cut(classes: list[int], size: int) -> tuple[int, ...]:
-    """Where pieces begin: every `size` rows, or up to half of that before, where a class ends."""
-    if not classes:
-        return (0,)
-    starts = [0]
-    while len(classes) - starts[-1] > size:
-        stop = starts[-1] + size
-        end = next((e for e in range(stop, stop - size // 2, -1) if classes[e - 1] != classes[e]), stop)
-        starts.append(end)
-    return (*starts, len(classes))
-
-
-def _grouped(pieces: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """As many pieces as fit, to a tile."""
-    starts = [0]
-    for here, following in pairwise(pieces[1:]):
-        if following - starts[-1] > size:
-            starts.append(here)
-    return (*starts, pieces[-1]) if pieces[-1] else pieces
+def _pieces(classes: list[int], start: int, stop: int, size: int) -> Iterator[slice]:
+    """Every `size` rows, or up to half of that before, where a class ends."""
+    while stop - start > size:
+        last = start + size
+        end = next((e for e in range(last, last - size // 2, -1) if classes[e - 1] != classes[e]), last)
+        yield slice(start, end)
+        start = end
+    yield slice(start, stop)

@@ -1,7 +1,7 @@
-"""The positives of each row as a narrow matrix, where few columns share a row's label.
+"""The columns of each row's label as a narrow matrix, where few columns share a row's label.
 
-Then nothing about positives needs a pass over the whole matrix. How narrow it is depends on the labels, so this is for
-arrays whose values can be read and whose shapes may differ from call to call.
+Then nothing about positives needs a pass over the whole matrix, and what is no negative is hidden by writing there alone. How
+narrow it is depends on the labels, so this is for arrays whose values can be read and whose shapes may differ from call to call.
 """
 
 from __future__ import annotations
@@ -17,32 +17,52 @@ FEW = 0.25
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The columns of each row's label, which of these entries are positives, and how many each row has."""
+    """The `columns` of each row's label, its own included; a row with fewer of them than others names its first one again.
 
-    columns: Array
-    mask: Array
-    number: Array
+    The `positives` are those of `others` under a mask, or all of these: None where no column is a positive. A row has `number`
+    of its label, from `fewest` to `most`; None where these are the same.
+    """
+
+    columns: Array | None
+    others: Array | None
+    mask: Array | None
+    number: Array | None
+    fewest: int
+    most: int
 
 
 def neighbours(backend: Backend, comparison: Comparison) -> Neighbours | None:
-    """The neighbours of each row; None where the framework cannot scatter, or there are too many."""
+    """The neighbours of each row; None where the framework cannot scatter, some row has none, or there are too many."""
     labels, key_labels = comparison.labels, comparison.key_labels
     xp = backend.namespace(comparison.anchors)
-    if not (hasattr(xp, "add_along_axis") and comparison.distinct and backend.on_host(labels)):
+    if not (hasattr(xp, "fill_along_axis") and comparison.distinct and backend.on_host(labels)):
         return None
+    if comparison.alike is not None:
+        return _alike(backend, comparison, comparison.alike)
     order = xp.argsort(key_labels)
     ordered = xp.take(key_labels, order, axis=0)
     first = xp.searchsorted(ordered, labels, side="left")
     last = xp.searchsorted(ordered, labels, side="right")
-    most = int(xp.max(last - first, axis=0))
-    if most > FEW * key_labels.shape[0]:
+    number = last - first
+    fewest, most = -int(xp.max(-number, axis=0)), int(xp.max(number, axis=0))
+    if fewest == 0 or most > FEW * key_labels.shape[0]:
         return None
     places = first[:, None] + backend.indices(order)[None, :most]
     mask = places < last[:, None]
-    columns = xp.take(order, xp.reshape(xp.where(mask, places, 0), (-1,)), axis=0)
+    columns = xp.take(order, xp.reshape(xp.where(mask, places, first[:, None]), (-1,)), axis=0)
     columns = xp.reshape(columns, (labels.shape[0], most))
-    number = last - first
     if comparison.keys is None:
         mask = mask & (columns != backend.indices(labels)[:, None])
-        number = number - 1
-    return Neighbours(columns, mask, number)
+    return Neighbours(columns, columns, mask, number, fewest, most)
+
+
+def _alike(backend: Backend, comparison: Comparison, views: int) -> Neighbours:
+    """The same where the arrangement says it: the rows are so many views of the same samples, one view after the other."""
+    if not views:
+        return Neighbours(None, None, None, None, 0, 0)
+    xp, own = backend.namespace(comparison.anchors), backend.indices(comparison.labels)
+    starts = [own.shape[0] * view // views for view in range(1, views)]
+    others = [xp.concat([own[start:], own[:start]], axis=0)[:, None] for start in starts]
+    columns = xp.concat([own[:, None], *others], axis=1) if others else own[:, None]
+    found = columns if comparison.keys is not None else columns[:, 1:] if others else None
+    return Neighbours(columns, found, None, None, views, views)

@@ -8,29 +8,42 @@ from typing import Any, cast
 
 from sincere_spec.types import Array, Backend, TracingBackend
 
+ORDINARY = (1e-20, 1e20)
+"""Sums of squares between which no square that matters overflows or vanishes, in float32 either."""
+
 BLOCK = 512
 """The rows that are normalised at a time beside tiles: so much stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """Rows divided by their norm, and by what: first by the largest entry `size`, then by the `norm` of the rest."""
+    """Rows divided by their norm, and by what: first by the largest entry `size`, then by the `norm` of the rest.
+
+    The size is the number 1 where the norms were seen to be ordinary, and so finite.
+    """
 
     rows: Array
-    size: Array
+    size: Array | float
     norm: Array
 
 
 def normalise(backend: Backend, x: Array) -> Normalised:
     """Each row divided by its norm, without an epsilon: a zero row stays zero, and no other depends on its scale.
 
-    The largest entry is divided out first, so that squares neither overflow nor vanish. It is held constant: the result
-    does not depend on it. That of a zero row is set to infinity, which makes its gradient exactly zero.
+    The largest entry is divided out first, so that squares neither overflow nor vanish, unless a look at the norms says that
+    they do not. It is held constant: the result does not depend on it. That of a zero row is set to infinity, which makes its
+    gradient exactly zero.
     """
     xp = backend.namespace(x)
     if x.shape[1] == 0:  # there is no largest entry, and nothing to divide
         ones = xp.sum(x, axis=1, keepdims=True) + 1.0
         return Normalised(x, ones, ones)
+    if backend.on_host(x) and x.shape[0]:
+        squares = xp.sum(x * x, axis=1, keepdims=True)
+        read = backend.hold(squares)[:, 0]
+        if ORDINARY[0] <= -float(xp.max(-read, axis=0)) and float(xp.max(read, axis=0)) <= ORDINARY[1]:
+            norm = xp.sqrt(squares)
+            return Normalised(x / norm, 1.0, norm)
     size = backend.hold(xp.max(xp.abs(x), axis=1, keepdims=True))
     empty = size == 0.0
     size = xp.where(empty, float("inf"), size)
@@ -41,8 +54,9 @@ def normalise(backend: Backend, x: Array) -> Normalised:
 
 def halved(backend: Backend, x: Array, embedded: Normalised, dtype: Any) -> tuple[Array, Array]:
     """Rows that came in a half type, times powers of two that keep products in range, and what makes them normalised."""
-    xp = backend.namespace(x)
-    size = embedded.size
+    xp, size = backend.namespace(x), embedded.size
+    if isinstance(size, float):  # norms are ordinary
+        return xp.astype(x, dtype), (1.0 / embedded.norm)[:, 0]
     power = xp.where(size > 2.0**48, 2.0**-88, xp.where(size < 2.0**-48, 2.0**88, xp.ones_like(size)))
     power = xp.where(size == float("inf"), 1.0, power)
     return xp.astype(x * power, dtype), (1.0 / (power * size) / embedded.norm)[:, 0]
@@ -90,4 +104,5 @@ def pull_back(backend: Backend, embedded: Normalised, gradient: Array) -> Array:
     """The gradient with respect to the rows as they came, from that with respect to the normalised ones."""
     xp = backend.namespace(gradient)
     along = xp.sum(embedded.rows * gradient, axis=1, keepdims=True)
-    return (gradient - along * embedded.rows) / embedded.norm / embedded.size
+    length = embedded.norm if isinstance(embedded.size, float) else embedded.norm * embedded.size
+    return (gradient - along * embedded.rows) / length

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 
 from sincere_spec.engines.rows import Counts, term_cotangents
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce
+from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce
 from sincere_spec.sweeps import Part as Part
 from sincere_spec.types import Array, Namespace
+
+# How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
+# the range of the dtype: about two thirds of it.
+SPREAD = {"float32": 60.0, "float64": 480.0}
 
 
 def parts_of(stage: Reduce) -> tuple[Part, ...]:
@@ -28,10 +34,25 @@ def levels_of(loss: PairLoss) -> tuple[tuple[Part, ...], ...]:
     return tuple(tuple(level) for level in levels)
 
 
+def shift_of(part: Part, logit: Logit, temperature: float, bias: float, kind: str) -> float | None:
+    """What to subtract from all arguments of a part's exponential on unit rows, if these are bounded enough; else None.
+
+    It is 0 where no exponential can leave the range of the dtype `kind`, and then costs nothing.
+    """
+    if logit.reach is None or part.minus is not None:
+        return None
+    low, high = (part.scale * (value / temperature + bias) for value in logit.reach)
+    spread = SPREAD[kind]
+    if abs(high - low) > spread:
+        return None
+    highest = max(low, high) + part.offset
+    return 0.0 if abs(highest) <= spread and abs(min(low, high) + part.offset) <= spread else highest
+
+
 def stage_result(
-    xp: Namespace, stage: Reduce, sums: Mapping[Part, Array], peaks: Mapping[Part, Array], counts: Counts
+    xp: Namespace, stage: Reduce, sums: Mapping[Part, Array], peaks: Mapping[Part, Array | float], counts: Counts
 ) -> Array:
-    """A stage from its sums; those of a log-sum-exp are relative to a peak each."""
+    """A stage from its sums; those of a log-sum-exp are relative to a peak each, which may be the same number for all rows."""
     first, *others = parts_of(stage)
     total = sums[first]
     if stage.fold is not Fold.LOGSUMEXP:
@@ -40,11 +61,19 @@ def stage_result(
         return total / counts.divisor(xp, stage.over) if stage.mean else total
     peak = peaks[first]
     for part in others:
-        higher = xp.where(peaks[part] > peak, peaks[part], peak)
-        total = total * xp.exp(peak - higher) + sums[part] * xp.exp(peaks[part] - higher)
+        if isinstance(peak, float) and peak == peaks[part]:
+            total = total + sums[part]
+            continue
+        other = total * 0.0 + peaks[part]
+        higher = xp.where(other > peak, other, peak)
+        total = total * xp.exp(peak - higher) + sums[part] * xp.exp(other - higher)
         peak = higher
     empty = counts.lacking(stage.over)
-    result = xp.log(total) + peak if empty is None else xp.where(empty, 0.0, xp.log(xp.where(empty, 1.0, total)) + peak)
+    result = xp.log(total if empty is None else xp.where(empty, 1.0, total))
+    if not isinstance(peak, float) or peak:
+        result = result + peak
+    if empty is not None:
+        result = xp.where(empty, 0.0, result)
     return result - xp.log(counts.divisor(xp, stage.over)) if stage.mean else result
 
 
@@ -53,7 +82,7 @@ def stage_slope(xp: Namespace, stage: Reduce, falls: Mapping[Part, Array], count
     if stage.fold is Fold.LOGSUMEXP:
         slope, empty = xp.zeros_like(counts.positive) - stage.scale, counts.lacking(stage.over)
         return slope if empty is None else xp.where(empty, 0.0, slope)
-    total = sum(falls[part] for part in parts_of(stage))
+    total = reduce(add, (falls[part] for part in parts_of(stage)))
     return -total / counts.divisor(xp, stage.over) if stage.mean else -total
 
 
@@ -62,18 +91,20 @@ def part_weights(
     loss: PairLoss,
     results: Mapping[str, Array],
     slopes: Mapping[str, Array],
-    peaks: Mapping[Part, Array],
+    peaks: Mapping[Part, Array | float],
     counts: Counts,
     row_cotangents: Array,
 ) -> dict[Part, Array]:
     """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
-    cotangents = term_cotangents(xp, loss, counts, row_cotangents)
+    cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
-        if stage.minus is not None:
-            cotangents[stage.minus] = cotangents[stage.minus] + cotangents[stage.name] * slopes[stage.name]
+        if stage.minus is not None and stage.name in cotangents:
+            through = cotangents[stage.name] * slopes[stage.name]
+            cotangents[stage.minus] = cotangents[stage.minus] + through if stage.minus in cotangents else through
     weights: dict[Part, Array] = {}
     for stage in loss.stages:
-        share = cotangents[stage.name] if stage.scale == 1.0 else stage.scale * cotangents[stage.name]
+        share = cotangents[stage.name] if stage.name in cotangents else xp.zeros_like(row_cotangents)
+        share = share if stage.scale == 1.0 else stage.scale * share
         empty = counts.lacking(stage.over)
         divisor = counts.divisor(xp, stage.over) if stage.mean else None
         for part in parts_of(stage):

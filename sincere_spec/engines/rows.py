@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from sincere_spec import elementwise
 from sincere_spec.errors import unknown_choice
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Rows, Term
+from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Term
 from sincere_spec.types import Array, Namespace
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
@@ -17,11 +18,17 @@ FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
 
 @dataclass(frozen=True)
 class Counts:
-    """How many positives and negatives each row has, in the dtype of the loss; `full` are the sets known to be empty in none."""
+    """How many positives and negatives each row has, in the dtype of the loss.
+
+    `full` are the sets known to be empty in none, and `between` has the fewest and the most positives, where known. What was
+    asked of them is kept in `answers`, since each answer is a pass or two over a vector; so they stay in one trace.
+    """
 
     positive: Array
     negative: Array
     full: frozenset[Pairs] = frozenset()
+    between: tuple[float, float] | None = None
+    answers: dict[tuple[str, object], Array] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def over(self, pairs: Pairs) -> Array:
         """The size of one of a row's sets of pairs."""
@@ -33,21 +40,48 @@ class Counts:
 
     def lacking(self, pairs: Pairs) -> Array | None:
         """Which rows have none of a set of pairs; None if no row is known to."""
-        return None if pairs in self.full else self.over(pairs) == 0.0
+        return None if pairs in self.full else self._once("lacking", pairs, lambda: self.over(pairs) == 0.0)
 
     def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
         """What makes a mean of a sum over a set: its size, or 1 where it is empty."""
-        size, empty = self.over(pairs), self.lacking(pairs)
-        return size if empty is None else xp.where(empty, 1.0, size)
+        empty = self.lacking(pairs)
+        if empty is None:
+            return self.over(pairs)
+        return self._once("divisor", pairs, lambda: xp.where(empty, 1.0, self.over(pairs)))
+
+    def of_kind(self, kind: Rows) -> Array | None:
+        """Which rows are of a kind; None for all of them."""
+        if kind is Rows.ALL:
+            return None
+        several = kind is Rows.SEVERAL_POSITIVES
+        return self._once("kind", kind, lambda: self.positive > 1.0 if several else self.positive == 1.0)
+
+    def _once(self, question: str, about: object, answer: Callable[[], Array]) -> Array:
+        if (question, about) not in self.answers:
+            self.answers[question, about] = answer()
+        return self.answers[question, about]
 
 
-def belongs(counts: Counts, term: Term) -> Array | None:
-    """Which rows a term is for; None for all of them."""
-    if term.rows is Rows.ONE_POSITIVE:
-        return counts.positive == 1.0
-    if term.rows is Rows.SEVERAL_POSITIVES:
-        return counts.positive > 1.0
-    return None
+@dataclass(frozen=True)
+class Single(Term):
+    """What rows with one positive fold, as a function of that positive's logit: its stage is the sum of these.
+
+    So a fold of a vector has the place of one of a matrix.
+    """
+
+    folded: Reduce = field(kw_only=True)
+
+    def argument(
+        self, xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts
+    ) -> tuple[Reduce, Array, Array]:
+        """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
+        there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
+        if self.folded.minus is not None:  # against an empty reference a row has no pairs
+            reference = next(stage for stage in loss.stages if stage.name == self.folded.minus)
+            empty = counts.lacking(reference.over)
+            there = there if empty is None else there & ~empty
+            t = t - stages[self.folded.minus]
+        return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
 
 
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
@@ -57,7 +91,7 @@ def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     for term in loss.terms:
         stage = stages[term.stage]
         if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE:  # a positive is in all other sets
-            rows, empty = belongs(counts, term), counts.lacking(Pairs.NEGATIVE)
+            rows, empty = counts.of_kind(term.rows), counts.lacking(Pairs.NEGATIVE)
             if empty is not None:
                 empty = empty if rows is None else empty & rows
                 result = empty if result is None else result | empty
@@ -76,13 +110,16 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
     total: Array = None
     for term in loss.terms:
         summand = stages[term.stage]
+        if isinstance(term, Single):
+            folded, there, t = term.argument(xp, loss, stages, counts)
+            summand = xp.where(there, elementwise.value(xp, folded.fold, t), 0.0)
         if term.coefficient != 1.0:
             summand = term.coefficient * summand
         if term.constant:
             empty = counts.lacking(over[term.stage])
             constant = summand + term.constant
             summand = constant if empty is None else xp.where(empty, summand, constant)
-        rows = belongs(counts, term)
+        rows = counts.of_kind(term.rows)
         if rows is not None:
             summand = xp.where(rows, summand, 0.0)
         total = summand if total is None else total + summand
@@ -91,32 +128,37 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
 
 def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
     """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
-    share = without_uncounted(xp, loss, counts, xp.ones_like(counts.positive))
+    every = xp.ones_like(counts.positive)
+    share = without_uncounted(xp, loss, counts, every)
     if reduction == "sum":
         return share
-    if reduction == "batch":
-        return share / xp.sum(xp.ones_like(share))
+    if reduction == "batch" or (reduction == "mean" and share is every):
+        return share / xp.sum(every)
     if reduction == "pairs":
         share = share * counts.positive
     total = xp.sum(share)
     return share / xp.where(total == 0.0, 1.0, total)
 
 
-def term_cotangents(xp: Namespace, loss: PairLoss, counts: Counts, row_cotangents: Array) -> dict[str, Array]:
-    """The derivative of the value with respect to each stage through the terms alone, from that of each row's loss.
+def term_cotangents(
+    xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts, row_cotangents: Array
+) -> dict[str, Array]:
+    """The derivative of the value by each stage that has a term, through the terms alone, from that of each row's loss.
 
     The cotangent of a row that does not count must be 0.
     """
     result: dict[str, Array] = {}
     for term in loss.terms:
-        rows = belongs(counts, term)
+        rows = counts.of_kind(term.rows)
         share = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
         if term.coefficient != 1.0:
             share = term.coefficient * share
+        if isinstance(term, Single):
+            folded, there, t = term.argument(xp, loss, stages, counts)
+            share = xp.where(there, share * (folded.scale * elementwise.slope(xp, folded.fold, t)), 0.0)
+            if folded.minus is not None:
+                result[folded.minus] = result[folded.minus] - share if folded.minus in result else -share
         result[term.stage] = result[term.stage] + share if term.stage in result else share
-    for stage in loss.stages:
-        if stage.name not in result:
-            result[stage.name] = xp.zeros_like(row_cotangents)
     return result
 
 

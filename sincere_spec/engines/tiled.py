@@ -20,14 +20,10 @@ from typing import TypeAlias
 from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
-from sincere_spec.engines.layout import Piece, Side, Tile, sort_by_label, spans, tiles_of
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.layout import Piece, Side, Tile, lay_out, tiles_of
+from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
-from sincere_spec.types import Array, Backend, Namespace
-
-# How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
-# the range of the dtype: about two thirds of it.
-SPREAD = {"float32": 60.0, "float64": 480.0}
+from sincere_spec.types import Array, EagerBackend, Namespace
 
 
 @dataclass(frozen=True)
@@ -72,15 +68,17 @@ Masks: TypeAlias = Sequence[tuple[Piece, Array]]
 class Sweep:
     """A comparison laid out for tiles."""
 
-    backend: Backend
+    backend: EagerBackend
     xp: Namespace
     loss: PairLoss
     anchors: Side
     columns: Side
     partners: Array | None
     both_ways: bool
+    alike: int | None
     distinct: bool
     masked: bool
+    unit_rows: bool
     temperature: float | Array
     bias: float | Array
     scratch: Array
@@ -110,9 +108,16 @@ class Sweep:
         offset = 0 if self.symmetric else self.anchors.rows
         return slice(columns.start + offset, columns.stop + offset)
 
+    def shift(self, part: Part) -> float | None:
+        """What all arguments of a part's exponential are relative to; None if that must be found."""
+        if not self.unit_rows:
+            return None
+        kind = self.backend.dtype_name(self.scratch)
+        return shift_of(part, self.loss.logit, float(self.temperature), float(self.bias), kind)
+
     def similarities(self, piece: Piece) -> Array:
         """The similarities of a piece, in an array that the next one overwrites."""
-        return self._product(self.anchors.embeddings[piece.rows, :], piece)
+        return self._product(piece, 1.0)
 
     def logits(self, piece: Piece) -> Array:
         """The logits of a piece, in an array that the next one may overwrite."""
@@ -121,7 +126,7 @@ class Sweep:
     def unbiased(self, piece: Piece) -> Array:
         """The same before the bias is added."""
         if isinstance(self.loss.logit, Similarity):  # no pass over the piece to scale it
-            return self._product(self.anchors.embeddings[piece.rows, :] / self.temperature, piece)
+            return self._product(piece, 1.0 / float(self.temperature))
         return self.loss.logit.value(self.xp, self.similarities(piece)) / self.temperature
 
     def biased(self, logits: Array) -> Array:
@@ -130,9 +135,9 @@ class Sweep:
             logits += self.bias
         return logits
 
-    def _product(self, rows: Array, piece: Piece) -> Array:
+    def _product(self, piece: Piece, scale: float) -> Array:
         across = self.xp.matrix_transpose(self.columns.embeddings[piece.columns, :])
-        return self.backend.product_into(self.scratch, rows, across)
+        return self.backend.product_into(self.scratch, self.anchors.embeddings[piece.rows, :], across, scale)
 
     def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
         """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
@@ -161,14 +166,13 @@ class Sweep:
 
 
 def forward(
-    backend: Backend,
+    backend: EagerBackend,
     loss: PairLoss,
     comparison: Comparison,
     temperature: float | Array,
     bias: float | Array,
     reduction: str,
     tile: int,
-    unit_rows: bool,
 ) -> tuple[Array, Statistics | None]:
     """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs."""
     xp = backend.namespace(comparison.anchors)
@@ -179,7 +183,7 @@ def forward(
     counts = _counts(sweep)
     loss, counts = seen(backend, sweep.loss, counts)
     sweep = replace(sweep, loss=loss)
-    statistics = _statistics(sweep, counts, unit_rows)
+    statistics = _statistics(sweep, counts)
     row_losses = rows.losses(xp, sweep.loss, statistics.results, statistics.counts)
     if reduction == "none":
         return _unsorted(sweep, row_losses), statistics
@@ -188,7 +192,7 @@ def forward(
 
 
 def backward(
-    backend: Backend,
+    backend: EagerBackend,
     loss: PairLoss,
     comparison: Comparison,
     temperature: float | Array,
@@ -220,14 +224,21 @@ def backward(
 
 
 def _sweep(
-    backend: Backend, loss: PairLoss, comparison: Comparison, temperature: float | Array, bias: float | Array, tile: int
+    backend: EagerBackend,
+    loss: PairLoss,
+    comparison: Comparison,
+    temperature: float | Array,
+    bias: float | Array,
+    tile: int,
 ) -> Sweep:
     xp = backend.namespace(comparison.anchors)
     loss = specialise(loss, comparison)
-    anchors = sort_by_label(backend, comparison.anchors, comparison.labels, comparison.ids, tile)
+    alike = comparison.alike
+    views = None if alike is None else 1 if comparison.keys is not None else alike
+    anchors = lay_out(backend, comparison.anchors, comparison.labels, comparison.ids, tile, views)
     columns = anchors
     if comparison.keys is not None:
-        columns = sort_by_label(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile)
+        columns = lay_out(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile, views)
     return Sweep(
         backend=backend,
         xp=xp,
@@ -236,17 +247,19 @@ def _sweep(
         columns=columns,
         partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
         both_ways=comparison.both_ways,
+        alike=alike,
         distinct=comparison.distinct,
         # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
         masked=not comparison.distinct
         or any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level),
+        unit_rows=comparison.unit_rows,
         temperature=temperature,
         bias=bias,
         scratch=backend.scratch(comparison.anchors, tile * tile),
     )
 
 
-def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistics:
+def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
     xp, loss = sweep.xp, sweep.loss
     nil = xp.zeros_like(counts.positive)
     tally = Tally(counts, {}, {}, {}, {}, {})
@@ -256,10 +269,10 @@ def _statistics(sweep: Sweep, counts: rows.Counts, unit_rows: bool) -> Statistic
             tally.sums[part] = nil + 0.0
             tally.falls[part] = nil + 0.0
             if part.fold is Fold.LOGSUMEXP:
-                shift = _shift(sweep, part, unit_rows)
+                shift = sweep.shift(part)
                 if shift is not None:
                     tally.shifts[part] = shift
-                tally.peaks[part] = nil + (-float("inf") if shift is None else shift)
+                tally.peaks[part] = nil - float("inf") if shift is None else shift
         positive = tuple(part for part in level if part.over is Pairs.POSITIVE)
         negative = tuple(part for part in level if part.over is Pairs.NEGATIVE)
         inside = () if sweep.partners is not None else positive
@@ -300,6 +313,10 @@ def _counts(sweep: Sweep) -> rows.Counts:
                 counts.positive[block.span] += xp.sum(xp.astype(block.positive, nil.dtype), axis=1)
                 counts.negative[block.span] += xp.sum(xp.astype(block.negative, nil.dtype), axis=1)
         return counts
+    if sweep.alike is not None:
+        counts.positive[:] += 1.0 if sweep.partners is not None else float(sweep.alike - 1)
+        counts.negative[:] += float(sweep.columns.rows - sweep.alike)
+        return counts
     sides = [(sweep.anchors, sweep.columns)] + ([(sweep.columns, sweep.anchors)] if sweep.both_ways else [])
     start = 0
     for side, others in sides:
@@ -310,22 +327,6 @@ def _counts(sweep: Sweep) -> rows.Counts:
         counts.positive[span] += 1.0 if sweep.partners is not None else same - (1.0 if sweep.symmetric else 0.0)
         start += side.rows
     return counts
-
-
-def _shift(sweep: Sweep, part: Part, unit_rows: bool) -> float | None:
-    """What to subtract from all arguments of a part's exponential, if these are bounded enough; else None.
-
-    It is 0 where no exponential can leave the range of the dtype, and then costs nothing.
-    """
-    reach = sweep.loss.logit.reach
-    if not unit_rows or reach is None or part.minus is not None:
-        return None
-    low, high = (part.scale * (value / float(sweep.temperature) + float(sweep.bias)) for value in reach)
-    spread = SPREAD[sweep.backend.dtype_name(sweep.scratch)]
-    if abs(high - low) > spread:
-        return None
-    highest = max(low, high) + part.offset
-    return 0.0 if abs(highest) <= spread and abs(min(low, high) + part.offset) <= spread else highest
 
 
 def _argument(part: Part, logits: Array) -> Array:
@@ -376,7 +377,7 @@ def _add_negatives(
             folded = elementwise.value(xp, part.fold, t)
         folded = _masked(xp, tile, folded, masks, 0.0)
         for span, axis in sweep.roles(tile):
-            tally.sums[part][span] += xp.sum(folded, axis=axis)
+            _add_to(tally.sums[part], span, xp.sum(folded, axis=axis))
 
 
 def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> None:
@@ -384,20 +385,27 @@ def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> N
     xp, span = sweep.xp, block.span
     for part in parts:
         mask, t = _masked_argument(sweep.loss, block, part, tally.counts, tally.results)
-        if part.fold is Fold.LOGSUMEXP:
-            before = peak = tally.peaks[part][span]
-            if part not in tally.shifts:
-                highest = xp.max(xp.where(mask, t, -float("inf")), axis=1)
-                peak = xp.where(highest > peak, highest, peak)
+        if part.fold is Fold.LOGSUMEXP and part not in tally.shifts:
+            before = tally.peaks[part][span]
+            highest = xp.max(xp.where(mask, t, -float("inf")), axis=1)
+            peak = xp.where(highest > before, highest, before)
             finite = xp.where(peak > -float("inf"), peak, 0.0)
             fresh = xp.sum(xp.where(mask, xp.exp(t - finite[:, None]), 0.0), axis=1)
             tally.sums[part][span] = tally.sums[part][span] * xp.exp(before - finite) + fresh
             tally.peaks[part][span] = peak
             continue
-        tally.sums[part][span] += xp.sum(xp.where(mask, elementwise.value(xp, part.fold, t), 0.0), axis=1)
-        if part.minus is not None:
+        shift = tally.shifts.get(part)
+        folded = elementwise.value(xp, part.fold, t) if shift is None else xp.exp(t - shift)
+        _add_to(tally.sums[part], span, xp.sum(xp.where(mask, folded, 0.0), axis=1))
+        if part.minus is not None and part.fold is not Fold.LOGSUMEXP:
             slope = xp.where(mask, elementwise.slope(xp, part.fold, t), 0.0)
-            tally.falls[part][span] += part.scale * xp.sum(slope, axis=1)
+            _add_to(tally.falls[part], span, part.scale * xp.sum(slope, axis=1))
+
+
+def _add_to(vector: Array, span: slice, x: Array) -> None:
+    """`vector[span] += x`, which Python would write to the vector a second time."""
+    part = vector[span]
+    part += x
 
 
 def _masked_argument(
@@ -449,12 +457,12 @@ def _gradients(
             pull *= logit.slope(xp, sweep.similarities(tile))
         a, b = tile.rows, tile.columns
         if sweep.symmetric and a == b:
-            d_anchors[a, :] += backend.product(pull + xp.matrix_transpose(pull), anchors[a, :])
+            backend.add_product(d_anchors[a, :], pull + xp.matrix_transpose(pull), anchors[a, :])
             continue
         if "anchors" in needed:
-            d_anchors[a, :] += backend.product(pull, columns[b, :])
+            backend.add_product(d_anchors[a, :], pull, columns[b, :])
         if "keys" in needed or (sweep.symmetric and "anchors" in needed):
-            d_columns[b, :] += backend.product(xp.matrix_transpose(pull), anchors[a, :])
+            backend.add_product(d_columns[b, :], xp.matrix_transpose(pull), anchors[a, :])
 
     d_partners = None
     if sweep.partners is not None:
@@ -466,7 +474,7 @@ def _gradients(
         if sweep.both_ways:
             pull = pull[: sweep.anchors.rows, :] + pull[sweep.anchors.rows :, :]
         own = sweep.partners is sweep.columns.embeddings  # each row's partner is the key at its place: one sum for both
-        for here in spans(sweep.anchors.tiles):
+        for here in (strip.rows for strip in sweep.anchors.strips):
             d_anchors[here, :] += pull[here, :] * sweep.partners[here, :]
             if own and "partners" in needed:
                 d_columns[here, :] += pull[here, :] * anchors[here, :]
@@ -525,7 +533,8 @@ def _block_pull(sweep: Sweep, block: Block, statistics: Statistics, weights: Map
     for part, weight in weights.items():
         mask, t = _masked_argument(sweep.loss, block, part, statistics.counts, statistics.results)
         if part.fold is Fold.LOGSUMEXP:
-            slope = xp.exp(t - statistics.peaks[part][block.span][:, None])
+            shift = statistics.shifts.get(part)
+            slope = xp.exp(t - (statistics.peaks[part][block.span][:, None] if shift is None else shift))
         else:
             slope = elementwise.slope(xp, part.fold, t)
         pull = xp.where(mask, slope * weight[block.span][:, None], 0.0)

@@ -17,20 +17,23 @@ from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
 from sincere_spec.engines.padded import Side, laid_out, sort_and_pad
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, stage_result, stage_slope
-from sincere_spec.engines.tiled import SPREAD
+from sincere_spec.engines.parts import SPREAD, Part, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Namespace, T, TracingBackend
 
 
 class Statistics(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on."""
+    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on, and the rows as they lie.
+
+    Without these a compiler may lay them out for the second pass before it has given up those of the first.
+    """
 
     results: tuple[Array, ...]
     slopes: tuple[Array, ...]
     peaks: tuple[Array, ...]
     positive: Array
     negative: Array
+    laid: tuple[Array, ...] = ()
 
 
 class Tally(NamedTuple):
@@ -74,6 +77,27 @@ class Sweep:
     def symmetric(self) -> bool:
         """Whether the anchors are their own keys."""
         return self.columns is self.anchors
+
+    @property
+    def aligned_with_columns(self) -> bool:
+        """Whether each row's partner is the column at its place."""
+        return self.partners is self.columns.embeddings
+
+    @property
+    def laid(self) -> tuple[Array, ...]:
+        """The different arrays of rows, as they lie in tiles."""
+        columns = () if self.symmetric else (self.columns.embeddings,)
+        partners = () if self.partners is None or self.aligned_with_columns else (self.partners,)
+        return (self.anchors.embeddings, *columns, *partners)
+
+    def over(self, laid: tuple[Array, ...]) -> Sweep:
+        """The same over rows that are laid out already."""
+        first, *others = laid
+        anchors = columns = replace(self.anchors, embeddings=first)
+        if not self.symmetric:
+            columns = replace(self.columns, embeddings=others.pop(0))
+        partners = columns.embeddings if self.aligned_with_columns else others.pop(0) if others else None
+        return replace(self, anchors=anchors, columns=columns, partners=partners)
 
     @property
     def both_roles(self) -> bool:
@@ -168,7 +192,7 @@ def forward(
     if empty is not None:
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
-    statistics = _either(sweep, unit_rows, is_near, _statistics)
+    statistics = _either(sweep, unit_rows, is_near, _statistics)._replace(laid=sweep.laid)
     results, counts = _results(sweep.loss, statistics), _counts(statistics)
     row_losses = rows.losses(xp, sweep.loss, results, counts)
     if reduction == "none":
@@ -197,7 +221,7 @@ def backward(
     xp = backend.namespace(comparison.anchors)
     if statistics is None:
         return zeros(xp, comparison)
-    sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
+    sweep = _sweep(backend, loss, comparison, temperature, bias, tile).over(statistics.laid)
     loss, counts = sweep.loss, _counts(statistics)
     if reduction == "none":
         row_cotangents = rows.without_uncounted(xp, loss, counts, _sorted(sweep, cotangent))
@@ -662,7 +686,7 @@ def _gradients(
             pull = pull[: sweep.offset, :] + pull[sweep.offset :, :]
         if wants_anchors:
             flow = flow._replace(anchors=flow.anchors + pull * sweep.partners)
-        if "partners" in needed and sweep.partners is columns:
+        if "partners" in needed and sweep.aligned_with_columns:
             flow = flow._replace(columns=flow.columns + pull * anchors)
         elif "partners" in needed:
             back["partners"] = sweep.anchors.restored(xp, pull * anchors) / sweep.temperature

@@ -50,8 +50,8 @@ class Jax:
         return lambda: _finished(compiled(*arrays))
 
     def products(self, tile: int, dim: int, rows: int) -> Callable[[int], None]:
-        z = jnp.ones((rows, dim), self.place.dtype)
-        number = rows // tile
+        number = max(rows // tile, 2)  # of a single tile the compiler would make one product, and no loop
+        z = jnp.ones((number * tile, dim), self.place.dtype)
 
         @jax.jit
         def multiply(z: Array, count: int) -> Array:
