@@ -343,6 +343,52 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
     assert torch.equal(got.bool(), want)
 
 
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_triton_takes_every_digit_of_a_coefficient_to_half_rows(dtype: str) -> None:
+    import torch
+    from device_words import weighing
+
+    rng, out = np.random.default_rng(0), torch.empty(16, 16)
+    c, rows = torch.tensor(rng.normal(size=(2, 16, 16))).float()
+    rows = rows.to(getattr(torch, dtype))
+    weighing[(1,)](c, rows, out, 16)
+    scale = (c.double().abs() @ rows.double().abs()).numpy()
+    error = (out.double() - c.double() @ rows.double()).abs().numpy()
+    assert np.all(error <= 4.0 * UNIT["float32"] * scale)
+
+
+@pytest.mark.framework("jax")
+def test_pallas_takes_every_digit_of_a_coefficient_to_half_rows() -> None:
+    import jax
+
+    from sincere_spec.backends.jax import kernels
+
+    x = load("jax").array(np.random.default_rng(0).normal(size=99), "float32")
+    pieces = jax.jit(lambda x: kernels._pieces(x, 3))(x)
+    assert {piece.dtype.name for piece in pieces} == {"bfloat16"}
+    np.testing.assert_array_equal(sum(np.asarray(piece, dtype=np.float64) for piece in pieces), np.asarray(x))
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["sincere", "clip"])
+def test_half_rows_of_every_norm(framework: str, name: str) -> None:
+    """Products of rows as they came neither overflow nor vanish."""
+    here, call = load(framework), ragged(name, 12, 12, 8)
+    scales = 2.0 ** np.linspace(-100, 100, 12).round()[:, None]
+    plain, scaled = (
+        call.value_and_gradient(
+            here.arrays({argument: x * by for argument, x in call.arrays.items()}, "bfloat16"), engine="kernel"
+        )
+        for by in (1.0, scales)
+    )
+    bound = rule("bfloat16", call.temperature, 8)
+    assert distance(here.numbers(scaled[0]), here.numbers(plain[0])) <= bound
+    for argument, want in plain[1].items():
+        got = here.numbers(scaled[1][argument]) * scales
+        assert distance(got, here.numbers(want)) <= bound + 2.0 * UNIT["bfloat16"], argument
+
+
 # --- the compiler -------------------------------------------------------------------------------------------------------------
 
 
