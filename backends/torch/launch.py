@@ -65,6 +65,9 @@ SHAPES = {
         pull=Shape(32, 32, 16, warps=8, stages=2, width=64, slices=1),
     ),
 }
+if INTERPRETED:  # which takes as long for a small tile as for a large one
+    _large = Shape(64, 64, 64, warps=4, stages=1, width=256, slices=1)
+    SHAPES = dict.fromkeys(SHAPES, Shapes(_large, _large, _large))
 
 
 class TritonKernels:
