@@ -10,28 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sincere_spec import elementwise
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, Halves, nothing, ones_by_row, specialise, zeros
-from sincere_spec.engines.parts import levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.parts import Statistics, kept, levels_of, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs
 from sincere_spec.sweeps import Kernels, Panel, Part, Pulls, Words
 from sincere_spec.types import Array, Backend, Namespace
 
 COUNTS = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
 """How many pairs a row has: Σ 0 a + 1."""
-
-
-class Statistics(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on."""
-
-    results: tuple[Array, ...]
-    slopes: tuple[Array, ...]
-    peaks: tuple[Array, ...]
-    positive: Array
-    negative: Array
 
 
 @dataclass(frozen=True)
@@ -154,7 +143,7 @@ def forward(
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, kernels, tile)
     statistics = _statistics(sweep)
-    results, counts = _results(sweep.loss, statistics), _counts(statistics)
+    results, counts = statistics.results_of(sweep.loss), statistics.counts
     row_losses = rows.losses(xp, sweep.loss, results, counts)
     if reduction == "none":
         return sweep.unsorted(row_losses), statistics
@@ -182,15 +171,13 @@ def backward(
     if statistics is None:
         return zeros(xp, comparison)
     sweep = _sweep(backend, loss, comparison, temperature, bias, kernels, tile)
-    loss, counts = sweep.loss, _counts(statistics)
-    results = _results(loss, statistics)
+    loss, counts = sweep.loss, statistics.counts
+    results = statistics.results_of(loss)
     if reduction == "none":
         row_cotangents = rows.without_uncounted(xp, loss, counts, sweep.laid_out(cotangent))
     else:
         row_cotangents = cotangent * rows.weights(xp, loss, reduction, counts)
-    slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
-    peaks = dict(zip(_exponential(loss), statistics.peaks, strict=True))
-    weights = part_weights(xp, loss, results, slopes, peaks, counts, row_cotangents)
+    weights, peaks = statistics.weights_of(xp, loss, row_cotangents), statistics.peaks_of(loss)
     for part in weights:
         if part.minus is not None:  # against an empty reference a row has no pairs
             weights[part] = xp.where(_present(loss, counts, part), weights[part], 0.0)
@@ -266,13 +253,7 @@ def _statistics(sweep: Sweep) -> Statistics:
                 results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
                 if stage.minus is not None:
                     slopes[stage.name] = stage_slope(xp, stage, falls, counts)
-    return Statistics(
-        tuple(results[stage.name] for stage in loss.stages),
-        tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
-        tuple(peaks[part] for part in _exponential(loss)),
-        counts.positive,
-        counts.negative,
-    )
+    return kept(loss, results, slopes, peaks, counts)
 
 
 def _sizes(sweep: Sweep) -> rows.Counts:
@@ -340,18 +321,6 @@ def _present(loss: PairLoss, counts: rows.Counts, part: Part) -> Array:
 
 def _stacked(xp: Namespace, vectors: Sequence[Array]) -> Array:
     return xp.concat([vector[None, :] for vector in vectors], axis=0)
-
-
-def _exponential(loss: PairLoss) -> list[Part]:
-    return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
-
-
-def _results(loss: PairLoss, statistics: Statistics) -> dict[str, Array]:
-    return dict(zip((stage.name for stage in loss.stages), statistics.results, strict=True))
-
-
-def _counts(statistics: Statistics) -> rows.Counts:
-    return rows.Counts(statistics.positive, statistics.negative)
 
 
 def _gradients(
