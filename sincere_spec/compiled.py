@@ -33,6 +33,7 @@ class Description:
     distinct: bool
     normalize: bool
     reduction: str
+    kind: str
     near: bool | None
     numbers: tuple[tuple[str, float], ...]
 
@@ -77,7 +78,7 @@ class Description:
             normalize=self.normalize,
             reduction=self.reduction,
         )
-        return Steps(problem, self.plan, self.near), tuple(given[name] for name in problem.arguments)
+        return Steps(problem, self.plan, self.kind, self.near), tuple(given[name] for name in problem.arguments)
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ class DescribedSteps:
 
 def steps_of(problem: Problem, plan: Plan) -> Steps | DescribedSteps:
     """The steps of a problem under a plan, as its framework wants them."""
+    given_kind = problem.backend.dtype_name(next(iter(problem.embeddings.values())))
     if not problem.backend.traces:
-        return Steps(problem, plan)
-    backend = cast(TracingBackend, problem.backend)
-    kind = COMPUTE_DTYPE[backend.dtype_name(next(iter(problem.embeddings.values())))]
+        return Steps(problem, plan, given_kind)
+    backend, kind = cast(TracingBackend, problem.backend), COMPUTE_DTYPE[given_kind]
     tile = plan.tile
     if tile is not None and plan.engine == "tiled":
         tile = min([tile, *(fitted(tile, length) for length in problem.sizes if isinstance(length, int))])
@@ -143,6 +144,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | DescribedSteps:
         distinct=problem.distinct,
         normalize=problem.normalize,
         reduction=problem.reduction,
+        kind=given_kind,
         near=near,
         numbers=tuple(numbers.items()),
     )

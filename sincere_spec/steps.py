@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 
 from sincere_spec.call import COMPUTE_DTYPE, Problem
 from sincere_spec.engines import dense, kernel, tiled, traced
-from sincere_spec.engines.comparison import Comparison, Gradients, gather, scatter
-from sincere_spec.engines.normalise import Normalised, in_blocks, normalise, pull_back
+from sincere_spec.engines.comparison import Comparison, Gradients, Halves, gather, ones_by_row, scatter
+from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normalise, pull_back
 from sincere_spec.engines.plan import Plan
 from sincere_spec.sweeps import Kernels
 from sincere_spec.types import Array
@@ -23,11 +23,13 @@ ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
 class Steps:
     """Forward and backward of one problem under one plan, for arrays in the order of `Problem.arguments`.
 
-    `near` is what `traced.near` says of the temperature, if that is known.
+    `near` is what `traced.near` says of the temperature, if that is known. `kind` is the dtype in which the embeddings came:
+    they may have been raised since.
     """
 
     problem: Problem
     plan: Plan
+    kind: str
     near: bool | None = None
 
     def exact(self, *arrays: Array) -> Array:
@@ -49,7 +51,7 @@ class Steps:
         common = (
             cast(Any, problem.backend),
             problem.loss,
-            _comparison(problem, embedded),
+            self._comparison(problem, embedded),
             *_parameters(problem),
             problem.reduction,
         )
@@ -78,7 +80,7 @@ class Steps:
         common = (
             cast(Any, problem.backend),
             problem.loss,
-            _comparison(problem, embedded),
+            self._comparison(problem, embedded),
             *_parameters(problem),
             problem.reduction,
         )
@@ -90,6 +92,24 @@ class Steps:
         else:
             gradients = tiled.backward(*common, self.plan.tile, *asked)
         return self._cast(self._by_array(problem, embedded, gradients, wanted))
+
+    def _comparison(self, problem: Problem, embedded: dict[str, Normalised]) -> Comparison:
+        """The comparison as the engine wants it: kernels multiply half types as they came."""
+        comparison = _comparison(problem, embedded)
+        if self.plan.engine != "kernel" or COMPUTE_DTYPE[self.kind] == self.kind:
+            return comparison
+        backend = problem.backend
+        dtype = backend.dtype(self.kind, comparison.anchors)
+        rows, factors = {}, {}
+        for name, x in problem.embeddings.items():
+            if problem.normalize:
+                rows[name], factors[name] = halved(backend, _raised(problem, x), embedded[name], dtype)
+            else:
+                xp = backend.namespace(x)
+                rows[name], factors[name] = xp.astype(x, dtype), ones_by_row(xp, embedded[name].rows)
+        xp = backend.namespace(comparison.anchors)
+        (anchors, keys, _), (anchor_factors, key_factors, _) = (gather(xp, problem.roles, x) for x in (rows, factors))
+        return replace(comparison, halves=Halves(anchors, keys, anchor_factors, key_factors))
 
     def _names(self, wanted: tuple[bool, ...]) -> list[str]:
         return [name for name, want in zip(self.problem.arguments, wanted, strict=True) if want]

@@ -21,22 +21,29 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Words:
-    """What of a sweep is no array: device code is made for it. With `partners` all pairs of other labels are negatives."""
+    """What of a sweep is no array: device code is made for it. With `partners` all pairs of other labels are negatives.
+
+    `distinct` says that a row's columns of other labels are of other samples.
+    """
 
     parts: tuple[Part, ...]
     logit: Logit
     partners: bool
+    distinct: bool
 
 
 class Panel(NamedTuple):
-    """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`: float arrays of one dtype, contiguous.
+    """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`, sorted by label: arrays of one float dtype.
 
-    The columns from `first` to before `last` are those of a row's label, where both sides are sorted by label. Temperature
-    and bias are 0-d arrays.
+    A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
+    its factor; in a full type factors are 1. The columns from `first` to before `last` are those of a row's label.
+    Temperature and bias are 0-d arrays.
     """
 
     rows: Array
     columns: Array
+    row_factors: Array
+    column_factors: Array
     labels: Array
     key_labels: Array
     ids: Array
@@ -68,7 +75,7 @@ class Kernels(Protocol):
     def pull(
         self, words: Words, panel: Panel, own: Pulls | None, others: Pulls | None, tile: int
     ) -> tuple[Array, Array, Array]:
-        """The gradient `[n, d]` by the rows, from their own losses and from those of the columns, before 1 / temperature.
+        """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
 
-        And by row Σ C and Σ C value(s), of the rows' own losses.
+        It is before 1 / temperature. And by row Σ C and Σ C value(s), of the rows' own losses.
         """

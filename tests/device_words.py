@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related
+from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related, unit, weighed
 
 
 @triton.jit
 def folded(x, values, slopes, fold: tl.constexpr, size: tl.constexpr):
     entry = tl.arange(0, size)
-    t = tl.load(x + entry)
+    t = tl.load(x + entry) * unit(fold)
     tl.store(values + entry, fold_value(fold, t))
     tl.store(slopes + entry, fold_slope(fold, t))
 
@@ -28,3 +28,11 @@ def relation(numbers, out, over: tl.constexpr, partners: tl.constexpr, size: tl.
     label, key_label = tl.load(numbers + pair), tl.load(numbers + size + pair)
     sample, key_sample = tl.load(numbers + 2 * size + pair), tl.load(numbers + 3 * size + pair)
     tl.store(out + pair, related(over, partners, label, key_label, sample, key_sample).to(tl.int32))
+
+
+@triton.jit
+def weighing(coefficients, rows, out, size: tl.constexpr):
+    i = tl.arange(0, size)
+    place = i[:, None] * size + i[None, :]
+    nothing = tl.zeros((size, size), tl.float32)
+    tl.store(out + place, weighed(tl.load(coefficients + place), tl.load(rows + place), nothing))

@@ -237,7 +237,7 @@ compiles_tiles = pytest.mark.parametrize("framework", ["jax", "tensorflow"], ind
 
 
 @compiles_tiles
-@pytest.mark.parametrize(("name", "tile"), [("sincere", 64), *((name, 4) for name in COMPILED)])
+@pytest.mark.parametrize(("name", "tile"), [("sincere", 64), ("nt_xent", 2), *((name, 4) for name in COMPILED)])
 def test_compiled_tiles_give_the_dense_answer_at_padded_shapes(framework: str, name: str, tile: int) -> None:
     here, call = load(framework), CALLS[name].with_parameters()
     arrays = here.arrays(call.arrays)

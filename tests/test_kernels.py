@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -74,12 +75,12 @@ def test_ragged_rows_and_entries(
     if framework == "torch":
         from sincere_spec.backends.torch import launch
 
-        monkeypatch.setattr(launch, "ENTRIES", 16)
-        monkeypatch.setattr(launch, "WIDEST", 16)
+        small = launch.Shape(32, 16, 16, warps=4, stages=2, width=16, slices=2)
+        monkeypatch.setitem(launch.SHAPES, 8, launch.Shapes(small, small, small))
     here, call = load(framework), ragged(name, n, m, width).with_parameters()
     arrays = here.arrays(call.arrays)
     want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction="sum")
-    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction="sum", tile=16)
+    value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction="sum", tile=32)
     bound = rule("float64", call.temperature, width)
     assert distance(here.numbers(value), here.numbers(want)) <= bound
     for argument in want_gradient:
@@ -200,8 +201,8 @@ def test_pallas_gives_the_dense_answer(
 
     from sincere_spec.backends.jax import kernels
 
-    monkeypatch.setattr(kernels, "ENTRIES", 16)
-    monkeypatch.setattr(kernels, "WIDEST", 16)
+    small = kernels.Shape(tile=16, entries=16, width=16, slices=1, warps=4, stages=2)
+    monkeypatch.setattr(kernels, "SHAPES", dict.fromkeys((2, 4, 8), small))
     here, call = load("jax"), ragged(name, n, m, width).with_parameters()
     arrays = here.arrays(call.arrays, dtype)
     want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype))
@@ -342,18 +343,64 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
     assert torch.equal(got.bool(), want)
 
 
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_triton_takes_every_digit_of_a_coefficient_to_half_rows(dtype: str) -> None:
+    import torch
+    from device_words import weighing
+
+    rng, out = np.random.default_rng(0), torch.empty(16, 16)
+    c, rows = torch.tensor(rng.normal(size=(2, 16, 16))).float()
+    rows = rows.to(getattr(torch, dtype))
+    weighing[(1,)](c, rows, out, 16)
+    scale = (c.double().abs() @ rows.double().abs()).numpy()
+    error = (out.double() - c.double() @ rows.double()).abs().numpy()
+    assert np.all(error <= 4.0 * UNIT["float32"] * scale)
+
+
+@pytest.mark.framework("jax")
+def test_pallas_takes_every_digit_of_a_coefficient_to_half_rows() -> None:
+    import jax
+
+    from sincere_spec.backends.jax import kernels
+
+    x = load("jax").array(np.random.default_rng(0).normal(size=99), "float32")
+    pieces = jax.jit(lambda x: kernels._pieces(x, 3))(x)
+    assert {piece.dtype.name for piece in pieces} == {"bfloat16"}
+    np.testing.assert_array_equal(sum(np.asarray(piece, dtype=np.float64) for piece in pieces), np.asarray(x))
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["sincere", "clip"])
+def test_half_rows_of_every_norm(framework: str, name: str) -> None:
+    """Products of rows as they came neither overflow nor vanish."""
+    here, call = load(framework), ragged(name, 12, 12, 8)
+    scales = 2.0 ** np.linspace(-100, 100, 12).round()[:, None]
+    plain, scaled = (
+        call.value_and_gradient(
+            here.arrays({argument: x * by for argument, x in call.arrays.items()}, "bfloat16"), engine="kernel"
+        )
+        for by in (1.0, scales)
+    )
+    bound = rule("bfloat16", call.temperature, 8)
+    assert distance(here.numbers(scaled[0]), here.numbers(plain[0])) <= bound
+    for argument, want in plain[1].items():
+        got = here.numbers(scaled[1][argument]) * scales
+        assert distance(got, here.numbers(want)) <= bound + 2.0 * UNIT["bfloat16"], argument
+
+
 # --- the compiler -------------------------------------------------------------------------------------------------------------
 
 
 COMPILED = """
-import sys
+import json, sys
 sys.path.insert(0, {tests!r})
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from catalogue import CALLS
 from frameworks import load
+from test_kernels import ragged
 
 class Device:  # all that the compiler asks of one
     get_current_device = staticmethod(lambda: 0)
@@ -366,21 +413,30 @@ JITFunction.run = lambda self, *given, warmup, **words: made.append(run(self, *g
 from sincere_spec.backends.torch import TorchBackend, launch
 assert not launch.INTERPRETED
 TorchBackend.kernels = lambda self, like, logit: launch.TritonKernels()
-for name, dtype in (("sincere", "float32"), ("dystress_shifted", "float32"), ("f_micl_vincze_le_cam", "float64")):
-    call = CALLS[name]
-    call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel", tile=32)
-print(len(made), all(program.asm["cubin"] for program in made))
+for name, dtype in {cases!r}:
+    call = ragged(name, 64, 64, 512)
+    call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel")
+    for program in {{id(program): program for program in made}}.values():
+        text = program.asm["ptx"]
+        print(json.dumps([name, dtype, bool(program.asm["cubin"]), program.metadata.shared, "wgmma" in text]))
+    made.clear()
 """
 
 
 @pytest.mark.framework("torch")
 def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
-    """To the machine code of an H100 or H200; none is here to run it."""
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    """To the machine code of an H100 or H200; none is here to run it. Registers suffice, and half types go to tensor cores."""
+    cases = [
+        ("sincere", "bfloat16"),
+        ("sincere", "float32"),
+        ("clip", "float16"),
+        ("dystress_shifted", "float32"),
+        ("f_micl_vincze_le_cam", "float64"),
+    ]
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_DUMP_PTXAS_LOG": "1"}
     del environment["TRITON_INTERPRET"]
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED.format(tests=tests)],
+        [sys.executable, "-c", COMPILED.format(tests=str(Path(__file__).parent), cases=cases)],
         capture_output=True,
         text=True,
         env=environment,
@@ -388,7 +444,15 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["7", "True"]
+    programs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert {(name, dtype) for name, dtype, *_ in programs} == set(cases)
+    for name, dtype, made, shared, tensor_cores in programs:
+        assert made
+        assert shared <= 227 * 1024, (name, dtype)
+        assert tensor_cores == (dtype in ("float16", "bfloat16")), (name, dtype)
+    spilled = re.findall(r"(\d+) bytes spill stores", done.stdout)
+    assert len(spilled) == len(programs)
+    assert set(spilled) == {"0"}
 
 
 @pytest.mark.framework("jax")

@@ -22,39 +22,66 @@ from sincere_spec.protocol import Fold, Pairs
 from sincere_spec.sweeps import Panel, Part, Pulls, Words
 from sincere_spec.types import Array
 
-# Rows and columns of a tile, entries of rows that are multiplied at a time, and entries of gradients that a program keeps.
-# No device has run the kernels yet: these are guesses.
-TILE, ENTRIES, WIDEST = 64, 32, 256
-
 Ref: TypeAlias = Any
 """An array in a device's memory, of which a program reads and writes parts."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The rows and columns of a tile, how many columns are no padding, and the entries of a row with padding."""
+    """The rows and columns of a program's tiles, the entries that are multiplied at a time, and how it is compiled.
+
+    A program keeps `slices` times `width` entries of a gradient; for those of more it makes the similarities again.
+    """
+
+    tile: int
+    entries: int
+    width: int
+    slices: int
+    warps: int
+    stages: int
+
+
+# By the bytes of an entry: what Triton makes of the same programs without spilling registers; not measured.
+SHAPES = {
+    2: Shape(tile=64, entries=64, width=64, slices=8, warps=8, stages=2),
+    4: Shape(tile=32, entries=16, width=256, slices=1, warps=8, stages=2),
+    8: Shape(tile=32, entries=16, width=64, slices=1, warps=8, stages=2),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The rows and columns of a tile, how many columns are no padding, and the entries of rows, with padding.
+
+    Entries are multiplied `step` at a time, and a program has `slices` times `width` of the gradient.
+    """
 
     size: int
     columns: int
     entries: int
+    step: int
+    width: int
+    slices: int
+    shape: Shape
 
     @property
-    def width(self) -> int:
-        """How many entries of the gradient a program keeps."""
-        return min(self.entries, WIDEST)
+    def programs(self) -> int:
+        """How many programs share the entries of a row of the gradient."""
+        return self.entries // (self.width * self.slices)
 
 
 class PallasKernels:
     """The sweeps of `sincere_spec.sweeps.Kernels`."""
 
-    tile = TILE
+    tile = 64  # the most rows of any shape
 
     def tally(self, words: Words, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         n = panel.rows.shape[0]
-        shape, arrays = _laid_out(panel, tile)
-        shifts = _padded(shifts, tile, axis=1)
-        out = [_like(shifts.shape, panel.rows)] * 3
-        found = _launch(partial(_tally, words, shape), (shifts.shape[1] // tile,), out, *arrays, shifts)
+        layout, arrays = _laid_out(panel, tile)
+        shifts = _padded(shifts, layout.size, axis=1)
+        out = [_like(shifts.shape, shifts)] * 3
+        grid = (shifts.shape[1] // layout.size,)
+        found = _launch(partial(_tally, words, layout), layout.shape, grid, out, *arrays, shifts)
         sums, peaks, falls = (x[:, :n] for x in found)
         return sums, peaks, falls
 
@@ -62,13 +89,13 @@ class PallasKernels:
         self, words: Words, panel: Panel, own: Pulls | None, others: Pulls | None, tile: int
     ) -> tuple[Array, Array, Array]:
         n, d = panel.rows.shape
-        shape, arrays = _laid_out(panel, tile)
-        padded = arrays[0]
-        rows = padded.shape[0]
-        given = [_padded(x, tile, axis=1) for pulls in (own, others) if pulls is not None for x in pulls]
-        out = [_like(size, padded) for size in (padded.shape, (rows,), (rows,))]
-        program = partial(_pull, words, shape, own is not None, others is not None)
-        gradient, sums, moments = _launch(program, (rows // tile, shape.entries // shape.width), out, *arrays, *given)
+        layout, arrays = _laid_out(panel, tile)
+        rows = arrays.rows.shape[0]
+        given = [_padded(x, layout.size, axis=1) for pulls in (own, others) if pulls is not None for x in pulls]
+        out = [_like(size, panel.row_factors) for size in ((rows, layout.entries), (rows,), (rows,))]
+        program = partial(_pull, words, layout, own is not None, others is not None)
+        grid = (rows // layout.size, layout.programs)
+        gradient, sums, moments = _launch(program, layout.shape, grid, out, *arrays, *given)
         return gradient[:n, :d], sums[:n], moments[:n]
 
 
@@ -76,14 +103,16 @@ def _like(shape: tuple[int, ...], x: Array) -> Any:
     return jax.ShapeDtypeStruct(shape, x.dtype)  # type: ignore[no-untyped-call]
 
 
-def _launch(program: Callable[..., None], grid: tuple[int, ...], out: list[Any], *arrays: Array) -> list[Array]:
+def _launch(
+    program: Callable[..., None], shape: Shape, grid: tuple[int, ...], out: list[Any], *arrays: Array
+) -> list[Array]:
     def run(interpret: bool, *arrays: Array) -> list[Array]:
         made: list[Array] = pl.pallas_call(
-            program,
+            partial(program, interpret),
             out,
             grid=grid,
             interpret=interpret,
-            compiler_params=pallas_triton.CompilerParams(num_warps=4, num_stages=2),
+            compiler_params=pallas_triton.CompilerParams(num_warps=shape.warps, num_stages=shape.stages),
         )(*arrays)
         return made
 
@@ -91,17 +120,35 @@ def _launch(program: Callable[..., None], grid: tuple[int, ...], out: list[Any],
     return result
 
 
-def _laid_out(panel: Panel, tile: int) -> tuple[Shape, tuple[Array, ...]]:
+def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
     """A panel padded to whole tiles, with the columns of each block's labels in the place of those of each row's."""
-    d = panel.rows.shape[1]
-    entries = pl.next_power_of_2(max(d, 16)) if d <= WIDEST else -(-d // WIDEST) * WIDEST
-    rows, columns = (jnp.pad(_padded(x, tile, axis=0), ((0, 0), (0, entries - d))) for x in (panel.rows, panel.columns))
-    vectors = (_padded(x, tile, axis=0) for x in (panel.labels, panel.key_labels, panel.ids, panel.key_ids))
-    first = _padded(panel.first, tile, axis=0)[::tile]
-    last = jnp.max(jnp.reshape(_padded(panel.last, tile, axis=0), (-1, tile)), axis=1)
-    shape = Shape(tile, panel.columns.shape[0], entries)
-    parameters = (jnp.reshape(x, (1,)) for x in (panel.temperature, panel.bias))
-    return shape, (rows, columns, *vectors, first, last, *parameters)
+    shape, d = SHAPES[panel.rows.dtype.itemsize], panel.rows.shape[1]
+    size = min(tile, shape.tile)
+    width = min(shape.width, pl.next_power_of_2(max(d, 16)))
+    slices = max(1, -(-d // width))
+    programs = -(-slices // shape.slices)
+    slices = -(-slices // programs)
+    entries = programs * slices * width
+    layout = Layout(size, panel.columns.shape[0], entries, min(shape.entries, width), width, slices, shape)
+
+    def whole(x: Array) -> Array:
+        return _padded(x, size, axis=0)
+
+    rows, columns = (jnp.pad(whole(x), ((0, 0), (0, entries - d))) for x in (panel.rows, panel.columns))
+    return layout, Panel(
+        rows,
+        columns,
+        whole(panel.row_factors),
+        whole(panel.column_factors),
+        whole(panel.labels),
+        whole(panel.key_labels),
+        whole(panel.ids),
+        whole(panel.key_ids),
+        first=whole(panel.first)[::size],
+        last=jnp.max(jnp.reshape(whole(panel.last), (-1, size)), axis=1),
+        temperature=jnp.reshape(panel.temperature, (1,)),
+        bias=jnp.reshape(panel.bias, (1,)),
+    )
 
 
 def _padded(x: Array, tile: int, axis: int) -> Array:
@@ -120,73 +167,108 @@ class Block:
     """
 
     words: Words
-    shape: Shape
+    layout: Layout
+    interpreted: bool
     i: Any
-    refs: tuple[Ref, ...]
+    refs: Panel
 
     @property
     def own(self) -> Any:
         """Where its rows are."""
-        return pl.ds(self.i * self.shape.size, self.shape.size)
+        return pl.ds(self.i * self.layout.size, self.layout.size)
 
     def columns(self, j: Any) -> Any:
         """Where the columns of a tile are."""
-        return pl.ds(j * self.shape.size, self.shape.size)
+        return pl.ds(j * self.layout.size, self.layout.size)
+
+    @property
+    def halves(self) -> bool:
+        """Whether rows are of a half type."""
+        return bool(self.refs.rows.dtype != self.refs.row_factors.dtype)
 
     def sweep(self, visit: Callable[[Any, Any], Any], state: Any) -> Any:
         """`state = visit(j, state)` for the tiles in which there are pairs of any part."""
-        size, i = self.shape.size, self.i
-        first, last = self.refs[6][i], self.refs[7][i]
+        size, i = self.layout.size, self.i
+        first, last = self.refs.first[i], self.refs.last[i]
         band = all(part.over is Pairs.POSITIVE for part in self.words.parts)
-        whole = -(-self.shape.columns // size)
+        whole = -(-self.layout.columns // size)
         return lax.fori_loop(first // size if band else 0, (last + size - 1) // size if band else whole, visit, state)
 
     def similarities(self, j: Any) -> Array:
         """The similarities of a tile."""
-        rows, columns, size = self.refs[0], self.refs[1], self.shape.size
-        step = min(ENTRIES, self.shape.entries)
+        refs, size, step = self.refs, self.layout.size, self.layout.step
+        kind = refs.row_factors.dtype
 
         def add(k: Any, s: Array) -> Array:
             entries = pl.ds(k * step, step)
-            return s + _product(rows[self.own, entries], columns[self.columns(j), entries].T)
+            return s + self.product(refs.rows[self.own, entries], refs.columns[self.columns(j), entries].T, kind)
 
-        return lax.fori_loop(0, self.shape.entries // step, add, jnp.zeros((size, size), rows.dtype))
+        s = lax.fori_loop(0, self.layout.entries // step, add, jnp.zeros((size, size), kind))
+        if self.halves:
+            s = s * refs.row_factors[self.own][:, None] * refs.column_factors[self.columns(j)][None, :]
+        return s
+
+    def product(self, a: Array, b: Array, kind: Any) -> Array:
+        """`a @ b`: of a half type as tensor cores multiply it, exactly and with sums of another kind."""
+        if self.interpreted:  # a compiler for CPUs takes long over the same with half types
+            a, b = a.astype(kind), b.astype(kind)
+        return lax.dot(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=kind)
+
+    def weighed(self, c: Array, rows: Array) -> Array:
+        """`c @ rows`; of half rows in pieces that tensor cores multiply exactly."""
+        if not self.halves:
+            return self.product(c, rows, c.dtype)
+        parts = [rows] if rows.dtype == jnp.bfloat16 else _pieces(rows.astype(c.dtype), 2)
+        total = jnp.zeros((c.shape[0], rows.shape[1]), c.dtype)
+        for k, piece in enumerate(_pieces(c, 3)):
+            for part in parts[: 3 - k]:  # what is left out is less than the last digit
+                total = total + self.product(piece, part, c.dtype)
+        return total
 
     def logits(self, similarity: Array) -> Array:
         """The logits of similarities."""
-        temperature, bias = self.refs[8][0], self.refs[9][0]
-        return self.words.logit.value(namespace, similarity) / temperature + bias
+        inverse, bias = 1.0 / self.refs.temperature[0], self.refs.bias[0]
+        return self.words.logit.value(namespace, similarity) * inverse + bias
 
     def seen(self, part: Part, j: Any) -> Array:
         """The pairs of a tile that a part is over."""
-        labels, key_labels, ids, key_ids = self.refs[2:6]
-        here, there = self.own, self.columns(j)
-        label, key_label = labels[here][:, None], key_labels[there][None, :]
+        refs, here, there = self.refs, self.own, self.columns(j)
+        label, key_label = refs.labels[here][:, None], refs.key_labels[there][None, :]
         if self.words.partners:
             found = relations.beside_partners(label, key_label)
         else:
-            positive, negative = relations.by_label(label, key_label, ids[here][:, None], key_ids[there][None, :])
+            positive, negative = relations.by_label(
+                label, key_label, refs.ids[here][:, None], refs.key_ids[there][None, :]
+            )
             found = positive if part.over is Pairs.POSITIVE else negative
-        real = j * self.shape.size + jnp.arange(self.shape.size) < self.shape.columns
+        real = j * self.layout.size + jnp.arange(self.layout.size) < self.layout.columns
         return found & real[None, :]
 
     def where_labels_meet(self, part: Part, j: Any, visit: Callable[[Any], Any], state: Any) -> Any:
         """`visit(state)`, or for a part over positives in a tile that has none of them the state as it is."""
         if part.over is not Pairs.POSITIVE:
             return visit(state)
-        size, i = self.shape.size, self.i
-        first, last = self.refs[6][i], self.refs[7][i]
+        size, i = self.layout.size, self.i
+        first, last = self.refs.first[i], self.refs.last[i]
         return lax.cond((j * size < last) & (j * size + size > first), visit, lambda state: state, state)
 
 
-def _product(a: Array, b: Array) -> Array:
-    return lax.dot(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=a.dtype)
+def _pieces(x: Array, count: int) -> list[Array]:
+    """float32 as a sum of bfloat16 of 8 digits each; three are all of it."""
+    found = []
+    for _ in range(count):
+        # A cast there and back would do, had XLA no licence to leave both out.
+        upper = lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000)
+        piece = lax.bitcast_convert_type(upper, jnp.float32)
+        found.append(piece.astype(jnp.bfloat16))
+        x = x - piece
+    return found
 
 
-def _tally(words: Words, shape: Shape, *refs: Ref) -> None:
+def _tally(words: Words, layout: Layout, interpreted: bool, *refs: Ref) -> None:
     *given, shifts, sums, peaks, falls = refs
-    block = Block(words, shape, pl.program_id(0), tuple(given))
-    nil = jnp.zeros((shape.size,), sums.dtype)
+    block = Block(words, layout, interpreted, pl.program_id(0), Panel(*given))
+    nil = jnp.zeros((layout.size,), sums.dtype)
 
     def visit(j: Any, state: Any) -> Any:
         a = block.logits(block.similarities(j))
@@ -219,17 +301,18 @@ def _tally(words: Words, shape: Shape, *refs: Ref) -> None:
             out[number, block.own] = vector
 
 
-def _pull(words: Words, shape: Shape, with_own: bool, with_others: bool, *refs: Ref) -> None:
+def _pull(words: Words, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
     *given, gradient, sums, moments = refs
-    block = Block(words, shape, pl.program_id(0), tuple(given))
-    pulls = iter(given[10:])
+    panel, pulls = Panel(*given[: len(Panel._fields)]), iter(given[len(Panel._fields) :])
+    block = Block(words, layout, interpreted, pl.program_id(0), panel)
     own = (next(pulls), next(pulls)) if with_own else None
     others = (next(pulls), next(pulls)) if with_others else None
-    columns, entries = given[1], pl.ds(pl.program_id(1) * shape.width, shape.width)
-    nil = jnp.zeros((shape.size,), gradient.dtype)
+    begin = pl.program_id(1) * (layout.slices * layout.width)
+    slices = [pl.ds(begin + k * layout.width, layout.width) for k in range(layout.slices)]
+    nil = jnp.zeros((layout.size,), gradient.dtype)
 
     def visit(j: Any, state: Any) -> Any:
-        result, total, moment = state
+        results, total, moment = state
         similarity = block.similarities(j)
         a = block.logits(similarity)
 
@@ -256,10 +339,18 @@ def _pull(words: Words, shape: Shape, with_own: bool, with_others: bool, *refs: 
         total = total + jnp.sum(mine, axis=1)
         moment = moment + jnp.sum(mine * words.logit.value(namespace, similarity), axis=1)
         c = (mine + theirs) * words.logit.slope(namespace, similarity)
-        return result + _product(c, columns[block.columns(j), entries]), total, moment
+        if block.halves:
+            c = c * panel.column_factors[block.columns(j)][None, :]
+        results = tuple(
+            result + block.weighed(c, panel.columns[block.columns(j), entries])
+            for result, entries in zip(results, slices, strict=True)
+        )
+        return results, total, moment
 
-    result, total, moment = block.sweep(visit, (jnp.zeros((shape.size, shape.width), gradient.dtype), nil, nil))
-    gradient[block.own, entries] = result
+    nothing = jnp.zeros((layout.size, layout.width), gradient.dtype)
+    results, total, moment = block.sweep(visit, (tuple(nothing for _ in slices), nil, nil))
+    for entries, result in zip(slices, results, strict=True):
+        gradient[block.own, entries] = result
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:

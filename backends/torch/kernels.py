@@ -2,13 +2,21 @@
 
 A program owns a block of rows, goes over tiles of columns and keeps its sums in registers, so there are no atomics and a
 rerun gives the same bits. Words are chosen when a program is compiled: one is made for each combination of words, never for
-a loss. Products of float32 are taken in full float32, sums in the dtype of the rows, places in memory in 64 bits.
+a loss. Exponentials are powers of two. A tile that is known to be full of negatives needs no mask.
+
+Products of float32 are taken in full float32. Rows of float16 and bfloat16 are multiplied as they came, which tensor cores do
+exactly, with sums in float32; what the rows are to be divided by is divided out after the product. The coefficients of the
+gradient are float32, and go through tensor cores in three pieces of 8 digits, so that none is lost.
 
 No annotation of this file is a Python type: Triton reads them.
 """
 
 import triton
 import triton.language as tl
+
+LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+"""Whether these kernels were made for Triton's interpreter, which multiplies bfloat16 as if it were integers."""
 
 LOGITS = ("Similarity", "LogKernel", "CosineSchedule", "ShiftedSchedule")
 """The logits that `logit_value` and `logit_slope` know, by the name of their word."""
@@ -17,10 +25,11 @@ LOGITS = ("Similarity", "LogKernel", "CosineSchedule", "ShiftedSchedule")
 @triton.jit
 def log1p(x):
     """`log(1 + x)` of x from 0 to 1, which devices have only as an approximation: 2 artanh(x / (2 + x)), a series in 1/9."""
+    terms: tl.constexpr = 17 if x.dtype == tl.float64 else 8
     z = x / (x + 2.0)
     square = z * z
-    total = square * 0.0 + 1.0 / 35.0
-    for k in tl.static_range(16, -1, -1):
+    total = square * 0.0 + 1.0 / (2 * terms + 1)
+    for k in tl.static_range(terms - 1, -1, -1):
         total = total * square + 1.0 / (2 * k + 1)
     return 2.0 * z * total
 
@@ -39,12 +48,21 @@ def sigmoid(t):
 
 
 @triton.jit
+def unit(fold: tl.constexpr):
+    """What the argument of a fold is multiplied by: exponentials are taken to the base 2."""
+    if fold == "exp" or fold == "logsumexp":
+        return LOG2_E
+    else:
+        return tl.constexpr(1.0)
+
+
+@triton.jit
 def fold_value(fold: tl.constexpr, t):
-    """ψ(t) of a fold that is a sum."""
+    """ψ of a fold that is a sum, at t in its unit."""
     if fold == "linear":
         return t
     elif fold == "exp":
-        return tl.exp(t)
+        return tl.exp2(t)
     elif fold == "softplus":
         return softplus(t)
     else:
@@ -55,11 +73,11 @@ def fold_value(fold: tl.constexpr, t):
 
 @triton.jit
 def fold_slope(fold: tl.constexpr, t):
-    """ψ′(t); of a log-sum-exp, whose total has gone into t, its share `exp(t)`."""
+    """ψ′ at t in its unit; of a log-sum-exp, whose total has gone into t, its share `exp(t)`."""
     if fold == "linear":
         return t * 0.0 + 1.0
     elif fold == "exp" or fold == "logsumexp":
-        return tl.exp(t)
+        return tl.exp2(t)
     elif fold == "softplus":
         return sigmoid(t)
     else:
@@ -113,6 +131,12 @@ def logit_slope(name: tl.constexpr, numbers: tl.constexpr, s):
 
 
 @triton.jit
+def line(fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr, inverse, moved, shift):
+    """Slope and intercept of the argument of a part's fold, in its unit, by the logit at temperature 1."""
+    return inverse * (scale * unit(fold)), (moved * scale + offset - shift) * unit(fold)
+
+
+@triton.jit
 def related(over: tl.constexpr, partners: tl.constexpr, label, key_label, sample, key_sample):
     """Which pairs are positives or negatives, as `relations` says."""
     if partners:
@@ -124,17 +148,107 @@ def related(over: tl.constexpr, partners: tl.constexpr, label, key_label, sample
 
 
 @triton.jit
-def similarities(rows, columns, row, column, n, m, d, tile: tl.constexpr, entries: tl.constexpr):
-    """The similarities of a tile; 0 beyond the ends."""
-    kind: tl.constexpr = rows.dtype.element_ty
-    s = tl.zeros((tile, tile), kind)
+def only(x, other, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """Numbers of a tile, with another number where a pair is not a part's; without `masked` every pair is.
+
+    `tile` has pointers to its labels and samples, and how many rows and columns are left: they are read where a mask is made.
+    """
+    if masked:
+        labels, key_labels, samples, key_samples, rows_left, columns_left = tile
+        i, j = tl.arange(0, x.shape[0]), tl.arange(0, x.shape[1])
+        label, sample = (
+            tl.load(labels + i, mask=i < rows_left, other=0),
+            tl.load(samples + i, mask=i < rows_left, other=0),
+        )
+        key_label = tl.load(key_labels + j, mask=j < columns_left, other=0)
+        key_sample = tl.load(key_samples + j, mask=j < columns_left, other=0)
+        seen = related(over, partners, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :])
+        x = tl.where((j < columns_left)[None, :] & seen, x, other)
+    return x
+
+
+@triton.jit
+def values(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """ψ of a tile, 0 where a pair is not a part's."""
+    if fold == "exp":
+        return fold_value(fold, only(t, -float("inf"), masked, tile, over, partners))
+    else:
+        return only(fold_value(fold, t), 0.0, masked, tile, over, partners)
+
+
+@triton.jit
+def slopes(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """ψ′ of a tile, 0 where a pair is not a part's."""
+    if fold == "exp" or fold == "logsumexp":
+        return fold_slope(fold, only(t, -float("inf"), masked, tile, over, partners))
+    else:
+        return only(fold_slope(fold, t), 0.0, masked, tile, over, partners)
+
+
+@triton.jit
+def product(a, b, total):
+    """`total + a @ b`, summed in the type of the total."""
+    if INTERPRETED:
+        a, b = a.to(total.dtype), b.to(total.dtype)
+    return tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
+
+
+@triton.jit
+def leading(x):
+    """The first 8 digits of float32, which are a bfloat16."""
+    return (x.to(tl.uint32, bitcast=True) & 0xFFFF0000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def weighed(c, rows, total):
+    """`total + c @ rows`; of half rows in pieces that tensor cores multiply exactly."""
+    if rows.dtype == tl.bfloat16:
+        for _ in tl.static_range(3):
+            piece = leading(c)
+            c -= piece
+            total = product(piece.to(tl.bfloat16), rows, total)
+    elif rows.dtype == tl.float16:
+        long = rows.to(tl.float32)
+        high = leading(long)
+        low = (long - high).to(tl.bfloat16)
+        for k in tl.static_range(3):
+            piece = leading(c)
+            c -= piece
+            total = product(piece.to(tl.bfloat16), high.to(tl.bfloat16), total)
+            if k < 2:  # what is left out is less than the last digit
+                total = product(piece.to(tl.bfloat16), low, total)
+    else:
+        total = product(c, rows, total)
+    return total
+
+
+@triton.jit
+def similarities(
+    rows,
+    columns,
+    row_factor,
+    column_factor,
+    rows_left,
+    columns_left,
+    d,
+    kind: tl.constexpr,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    entries: tl.constexpr,
+):
+    """The similarities of a tile, from pointers to its first row and its first column; 0 beyond the ends."""
+    i, j = tl.arange(0, height), tl.arange(0, width)
+    s = tl.zeros((height, width), kind)
     for start in range(0, d, entries):
         entry = start + tl.arange(0, entries)
-        a = tl.load(rows + row[:, None] * d + entry[None, :], mask=(row[:, None] < n) & (entry[None, :] < d), other=0.0)
+        inside = entry < d
+        a = tl.load(rows + i[:, None] * d + entry[None, :], mask=(i < rows_left)[:, None] & inside[None, :], other=0.0)
         b = tl.load(
-            columns + column[None, :] * d + entry[:, None], mask=(column[None, :] < m) & (entry[:, None] < d), other=0.0
+            columns + j[None, :] * d + entry[:, None], mask=(j < columns_left)[None, :] & inside[:, None], other=0.0
         )
-        s = tl.dot(a, b, s, input_precision="ieee", out_dtype=kind)
+        s = product(a, b, s)
+    if rows.dtype.element_ty != kind:
+        s = s * row_factor[:, None] * column_factor[None, :]
     return s
 
 
@@ -148,50 +262,23 @@ def nothing_yet(parts: tl.constexpr, number: tl.constexpr, size: tl.constexpr, k
 
 
 @triton.jit
-def placed(part: tl.constexpr, n, row):
-    """Where the number of a part and of a row is in a table `[parts, n]`."""
-    return row + tl.cast(n, tl.int64) * part
-
-
-@triton.jit
-def added(
-    total,
-    peak,
-    fall,
-    a,
-    shift,
-    seen,
-    fold: tl.constexpr,
-    scale: tl.constexpr,
-    offset: tl.constexpr,
-    falls: tl.constexpr,
-):
-    """A part's tally of a block of rows, with the pairs of one more tile."""
-    t = a * scale + offset - shift[:, None]
-    if fold == "logsumexp":
-        t = tl.where(seen, t, -float("inf"))
-        before = peak
-        peak = tl.maximum(before, tl.max(t, axis=1))
-        finite = tl.where(peak > -float("inf"), peak, 0.0)
-        total = total * tl.exp(before - finite) + tl.sum(tl.exp(t - finite[:, None]), axis=1)
-    else:
-        t = tl.where(seen, t, 0.0)
-        total += tl.sum(tl.where(seen, fold_value(fold, t), 0.0), axis=1)
-        if falls:
-            fall += scale * tl.sum(tl.where(seen, fold_slope(fold, t), 0.0), axis=1)
-    return total, peak, fall
+def placed(table, part: tl.constexpr, n, first):
+    """Where the numbers of a part and of some rows are in a table `[parts, n]`."""
+    return table + tl.cast(n, tl.int64) * part + first
 
 
 @triton.jit
 def tally_kernel(
     rows,
     columns,
+    row_factors,
+    column_factors,
     labels,
     key_labels,
     samples,
     key_samples,
-    first,
-    last,
+    firsts,
+    lasts,
     temperature,
     bias,
     shifts,
@@ -209,61 +296,89 @@ def tally_kernel(
     LOGIT: tl.constexpr,
     NUMBERS: tl.constexpr,
     PARTNERS: tl.constexpr,
+    DISTINCT: tl.constexpr,
     BAND: tl.constexpr,
-    TILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
     """Sums, peaks and falls `[parts, n]` of a block of rows."""
-    kind: tl.constexpr = rows.dtype.element_ty
-    row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    kind: tl.constexpr = shifts.dtype.element_ty
+    here = tl.program_id(0).to(tl.int64) * ROWS
+    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    present = i < n - here
     inverse, moved = 1.0 / tl.load(temperature), tl.load(bias)
-    label, sample = tl.load(labels + row, mask=row < n, other=0), tl.load(samples + row, mask=row < n, other=0)
-    low = tl.load(first + tl.program_id(0).to(tl.int64) * TILE)
-    high = tl.load(last + tl.minimum(tl.program_id(0).to(tl.int64) * TILE + TILE, n) - 1)
-    total, peak = nothing_yet(len(FOLDS), 0.0, TILE, kind), nothing_yet(len(FOLDS), -float("inf"), TILE, kind)
-    fall = nothing_yet(len(FOLDS), 0.0, TILE, kind)
-    for start in range(low // TILE * TILE if BAND else 0, high if BAND else m, TILE):
-        column = tl.arange(0, TILE).to(tl.int64) + start
-        real = column < m
-        key_label = tl.load(key_labels + column, mask=real, other=0)
-        key_sample = tl.load(key_samples + column, mask=real, other=0)
-        s = similarities(rows, columns, row, column, n, m, d, TILE, ENTRIES)
-        a = logit_value(LOGIT, NUMBERS, s) * inverse + moved
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + ROWS, n) - 1)
+    total, peak = nothing_yet(len(FOLDS), 0.0, ROWS, kind), nothing_yet(len(FOLDS), -float("inf"), ROWS, kind)
+    fall = nothing_yet(len(FOLDS), 0.0, ROWS, kind)
+    for start in range(low // COLUMNS * COLUMNS if BAND else 0, high if BAND else m, COLUMNS):
+        there = tl.cast(start, tl.int64)
+        real = j < m - there
+        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        meet = (start < high) & (start + COLUMNS > low)
+        masked = meet | (start + COLUMNS > m) if DISTINCT else True
+        s = similarities(
+            rows + here * d,
+            columns + there * d,
+            row_factor,
+            column_factor,
+            n - here,
+            m - there,
+            d,
+            kind,
+            ROWS,
+            COLUMNS,
+            ENTRIES,
+        )
+        value = logit_value(LOGIT, NUMBERS, s)
         new_total, new_peak, new_fall = (), (), ()
         for p in tl.static_range(len(FOLDS)):
             one, two, three = total[p], peak[p], fall[p]
-            if OVERS[p] == "negative" or ((start < high) & (start + TILE > low)):
-                seen = real[None, :] & related(
-                    OVERS[p], PARTNERS, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :]
-                )
-                shift = tl.load(shifts + placed(p, n, row), mask=row < n, other=0.0)
-                one, two, three = added(one, two, three, a, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p], FALLS[p])
+            if OVERS[p] == "negative" or meet:
+                shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
+                slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
+                t = value * slope + intercept[:, None]
+                if FOLDS[p] == "logsumexp":
+                    t = only(t, -float("inf"), masked, tile, OVERS[p], PARTNERS)
+                    before = two
+                    two = tl.maximum(before, tl.max(t, axis=1))
+                    finite = tl.where(two > -float("inf"), two, 0.0)
+                    one = one * tl.exp2(before - finite) + tl.sum(tl.exp2(t - finite[:, None]), axis=1)
+                else:
+                    one += tl.sum(values(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
+                    if FALLS[p]:
+                        three += SCALES[p] * tl.sum(slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
             new_total, new_peak, new_fall = new_total + (one,), new_peak + (two,), new_fall + (three,)
         total, peak, fall = new_total, new_peak, new_fall
     for p in tl.static_range(len(FOLDS)):
-        tl.store(sums + placed(p, n, row), total[p], mask=row < n)
-        tl.store(peaks + placed(p, n, row), peak[p], mask=row < n)
-        tl.store(falls + placed(p, n, row), fall[p], mask=row < n)
+        tl.store(placed(sums, p, n, here) + i, total[p], mask=present)
+        tl.store(placed(peaks, p, n, here) + i, peak[p] * LN_2, mask=present)
+        tl.store(placed(falls, p, n, here) + i, fall[p], mask=present)
 
 
 @triton.jit
-def pulled(a, weight, shift, seen, fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr):
-    """A part's share of C in a tile; where a weight is 0 the rest may be infinite."""
-    seen = seen & (weight != 0.0)
-    t = tl.where(seen, a * scale + offset - shift, 0.0)
-    return tl.where(seen, fold_slope(fold, t) * weight, 0.0)
+def resting(fold: tl.constexpr, weight, intercept):
+    """The intercept of a part, or where its weight is 0, and the rest may be infinite, one that adds nothing."""
+    if fold == "exp" or fold == "logsumexp":
+        return tl.where(weight != 0.0, intercept, -float("inf"))
+    else:
+        return tl.where(weight != 0.0, intercept, 0.0)
 
 
 @triton.jit
 def pull_kernel(
     rows,
     columns,
+    row_factors,
+    column_factors,
     labels,
     key_labels,
     samples,
     key_samples,
-    first,
-    last,
+    firsts,
+    lasts,
     temperature,
     bias,
     weights,
@@ -283,54 +398,86 @@ def pull_kernel(
     LOGIT: tl.constexpr,
     NUMBERS: tl.constexpr,
     PARTNERS: tl.constexpr,
+    DISTINCT: tl.constexpr,
     BAND: tl.constexpr,
     OWN: tl.constexpr,
     OTHERS: tl.constexpr,
-    TILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     ENTRIES: tl.constexpr,
     WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,
 ):
     """Some entries of the gradient of a block of rows; the first program of a block also has Σ C and Σ C value(s)."""
-    kind: tl.constexpr = rows.dtype.element_ty
-    row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    entry = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    kind: tl.constexpr = gradient.dtype.element_ty
+    here = tl.program_id(0).to(tl.int64) * ROWS
+    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    entry = tl.program_id(1) * (SLICES * WIDTH) + tl.arange(0, WIDTH)
+    present = i < n - here
     inverse, moved = 1.0 / tl.load(temperature), tl.load(bias)
-    label, sample = tl.load(labels + row, mask=row < n, other=0), tl.load(samples + row, mask=row < n, other=0)
-    low = tl.load(first + tl.program_id(0).to(tl.int64) * TILE)
-    high = tl.load(last + tl.minimum(tl.program_id(0).to(tl.int64) * TILE + TILE, n) - 1)
-    result = tl.zeros((TILE, WIDTH), kind)
-    total, moment = tl.zeros((TILE,), kind), tl.zeros((TILE,), kind)
-    for start in range(low // TILE * TILE if BAND else 0, high if BAND else m, TILE):
-        column = tl.arange(0, TILE).to(tl.int64) + start
-        real = column < m
-        key_label = tl.load(key_labels + column, mask=real, other=0)
-        key_sample = tl.load(key_samples + column, mask=real, other=0)
-        s = similarities(rows, columns, row, column, n, m, d, TILE, ENTRIES)
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + ROWS, n) - 1)
+    result = ()
+    for _ in tl.static_range(SLICES):
+        result = result + (tl.zeros((ROWS, WIDTH), kind),)
+    total, moment = tl.zeros((ROWS,), kind), tl.zeros((ROWS,), kind)
+    for start in range(low // COLUMNS * COLUMNS if BAND else 0, high if BAND else m, COLUMNS):
+        there = tl.cast(start, tl.int64)
+        real = j < m - there
+        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        meet = (start < high) & (start + COLUMNS > low)
+        masked = meet | (start + COLUMNS > m) if DISTINCT else True
+        s = similarities(
+            rows + here * d,
+            columns + there * d,
+            row_factor,
+            column_factor,
+            n - here,
+            m - there,
+            d,
+            kind,
+            ROWS,
+            COLUMNS,
+            ENTRIES,
+        )
         value = logit_value(LOGIT, NUMBERS, s)
-        a = value * inverse + moved
-        own, other = tl.zeros((TILE, TILE), kind), tl.zeros((TILE, TILE), kind)
+        own, other = tl.zeros((ROWS, COLUMNS), kind), tl.zeros((ROWS, COLUMNS), kind)
         for p in tl.static_range(len(FOLDS)):
-            if OVERS[p] == "negative" or ((start < high) & (start + TILE > low)):
-                seen = real[None, :] & related(
-                    OVERS[p], PARTNERS, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :]
-                )
+            if OVERS[p] == "negative" or meet:
                 if OWN:
-                    weight = tl.load(weights + placed(p, n, row), mask=row < n, other=0.0)[:, None]
-                    shift = tl.load(shifts + placed(p, n, row), mask=row < n, other=0.0)[:, None]
-                    own += pulled(a, weight, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p])
+                    weight = tl.load(placed(weights, p, n, here) + i, mask=present, other=0.0)
+                    shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
+                    slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
+                    t = value * slope + resting(FOLDS[p], weight, intercept)[:, None]
+                    own += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[:, None]
                 if OTHERS:
-                    weight = tl.load(key_weights + placed(p, m, column), mask=real, other=0.0)[None, :]
-                    shift = tl.load(key_shifts + placed(p, m, column), mask=real, other=0.0)[None, :]
-                    other += pulled(a, weight, shift, seen, FOLDS[p], SCALES[p], OFFSETS[p])
+                    weight = tl.load(placed(key_weights, p, m, there) + j, mask=real, other=0.0)
+                    shift = tl.load(placed(key_shifts, p, m, there) + j, mask=real, other=0.0)
+                    slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
+                    t = value * slope + resting(FOLDS[p], weight, intercept)[None, :]
+                    other += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[None, :]
         if OWN:
             total += tl.sum(own, axis=1)
             moment += tl.sum(own * value, axis=1)
         c = (own + other) * logit_slope(LOGIT, NUMBERS, s)
-        across = tl.load(
-            columns + column[:, None] * d + entry[None, :], mask=real[:, None] & (entry[None, :] < d), other=0.0
+        if rows.dtype.element_ty != kind:
+            c = c * column_factor[None, :]
+        new_result = ()
+        for k in tl.static_range(SLICES):
+            across = tl.load(
+                columns + there * d + j[:, None] * d + (entry + k * WIDTH)[None, :],
+                mask=real[:, None] & (entry + k * WIDTH < d)[None, :],
+                other=0.0,
+            )
+            new_result = new_result + (weighed(c, across, result[k]),)
+        result = new_result
+    for k in tl.static_range(SLICES):
+        tl.store(
+            gradient + here * d + i[:, None] * d + (entry + k * WIDTH)[None, :],
+            result[k],
+            mask=present[:, None] & (entry + k * WIDTH < d)[None, :],
         )
-        result = tl.dot(c, across, result, input_precision="ieee", out_dtype=kind)
-    tl.store(gradient + row[:, None] * d + entry[None, :], result, mask=(row[:, None] < n) & (entry[None, :] < d))
     if OWN and tl.program_id(1) == 0:
-        tl.store(sums + row, total, mask=row < n)
-        tl.store(moments + row, moment, mask=row < n)
+        tl.store(sums + here + i, total, mask=present)
+        tl.store(moments + here + i, moment, mask=present)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Roles, Rows, Term
@@ -13,15 +14,24 @@ LOGIT = Reduce("", Fold.LINEAR, over=Pairs.POSITIVE)
 """The sum of the positives' logits: where there is one, its logit."""
 
 
+class Halves(NamedTuple):
+    """Anchors and keys as they came in a half type, and by row the factor that makes them those of the comparison."""
+
+    anchors: Array
+    keys: Array | None
+    anchor_factors: Array
+    key_factors: Array | None
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
-    keys are negatives only, and the labels of either side ascend. `both_ways` adds a second set of rows, in which the keys
-    are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself. `alike` is how many
-    columns share a row's label, where the arrangement says so (row i of each view), and `unit_rows` says that embeddings
-    have norm 1, or 0.
+    keys are negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows,
+    in which the keys are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
+    `alike` is how many columns share a row's label, where the arrangement says so (row i of each view), `unit_rows` says
+    that embeddings have norm 1, or 0, and `halves` is there for an engine that multiplies half types.
     """
 
     anchors: Array
@@ -35,6 +45,7 @@ class Comparison:
     distinct: bool
     alike: int | None
     unit_rows: bool
+    halves: Halves | None = None
 
     @property
     def columns(self) -> Array:
@@ -51,6 +62,11 @@ class Gradients:
     partners: Array | None
     temperature: Array | None
     bias: Array | None
+
+
+def ones_by_row(xp: Namespace, rows: Array) -> Array:
+    """A one for each row, in its dtype."""
+    return xp.ones_like(xp.sum(rows[:, :0], axis=1))
 
 
 def nothing(xp: Namespace, comparison: Comparison, temperature: Array, bias: Array) -> Array | None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sincere_spec import elementwise
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
-from sincere_spec.engines.parts import levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.comparison import Comparison, Gradients, Halves, nothing, ones_by_row, specialise, zeros
+from sincere_spec.engines.parts import Statistics, kept, levels_of, parts_of, stage_result, stage_slope
 from sincere_spec.protocol import Fold, PairLoss, Pairs
 from sincere_spec.sweeps import Kernels, Panel, Part, Pulls, Words
 from sincere_spec.types import Array, Backend, Namespace
@@ -24,21 +23,12 @@ COUNTS = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.PO
 """How many pairs a row has: Σ 0 a + 1."""
 
 
-class Statistics(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on."""
-
-    results: tuple[Array, ...]
-    slopes: tuple[Array, ...]
-    peaks: tuple[Array, ...]
-    positive: Array
-    negative: Array
-
-
 @dataclass(frozen=True)
 class Side:
-    """Rows, sorted by label unless nobody asks where a label is; `order` says which row is where."""
+    """Rows sorted by label, as kernels multiply them, and their factors; `order` says which is where, unless they came so."""
 
-    embeddings: Array
+    rows: Array
+    factors: Array
     labels: Array
     ids: Array
     order: Array | None
@@ -60,10 +50,9 @@ class Sweep:
     tile: int
     xp: Namespace
     loss: PairLoss
+    comparison: Comparison
     anchors: Side
     columns: Side
-    partners: Array | None
-    both_ways: bool
     temperature: Array
     bias: Array
 
@@ -72,14 +61,29 @@ class Sweep:
         """Whether the anchors are their own keys."""
         return self.columns is self.anchors
 
+    @property
+    def partnered(self) -> bool:
+        """Whether each row has its one positive beside the columns."""
+        return self.comparison.partners is not None
+
+    @property
+    def distinct(self) -> bool:
+        """Whether a row's columns of other labels are all its negatives."""
+        return self.partnered or self.comparison.distinct
+
+    def alike(self, side: Side, other: Side) -> tuple[Array, Array]:
+        """From which to before which column the label is a row's own."""
+        first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
+        return first, last
+
     def panel(self, side: Side, other: Side) -> Panel:
         """The rows of one side, to be compared with those of another."""
-        first = last = side.labels  # with partners nobody asks
-        if self.partners is None:
-            first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
+        first, last = self.alike(side, other)
         return Panel(
-            side.embeddings,
-            other.embeddings,
+            side.rows,
+            other.rows,
+            side.factors,
+            other.factors,
             side.labels,
             other.labels,
             side.ids,
@@ -92,22 +96,23 @@ class Sweep:
 
     def with_losses(self) -> list[tuple[Side, Side, slice]]:
         """The sides whose rows have losses, what they are compared with, and where in a vector by row they are."""
-        n = self.anchors.embeddings.shape[0]
+        n = self.anchors.rows.shape[0]
         found = [(self.anchors, self.columns, slice(0, n))]
-        return [*found, (self.columns, self.anchors, slice(n, None))] if self.both_ways else found
+        return [*found, (self.columns, self.anchors, slice(n, None))] if self.comparison.both_ways else found
 
     def words(self, parts: Sequence[Part]) -> Words:
         """The words of a sweep for some parts."""
-        return Words(tuple(parts), self.loss.logit, self.partners is not None)
+        return Words(tuple(parts), self.loss.logit, self.partnered, self.distinct)
 
     def inside(self, parts: Sequence[Part]) -> list[Part]:
         """The parts that are summed over columns: not those over partners, which are one a row."""
-        return [part for part in parts if self.partners is None or part.over is Pairs.NEGATIVE]
+        return [part for part in parts if not self.partnered or part.over is Pairs.NEGATIVE]
 
     def aligned(self) -> Array:
         """The similarity of every row with a loss to its partner."""
-        aligned = self.xp.sum(self.anchors.embeddings * self.partners, axis=1)
-        return self.xp.concat([aligned, aligned], axis=0) if self.both_ways else aligned
+        aligned = self.xp.sum(self.comparison.anchors * self.comparison.partners, axis=1)
+        aligned = self.anchors.sorted(self.xp, aligned)
+        return self.xp.concat([aligned, aligned], axis=0) if self.comparison.both_ways else aligned
 
     def unsorted(self, vector: Array) -> Array:
         """A vector by row with a loss, in the order in which the rows came."""
@@ -138,7 +143,7 @@ def forward(
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, kernels, tile)
     statistics = _statistics(sweep)
-    results, counts = _results(sweep.loss, statistics), _counts(statistics)
+    results, counts = statistics.results_of(sweep.loss), statistics.counts
     row_losses = rows.losses(xp, sweep.loss, results, counts)
     if reduction == "none":
         return sweep.unsorted(row_losses), statistics
@@ -166,15 +171,13 @@ def backward(
     if statistics is None:
         return zeros(xp, comparison)
     sweep = _sweep(backend, loss, comparison, temperature, bias, kernels, tile)
-    loss, counts = sweep.loss, _counts(statistics)
-    results = _results(loss, statistics)
+    loss, counts = sweep.loss, statistics.counts
+    results = statistics.results_of(loss)
     if reduction == "none":
         row_cotangents = rows.without_uncounted(xp, loss, counts, sweep.laid_out(cotangent))
     else:
         row_cotangents = cotangent * rows.weights(xp, loss, reduction, counts)
-    slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
-    peaks = dict(zip(_exponential(loss), statistics.peaks, strict=True))
-    weights = part_weights(xp, loss, results, slopes, peaks, counts, row_cotangents)
+    weights, peaks = statistics.weights_of(xp, loss, row_cotangents), statistics.peaks_of(loss)
     for part in weights:
         if part.minus is not None:  # against an empty reference a row has no pairs
             weights[part] = xp.where(_present(loss, counts, part), weights[part], 0.0)
@@ -192,28 +195,31 @@ def _sweep(
     tile: int,
 ) -> Sweep:
     xp = backend.namespace(comparison.anchors)
+    ascending = comparison.partners is not None and comparison.keys is not None
 
-    def side(embeddings: Array, labels: Array, ids: Array) -> Side:
-        if comparison.partners is not None:
-            return Side(embeddings, labels, ids, None)
+    def side(rows: Array, factors: Array, labels: Array, ids: Array) -> Side:
+        if ascending:
+            return Side(rows, factors, labels, ids, None)
         order = xp.argsort(labels, stable=True)
-        embeddings, labels, ids = (xp.take(x, order, axis=0) for x in (embeddings, labels, ids))
-        return Side(embeddings, labels, ids, order)
+        rows, factors, labels, ids = (xp.take(x, order, axis=0) for x in (rows, factors, labels, ids))
+        return Side(rows, factors, labels, ids, order)
 
-    anchors = side(comparison.anchors, comparison.labels, comparison.ids)
-    columns = anchors
-    if comparison.keys is not None:
-        columns = side(comparison.keys, comparison.key_labels, comparison.key_ids)
+    anchors, keys = comparison.anchors, comparison.keys
+    given = comparison.halves or Halves(
+        anchors, keys, ones_by_row(xp, anchors), None if keys is None else ones_by_row(xp, keys)
+    )
+    anchors = columns = side(given.anchors, given.anchor_factors, comparison.labels, comparison.ids)
+    if keys is not None:
+        columns = side(given.keys, given.key_factors, comparison.key_labels, comparison.key_ids)
     nil = xp.sum(comparison.anchors[:0, :])
     return Sweep(
         kernels=kernels,
         tile=tile,
         xp=xp,
         loss=specialise(loss, comparison),
+        comparison=comparison,
         anchors=anchors,
         columns=columns,
-        partners=comparison.partners,
-        both_ways=comparison.both_ways,
         temperature=nil + temperature,
         bias=nil + bias,
     )
@@ -227,15 +233,13 @@ def _statistics(sweep: Sweep) -> Statistics:
     results: dict[str, Array] = {}
     slopes: dict[str, Array] = {}
     first, *later = levels_of(loss)
-    _add_swept(sweep, (*first, *COUNTS.values()), results, sums, peaks, falls)
-    negative = sums[COUNTS[Pairs.NEGATIVE]]
-    counts = rows.Counts(
-        xp.ones_like(negative) if sweep.partners is not None else sums[COUNTS[Pairs.POSITIVE]], negative
-    )
+    counted = () if sweep.distinct else tuple(COUNTS.values())
+    _add_swept(sweep, (*first, *counted), results, sums, peaks, falls)
+    counts = _sizes(sweep) if sweep.distinct else rows.Counts(*(sums[part] for part in counted))
     for level in (first, *later):
         if level is not first:
             _add_swept(sweep, level, results, sums, peaks, falls)
-        if sweep.partners is not None:
+        if sweep.partnered:
             for part in level:
                 if part.over is Pairs.POSITIVE:
                     sums[part], peaks[part], falls[part] = _of_partners(sweep, part, results, counts)
@@ -249,13 +253,21 @@ def _statistics(sweep: Sweep) -> Statistics:
                 results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
                 if stage.minus is not None:
                     slopes[stage.name] = stage_slope(xp, stage, falls, counts)
-    return Statistics(
-        tuple(results[stage.name] for stage in loss.stages),
-        tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
-        tuple(peaks[part] for part in _exponential(loss)),
-        counts.positive,
-        counts.negative,
-    )
+    return kept(loss, results, slopes, peaks, counts)
+
+
+def _sizes(sweep: Sweep) -> rows.Counts:
+    """How many positives and negatives each row has, from the sorted labels."""
+    xp, found = sweep.xp, []
+    for side, other, _ in sweep.with_losses():
+        first, last = sweep.alike(side, other)
+        found.append(xp.astype(last - first, side.factors.dtype))
+    same = found[0] if len(found) == 1 else xp.concat(found, axis=0)
+    every = [xp.zeros_like(side.factors) + float(other.rows.shape[0]) for side, other, _ in sweep.with_losses()]
+    negative = (every[0] if len(every) == 1 else xp.concat(every, axis=0)) - same
+    if sweep.partnered:
+        return rows.Counts(xp.ones_like(same), negative)
+    return rows.Counts(same - 1.0 if sweep.symmetric else same, negative)
 
 
 def _add_swept(
@@ -272,9 +284,8 @@ def _add_swept(
         return
     tallies = []
     for side, other, span in sweep.with_losses():
-        like = xp.sum(side.embeddings[:, :0], axis=1)
         own = {name: result[span] for name, result in results.items()}
-        shifts = _stacked(xp, [_shift(xp, part, own, like) for part in parts])
+        shifts = _stacked(xp, [_shift(xp, part, own, side.factors) for part in parts])
         tallies.append(sweep.kernels.tally(sweep.words(parts), sweep.panel(side, other), shifts, sweep.tile))
     for found, made in zip((sums, peaks, falls), zip(*tallies, strict=True), strict=True):
         table = made[0] if len(made) == 1 else xp.concat(made, axis=1)
@@ -312,18 +323,6 @@ def _stacked(xp: Namespace, vectors: Sequence[Array]) -> Array:
     return xp.concat([vector[None, :] for vector in vectors], axis=0)
 
 
-def _exponential(loss: PairLoss) -> list[Part]:
-    return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
-
-
-def _results(loss: PairLoss, statistics: Statistics) -> dict[str, Array]:
-    return dict(zip((stage.name for stage in loss.stages), statistics.results, strict=True))
-
-
-def _counts(statistics: Statistics) -> rows.Counts:
-    return rows.Counts(statistics.positive, statistics.negative)
-
-
 def _gradients(
     sweep: Sweep, weights: Mapping[Part, Array], shifts: Mapping[Part, Array], needed: frozenset[str]
 ) -> Gradients:
@@ -333,35 +332,36 @@ def _gradients(
     parameters = bool(needed & {"temperature", "bias"})
     wanted = {
         "anchors": "anchors" in needed or parameters,
-        "keys": "keys" in needed or (parameters and sweep.both_ways),
+        "keys": "keys" in needed or (parameters and sweep.comparison.both_ways),
     }
-    pulled = moved = xp.sum(sweep.anchors.embeddings[:0, :])
+    pulled = moved = xp.sum(sweep.anchors.factors[:0])
     found: dict[str, Array] = {}
     for name, side, other in (("anchors", sweep.anchors, sweep.columns), ("keys", sweep.columns, sweep.anchors)):
         if not wanted[name] or (name == "keys" and sweep.symmetric):
             continue
         if not parts:
-            found[name] = xp.zeros_like(side.embeddings)
+            found[name] = xp.zeros_like(getattr(sweep.comparison, name))
             continue
         own, others = pulls.get(id(side)), pulls.get(id(other))
         gradient, c, c_value = sweep.kernels.pull(sweep.words(parts), sweep.panel(side, other), own, others, sweep.tile)
-        found[name] = gradient / sweep.temperature
+        found[name] = side.restored(xp, gradient) / sweep.temperature
         if own is not None:
             pulled, moved = pulled + xp.sum(c), moved + xp.sum(c_value)
-    if sweep.partners is not None:
+    if sweep.partnered:
         aligned, logit = sweep.aligned(), sweep.loss.logit
         pull = _pull_of_partners(sweep, aligned, weights, shifts)
         pulled, moved = pulled + xp.sum(pull), moved + xp.sum(pull * logit.value(xp, aligned))
         pull = pull * logit.slope(xp, aligned)
-        n = sweep.anchors.embeddings.shape[0]
-        pull = (pull[:n] + pull[n:] if sweep.both_ways else pull)[:, None] / sweep.temperature
+        n = sweep.anchors.rows.shape[0]
+        pull = pull[:n] + pull[n:] if sweep.comparison.both_ways else pull
+        pull = sweep.anchors.restored(xp, pull)[:, None] / sweep.temperature
         if wanted["anchors"]:
-            found["anchors"] = found["anchors"] + pull * sweep.partners
+            found["anchors"] = found["anchors"] + pull * sweep.comparison.partners
         if "partners" in needed:
-            found["partners"] = pull * sweep.anchors.embeddings
+            found["partners"] = pull * sweep.comparison.anchors
     return Gradients(
-        anchors=sweep.anchors.restored(xp, found["anchors"]) if "anchors" in found else None,
-        keys=sweep.columns.restored(xp, found["keys"]) if "keys" in found else None,
+        anchors=found.get("anchors"),
+        keys=found.get("keys"),
         partners=found.get("partners"),
         temperature=-moved / sweep.temperature / sweep.temperature,
         bias=pulled,

@@ -52,6 +52,16 @@ def normalise(backend: Backend, x: Array) -> Normalised:
     return Normalised(scaled / norm, size, norm)
 
 
+def halved(backend: Backend, x: Array, embedded: Normalised, dtype: Any) -> tuple[Array, Array]:
+    """Rows that came in a half type, times powers of two that keep products in range, and what makes them normalised."""
+    xp, size = backend.namespace(x), embedded.size
+    if isinstance(size, float):  # norms are ordinary
+        return xp.astype(x, dtype), (1.0 / embedded.norm)[:, 0]
+    power = xp.where(size > 2.0**48, 2.0**-88, xp.where(size < 2.0**-48, 2.0**88, xp.ones_like(size)))
+    power = xp.where(size == float("inf"), 1.0, power)
+    return xp.astype(x * power, dtype), (1.0 / (power * size) / embedded.norm)[:, 0]
+
+
 def in_blocks(backend: Backend, function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
     """`function` of a block of rows at a time; for arrays that are not differentiated."""
     count = arrays[0].shape[0]

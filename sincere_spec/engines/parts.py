@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import NamedTuple
 
 from sincere_spec.engines.rows import Counts, term_cotangents
 from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce
@@ -14,6 +15,63 @@ from sincere_spec.types import Array, Namespace
 # How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
 # the range of the dtype: about two thirds of it.
 SPREAD = {"float32": 60.0, "float64": 480.0}
+
+
+class Statistics(NamedTuple):
+    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on.
+
+    They are the results of the stages, the slopes of those that subtract one, and the peaks of `exponential` parts. `laid`
+    has the rows as they lie in tiles: without these a compiler may lay them out for the second pass before it has given up
+    those of the first.
+    """
+
+    results: tuple[Array, ...]
+    slopes: tuple[Array, ...]
+    peaks: tuple[Array, ...]
+    positive: Array
+    negative: Array
+    laid: tuple[Array, ...] = ()
+
+    @property
+    def counts(self) -> Counts:
+        """How many positives and negatives each row has."""
+        return Counts(self.positive, self.negative)
+
+    def results_of(self, loss: PairLoss) -> dict[str, Array]:
+        """The results by stage."""
+        return dict(zip((stage.name for stage in loss.stages), self.results, strict=True))
+
+    def peaks_of(self, loss: PairLoss) -> dict[Part, Array]:
+        """The peaks by part."""
+        return dict(zip(exponential(loss), self.peaks, strict=True))
+
+    def weights_of(self, xp: Namespace, loss: PairLoss, row_cotangents: Array) -> dict[Part, Array]:
+        """What `part_weights` makes of them."""
+        slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), self.slopes, strict=True))
+        results, peaks = self.results_of(loss), self.peaks_of(loss)
+        return part_weights(xp, loss, results, slopes, peaks, self.counts, row_cotangents)
+
+
+def kept(
+    loss: PairLoss,
+    results: Mapping[str, Array],
+    slopes: Mapping[str, Array],
+    peaks: Mapping[Part, Array],
+    counts: Counts,
+) -> Statistics:
+    """What was found by stage and by part, as statistics."""
+    return Statistics(
+        tuple(results[stage.name] for stage in loss.stages),
+        tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
+        tuple(peaks[part] for part in exponential(loss)),
+        counts.positive,
+        counts.negative,
+    )
+
+
+def exponential(loss: PairLoss) -> list[Part]:
+    """The parts of log-sum-exps."""
+    return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
 
 
 def parts_of(stage: Reduce) -> tuple[Part, ...]:

@@ -17,23 +17,19 @@ from sincere_spec import elementwise, relations
 from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
 from sincere_spec.engines.padded import Side, laid_out, sort_and_pad
-from sincere_spec.engines.parts import SPREAD, Part, levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.parts import (
+    SPREAD,
+    Part,
+    Statistics,
+    exponential,
+    kept,
+    levels_of,
+    parts_of,
+    stage_result,
+    stage_slope,
+)
 from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
 from sincere_spec.types import Array, Namespace, T, TracingBackend
-
-
-class Statistics(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on, and the rows as they lie.
-
-    Without these a compiler may lay them out for the second pass before it has given up those of the first.
-    """
-
-    results: tuple[Array, ...]
-    slopes: tuple[Array, ...]
-    peaks: tuple[Array, ...]
-    positive: Array
-    negative: Array
-    laid: tuple[Array, ...] = ()
 
 
 class Tally(NamedTuple):
@@ -163,7 +159,7 @@ class Role:
 
 def near(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
     """Whether all logits are so near the largest possible one that exponentials relative to it stay in range."""
-    widest = max((abs(part.scale) for part in _exponential(loss) if part.minus is None), default=0.0)
+    widest = max((abs(part.scale) for part in exponential(loss) if part.minus is None), default=0.0)
     if not widest:
         return True
     reach = loss.logit.reach
@@ -193,7 +189,7 @@ def forward(
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
     statistics = _either(sweep, unit_rows, is_near, _statistics)._replace(laid=sweep.laid)
-    results, counts = _results(sweep.loss, statistics), _counts(statistics)
+    results, counts = statistics.results_of(sweep.loss), statistics.counts
     row_losses = rows.losses(xp, sweep.loss, results, counts)
     if reduction == "none":
         return _unsorted(sweep, row_losses), statistics
@@ -222,15 +218,12 @@ def backward(
     if statistics is None:
         return zeros(xp, comparison)
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile).over(statistics.laid)
-    loss, counts = sweep.loss, _counts(statistics)
+    loss, counts = sweep.loss, statistics.counts
     if reduction == "none":
         row_cotangents = rows.without_uncounted(xp, loss, counts, _sorted(sweep, cotangent))
     else:
         row_cotangents = cotangent * _row_weights(sweep, reduction, counts)
-    slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), statistics.slopes, strict=True))
-    weights = part_weights(
-        xp, loss, _results(loss, statistics), slopes, _peaks(loss, statistics), counts, row_cotangents
-    )
+    weights = statistics.weights_of(xp, loss, row_cotangents)
     found = _either(sweep, unit_rows, is_near, lambda sweep: _gradients(sweep, statistics, weights, needed))
     return Gradients(**{name: found.get(name) for name in ("anchors", "keys", "partners", "temperature", "bias")})
 
@@ -275,7 +268,8 @@ def _sweep(
     backend: TracingBackend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, tile: int
 ) -> Sweep:
     loss = specialise(loss, comparison)
-    partners, ascending = comparison.partners, comparison.partners is not None
+    partners = comparison.partners
+    ascending = partners is not None and comparison.keys is not None  # two views of one batch are one after the other
     anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile, ascending)
     columns = anchors
     if comparison.keys is not None:
@@ -318,19 +312,13 @@ def _statistics(sweep: Sweep) -> Statistics:
             sums |= dict(zip(parts, tally.sums, strict=True))
             peaks |= dict(zip((part for part in parts if sweep.seeking(part)), tally.peaks, strict=True))
             falls |= dict(zip((part for part in parts if _falling(part)), tally.falls, strict=True))
-        peaks |= {part: nil + sweep.shift(part) for part in _exponential(loss) if part in level and part not in peaks}
+        peaks |= {part: nil + sweep.shift(part) for part in exponential(loss) if part in level and part not in peaks}
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
                 results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
                 if stage.minus is not None:
                     slopes[stage.name] = stage_slope(xp, stage, falls, counts)
-    return Statistics(
-        tuple(results[stage.name] for stage in loss.stages),
-        tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
-        tuple(peaks[part] for part in _exponential(loss)),
-        counts.positive,
-        counts.negative,
-    )
+    return kept(loss, results, slopes, peaks, counts)
 
 
 def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
@@ -357,22 +345,6 @@ def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
 def _falling(part: Part) -> bool:
     """Whether the sum of a part's slopes is needed besides."""
     return part.minus is not None and part.fold is not Fold.LOGSUMEXP
-
-
-def _exponential(loss: PairLoss) -> list[Part]:
-    return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
-
-
-def _results(loss: PairLoss, statistics: Statistics) -> dict[str, Array]:
-    return dict(zip((stage.name for stage in loss.stages), statistics.results, strict=True))
-
-
-def _peaks(loss: PairLoss, statistics: Statistics) -> dict[Part, Array]:
-    return dict(zip(_exponential(loss), statistics.peaks, strict=True))
-
-
-def _counts(statistics: Statistics) -> rows.Counts:
-    return rows.Counts(statistics.positive, statistics.negative)
 
 
 def _present(loss: PairLoss, counts: rows.Counts) -> dict[str, Array]:
@@ -584,8 +556,8 @@ def _pull(
 ) -> Array:
     """The derivative of the value by each logit of a tile, as seen from its roles."""
     xp = sweep.xp
-    present, results = _present(sweep.loss, _counts(statistics)), _results(sweep.loss, statistics)
-    peaks = _peaks(sweep.loss, statistics)
+    present, results = _present(sweep.loss, statistics.counts), statistics.results_of(sweep.loss)
+    peaks = statistics.peaks_of(sweep.loss)
     total: Array = None
     for part, weight in weights.items():
         shared = part.minus is None and not sweep.seeking(part)
