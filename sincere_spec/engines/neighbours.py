@@ -19,8 +19,8 @@ FEW = 0.25
 class Neighbours:
     """The `columns` of each row's label, its own included; a row with fewer of them than others names its first one again.
 
-    The `positives` are those of `others` under a mask, or all of these: None where no column is a positive. A row has `number`
-    of its label, from `fewest` to `most`; None where these are the same.
+    A row's positives are in its `others`: those under the mask, or all if there is none. No column is a positive where there
+    are no `others`. A row has `number` columns of its label, from `fewest` to `most`; None where these are the same.
     """
 
     columns: Array | None
