@@ -17,6 +17,11 @@ def by_label(labels: Array, key_labels: Array, ids: Array, key_ids: Array) -> tu
     return same_class & other_sample, ~same_class & other_sample
 
 
+def apart(labels: Array, key_labels: Array) -> tuple[Array, Array]:
+    """The same of a block in which no row meets its own sample."""
+    return labels == key_labels, labels != key_labels
+
+
 def beside_partners(labels: Array, key_labels: Array) -> Array:
     """The negative mask of a block whose rows have their one positive elsewhere: every key of another label."""
     return labels != key_labels

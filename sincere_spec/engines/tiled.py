@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TypeAlias
 
 from sincere_spec import elementwise, relations
@@ -142,10 +141,12 @@ class Sweep:
     def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
         """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
         xp = self.xp
-        labels, key_labels = self.anchors.labels[piece.rows][:, None], self.columns.labels[piece.columns][None, :]
+        labels, key_labels = self._labels(piece)
         if self.partners is not None:
             negative = relations.beside_partners(labels, key_labels)
             positive = negative & ~negative
+        elif self.distinct and not (self.symmetric and tile.rows == tile.columns):
+            positive, negative = relations.apart(labels, key_labels)
         else:
             ids, key_ids = self.anchors.ids[piece.rows][:, None], self.columns.ids[piece.columns][None, :]
             positive, negative = relations.by_label(labels, key_labels, ids, key_ids)
@@ -154,6 +155,19 @@ class Sweep:
             turned = (xp.matrix_transpose(x) for x in (logits, positive, negative))
             found.append(Block(self._shifted(piece.columns), *turned))
         return found
+
+    def banded(self, tile: Tile, logits: Array) -> list[tuple[Piece, list[Block]]]:
+        """The pieces of a tile in which there may be more than negatives, as blocks."""
+        return [(piece, self.blocks(tile, piece, piece.of(tile, logits))) for piece in tile.bands]
+
+    def masks(self, tile: Tile, banded: Sequence[tuple[Piece, list[Block]]]) -> Masks:
+        """The negatives of these pieces, of blocks that were made already, or else by label: samples are distinct."""
+        if banded:
+            return [(piece, blocks[0].negative) for piece, blocks in banded]
+        return [(piece, relations.beside_partners(*self._labels(piece))) for piece in tile.bands]
+
+    def _labels(self, piece: Piece) -> tuple[Array, Array]:
+        return self.anchors.labels[piece.rows][:, None], self.columns.labels[piece.columns][None, :]
 
     def partner_block(self) -> tuple[Array, Block]:
         """The similarity of every row to its partner, as a column, and the block of it."""
@@ -282,11 +296,11 @@ def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
                     _add(sweep, tally, block, inside + negative)
             elif negative:
                 logits = sweep.logits(tile)
-                banded = [sweep.blocks(tile, piece, piece.of(tile, logits)) for piece in tile.bands]
-                for block in chain.from_iterable(banded):
-                    _add(sweep, tally, block, inside)
-                masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
-                _add_negatives(sweep, tally, tile, logits, masks, negative)
+                banded = sweep.banded(tile, logits) if inside else []
+                for _, blocks in banded:
+                    for block in blocks:
+                        _add(sweep, tally, block, inside)
+                _add_negatives(sweep, tally, tile, logits, sweep.masks(tile, banded), negative)
             elif inside:
                 for piece in tile.bands:
                     for block in sweep.blocks(tile, piece, sweep.logits(piece)):
@@ -395,7 +409,7 @@ def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> N
             tally.peaks[part][span] = peak
             continue
         shift = tally.shifts.get(part)
-        folded = elementwise.value(xp, part.fold, t) if shift is None else xp.exp(t - shift)
+        folded = elementwise.value(xp, part.fold, t) if shift is None else xp.exp(t - shift if shift else t)
         _add_to(tally.sums[part], span, xp.sum(xp.where(mask, folded, 0.0), axis=1))
         if part.minus is not None and part.fold is not Fold.LOGSUMEXP:
             slope = xp.where(mask, elementwise.slope(xp, part.fold, t), 0.0)
@@ -415,7 +429,8 @@ def _masked_argument(
     mask, t = block.positive if part.over is Pairs.POSITIVE else block.negative, block.logits
     if part.minus is not None:
         reference = next(stage for stage in loss.stages if stage.name == part.minus)
-        mask = mask & (counts.over(reference.over)[block.span] > 0.0)[:, None]
+        empty = counts.lacking(reference.over)
+        mask = mask if empty is None else mask & ~empty[block.span][:, None]
         t = t - results[part.minus][block.span][:, None]
     if part.scale != 1.0:
         t = part.scale * t
@@ -439,14 +454,13 @@ def _gradients(
         logits = sweep.unbiased(tile)
         kept = logits + 0.0 if "temperature" in needed else logits  # without the bias, which would round it
         logits = sweep.biased(logits)
-        banded = [sweep.blocks(tile, piece, piece.of(tile, logits)) for piece in tile.bands]
         if sweep.masked:
-            pull = _blocks_pull(sweep, banded[0], statistics, inside | negative)
+            pull = _blocks_pull(sweep, sweep.blocks(tile, tile, logits), statistics, inside | negative)
         else:
-            drawn = [_blocks_pull(sweep, blocks, statistics, inside) for blocks in banded] if inside else []
-            masks = [(piece, blocks[0].negative) for piece, blocks in zip(tile.bands, banded, strict=True)]
-            pull = _negative_pull(sweep, tile, logits, masks, statistics, negative)
-            for piece, part in zip(tile.bands, drawn, strict=False):
+            banded = sweep.banded(tile, logits) if inside else []
+            drawn = [(piece, _blocks_pull(sweep, blocks, statistics, inside)) for piece, blocks in banded]
+            pull = _negative_pull(sweep, tile, logits, sweep.masks(tile, banded), statistics, negative)
+            for piece, part in drawn:
                 whole = piece.of(tile, pull)
                 whole += part
         if "bias" in needed:
