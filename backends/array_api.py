@@ -18,7 +18,6 @@ class ArrayApiBackend:
     """Plain arrays: no tracing, no gradients of the framework's own."""
 
     name = "array_api"
-    prefers_written_gradients = False
     traces = False
 
     def namespace(self, x: Array) -> Namespace:

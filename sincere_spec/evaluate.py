@@ -150,11 +150,8 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 def _value(problem: Problem, plan: Plan) -> Array:
     steps = steps_of(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
-    if plan.engine == "dense" and (
-        not backend.prefers_written_gradients
-        or problem.reduction == "none"
-        or any(backend.tiles_obstacle(x) is not None for x in arrays)
-    ):
+    obstacles = (backend.tiles_obstacle(x) for x in arrays)
+    if plan.engine == "dense" and (problem.reduction == "none" or any(why is not None for why in obstacles)):
         return steps.exact(*arrays)
     return backend.differentiable(steps, *arrays)
 

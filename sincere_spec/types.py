@@ -69,12 +69,10 @@ class Differentiable(Protocol):
 class Backend(Protocol):
     """What a framework's adapter supplies. It imports its framework; it knows nothing of losses.
 
-    `prefers_written_gradients` says that on whole matrices, too, a gradient written out is faster than the framework's own.
     `traces` says that it is a `TracingBackend`, which compiles programs and has loops of its own; others are `EagerBackend`s.
     """
 
     name: str
-    prefers_written_gradients: bool
     traces: bool
 
     def namespace(self, x: Array) -> Namespace:

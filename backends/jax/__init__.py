@@ -22,7 +22,6 @@ class JaxBackend:
     """Arrays and tracers."""
 
     name = "jax"
-    prefers_written_gradients = True
     traces = True
 
     def namespace(self, x: Array) -> Namespace:

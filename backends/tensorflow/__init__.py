@@ -21,7 +21,6 @@ class TensorFlowBackend:
     """Eager and symbolic tensors, and variables."""
 
     name = "tensorflow"
-    prefers_written_gradients = True
     traces = True
 
     def namespace(self, x: Array) -> Namespace:

@@ -23,7 +23,6 @@ class TorchBackend:
     """Tensors on any device, eager and traced."""
 
     name = "torch"
-    prefers_written_gradients = True
     traces = False
 
     def namespace(self, x: Array) -> Namespace:
