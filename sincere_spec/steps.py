@@ -162,7 +162,7 @@ class Steps:
         arrays = self.problem.arguments.values()
         xp = self.problem.backend.namespace(next(iter(arrays)))
         return tuple(
-            None if gradient is None else xp.astype(gradient, x.dtype)
+            gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
             for x, gradient in zip(arrays, gradients, strict=True)
         )
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
 
 import sincere_spec as ss
 from sincere_spec import elementwise, losses, relations
+from sincere_spec.conformance import frameworks, judge, questions
+from sincere_spec.conformance.implementations import Package
+from sincere_spec.conformance.questions import Question
 from sincere_spec.protocol import Fold, Logit, Similarity
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum")
@@ -178,6 +182,42 @@ def test_second_derivatives_through_a_kernel_are_the_dense_engine_s() -> None:
         first = here.gradient(lambda x, engine=engine: call.value(x, engine=engine), arrays)["embeddings"]
         found.append(torch.autograd.grad((first**2).sum(), arrays["embeddings"])[0])
     assert distance(here.numbers(found[1]), here.numbers(found[0])) <= 100.0 * rule("float64", call.temperature)
+
+
+# --- the conformance suite, in the interpreters --------------------------------------------------------------------------------
+
+
+ORDINARY = questions.ordinary(questions.of_suite())
+
+
+@pytest.fixture(scope="module")
+def suite() -> tuple[Question, ...]:
+    return questions.of_suite()
+
+
+def assert_conforming(framework: str, dtype: str, asked: Iterable[Question]) -> None:
+    implementation = Package(frameworks.start(framework))
+    results = [
+        result
+        for question in asked
+        if dtype in question.dtypes
+        for result in judge.ask(implementation, question, dtype, "kernel")
+    ]
+    assert [result for result in results if result.status != "pass"] == []
+    assert len(results) >= 2
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", COMPUTED_IN)
+@pytest.mark.parametrize("row", sorted(ORDINARY))
+def test_triton_passes_the_suite(framework: str, row: str, dtype: str, suite: tuple[Question, ...]) -> None:
+    assert_conforming(framework, dtype, [question for question in suite if question.row == row])
+
+
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize("row", sorted(ORDINARY))
+def test_pallas_passes_an_ordinary_case(row: str) -> None:
+    assert_conforming("jax", "float32", [ORDINARY[row]])
 
 
 # --- Pallas, which compiles every shape: some losses of different kinds --------------------------------------------------------
