@@ -14,7 +14,7 @@ from sincere_spec.bench.settings import Settings
 from sincere_spec.engines.plan import crossovers
 
 SIZES = (128, 180, 256, 362, 512, 724, 1024, 1448, 2048, 2896)
-TILES = (128, 256, 512, 1024)
+TILES = (128, 256, 512, 528, 1024)  # rows that lie a power of two apart contend for cache lines
 TILE_SIZE = 4096
 QUICK_SIZES = (128, 256, 512)
 QUICK_TILE_SIZE = 1024

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from math import ceil
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any, TextIO
 
 from sincere_spec.bench.cases import Inputs, Program, draw, record
@@ -30,6 +30,7 @@ SAMPLE = 0.02  # seconds that one sample lasts at least: short calls are repeate
 MOST_PRODUCTS = 4096  # a unit of more is measured by so many
 LEAST_PRODUCTS = 64
 WARM_SIZE = 128
+NAP, MOST_NAPS = 0.01, 100  # seconds at a time in which nothing else may work before a measurement, and how often
 
 
 class Unsupported(Exception):
@@ -127,6 +128,7 @@ class Worker:
             self.tell("unit", seconds=seconds, cpu=cpu)
             for name, step, calls in present:
                 self.tell("start", program=name)
+                settle()
                 wall, cpu = perf_counter(), process_time()
                 for _ in range(calls):
                     step()
@@ -141,6 +143,7 @@ class Worker:
         run = self.framework.products(tile, self.dim, size)
 
         def measure() -> tuple[float, float]:
+            settle()
             wall, cpu = perf_counter(), process_time()
             run(count)
             return (perf_counter() - wall) * whole / count, (process_time() - cpu) * whole / count
@@ -201,6 +204,18 @@ class Worker:
                     step()
                 samples[name].append((perf_counter() - start) / 200)
         self.tell("overhead", **samples)
+
+
+def settle() -> None:
+    """Wait until no thread works any more: JAX gives back the memory of a program after its result is there.
+
+    What is measured next would take twice as long beside that.
+    """
+    for _ in range(MOST_NAPS):
+        before = process_time()
+        sleep(NAP)
+        if process_time() - before < NAP / 10:
+            return
 
 
 def _count(loss: str) -> int:
