@@ -90,7 +90,8 @@ def prepare(
         refused = [name for name, value in extra.items() if value is not None]
         if refused:
             raise TypeError(f"{loss.name} takes {loss.arrangement.signature} and no {refused[0]}: it has no labels.")
-        given = arguments[:-1] if arguments and arguments[-1] is None else arguments
+        optional = loss.arrangement.signature.endswith("=None")
+        given = arguments[:-1] if optional and arguments and arguments[-1] is None else arguments
     temperature = _parameter("temperature", loss.temperature if temperature is None else temperature)
     bias = _parameter("bias", loss.bias if bias is None else bias)
 
@@ -175,7 +176,7 @@ def _flattened(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) ->
     matrices = {}
     for name, array in arrays.items():
         rank = len(array.shape)
-        if rank == 3 and name == "embeddings" and loss.arrangement.labelled:
+        if rank == 3 and name == "embeddings" and loss.arrangement.labelled and array.shape[1] != 0:
             rows = backend.length(array) * array.shape[1]
             matrices[name] = backend.namespace(array).reshape(array, (rows, array.shape[2]))
         elif rank == 2:

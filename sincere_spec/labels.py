@@ -32,7 +32,8 @@ def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, An
                 raise MixedBackendsError(f"the embeddings are on {here} and {name} on {there}; move one of them.")
             if len(labels.shape) == 1 and kind in INTEGERS and (kind in SIGNED or not backend.concrete(labels)):
                 _check_length(name, labels.shape[0], length)
-                device[name] = labels
+                # A copy: the caller may write other labels there before the gradient is asked for.
+                device[name] = backend.namespace(labels).concat([labels], axis=0)
                 continue
             if not backend.concrete(labels):
                 raise LabelError(

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from sincere_spec.types import Array, Differentiable
 
@@ -52,30 +53,34 @@ class Value(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-        wanted = ctx.needs_input_grad[1:]
+        wanted, arrays = ctx.needs_input_grad[1:], ctx.saved_tensors
+        if _moving(cotangent, *arrays):  # forward mode over this: autograd's own operations carry the tangents
+            return (None, *_exact_gradient(ctx.steps, wanted, cotangent, arrays))
         if not torch.is_grad_enabled():  # nobody will differentiate the gradient
             with full_precision():
-                return (None, *ctx.steps.backward(ctx.saved_tensors, ctx.saved, cotangent, wanted))
-        gradients = Gradient.apply(ctx.steps, ctx.saved, wanted, cotangent, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+                return (None, *ctx.steps.backward(arrays, ctx.saved, cotangent, wanted))
+        gradients = Gradient.apply(ctx.steps, ctx.saved, wanted, cotangent, *arrays)  # type: ignore[no-untyped-call]
         return (None, *gradients)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Array | None) -> Array:
-        arrays = ctx.saved_tensors
+        steps, arrays = ctx.steps, ctx.saved_tensors
         moving = tuple(tangent is not None for tangent in tangents)
         given = [tangent for tangent in tangents if tangent is not None]
         if ctx.scalar:
-            _, saved = ctx.steps.forward(arrays, moving)
-            gradients = ctx.steps.backward(arrays, saved, None, moving)
+            with torch.no_grad():
+                value, saved = steps.forward(arrays, moving)
+            gradients = Gradient.apply(steps, saved, moving, torch.ones_like(value), *arrays)  # type: ignore[no-untyped-call]
             return sum((g * t).sum() for g, t in zip((g for g in gradients if g is not None), given, strict=True))
         # A vector moves along J t: the derivative, by its cotangent, of the gradient's product with t.
+        again = torch.is_grad_enabled()
         with torch.enable_grad():
-            arrays = tuple(x.detach().requires_grad_() for x in arrays)
-            value = ctx.steps.exact(*arrays)
+            arrays = tuple(_start(x, again) for x in arrays)
+            value = steps.exact(*arrays)
             cotangent = torch.zeros_like(value, requires_grad=True)
             along = [x for x, moves in zip(arrays, moving, strict=True) if moves]
             gradients = torch.autograd.grad(value, along, cotangent, create_graph=True)
-            (tangent,) = torch.autograd.grad(gradients, cotangent, given)
+            (tangent,) = torch.autograd.grad(gradients, cotangent, given, create_graph=again)
         return tangent
 
 
@@ -93,14 +98,42 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Array | None) -> tuple[Array | None, ...]:
-        cotangent, *arrays = (x.detach().requires_grad_() for x in ctx.saved_tensors)
+        again = torch.is_grad_enabled()  # then this will be differentiated, too
         with full_precision(), torch.enable_grad():
+            cotangent, *arrays = (_start(x, again) for x in ctx.saved_tensors)
             wanted = [x for x, want in zip(arrays, ctx.wanted, strict=True) if want]
             value = ctx.steps.exact(*arrays)
             first = torch.autograd.grad(value, wanted, cotangent, create_graph=True)
             given = [x for x, want in zip(cotangents, ctx.wanted, strict=True) if want]
             used = [(x, c) for x, c in zip(first, given, strict=True) if c is not None]
             second = torch.autograd.grad(
-                [x for x, _ in used], [cotangent, *arrays], [c for _, c in used], allow_unused=True
+                [x for x, _ in used],
+                [cotangent, *arrays],
+                [c for _, c in used],
+                allow_unused=True,
+                create_graph=again,
             )
         return (None, None, None, *second)
+
+
+def _exact_gradient(
+    steps: Differentiable, wanted: tuple[bool, ...], cotangent: Array, arrays: tuple[Array, ...]
+) -> tuple[Array | None, ...]:
+    """The gradient of the exact composite, which any mode of autograd differentiates."""
+    again = torch.is_grad_enabled()
+    with full_precision(), torch.enable_grad():
+        starts = [x.view_as(x) for x in arrays]
+        value = steps.exact(*starts)
+        along = [x for x, want in zip(starts, wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(value, along, cotangent, create_graph=again))
+    return tuple(next(found) if want else None for want in wanted)
+
+
+def _moving(*arrays: Array) -> bool:
+    """Whether any of them has a tangent."""
+    return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays)  # type: ignore[no-untyped-call]
+
+
+def _start(x: Array, connected: bool) -> Array:
+    """A tensor to differentiate by, and what that gives is still a function of `x` if it is to be `connected`."""
+    return x.view_as(x) if connected and x.requires_grad else x.detach().requires_grad_()

@@ -79,14 +79,18 @@ def ours(loss: str, program: Program) -> Function:
     return value
 
 
+def modes(framework: str) -> tuple[str, ...]:
+    """How its users run a framework: eagerly, or by the one compiler it has, "", and with another."""
+    return ("", "xla") if framework == "tensorflow" else ("",)
+
+
 def programs(framework: str, loss: str, engines: tuple[str, ...], device: str, peers: bool) -> list[Program]:
     """What is compared: our engines, the plain formula, peers, each in every mode of the framework."""
     from sincere_spec.bench.peers import PEERS
 
     engines = tuple(engine for engine in engines if engine != "kernel" or framework in KERNELS)
-    ways = {"tensorflow": ("", "xla")}.get(framework, ("",))
-    found = [Program("ours", engine, way) for way in ways for engine in engines]
-    found += [Program("plain", "plain", way) for way in ways]
+    found = [Program("ours", engine, mode) for mode in modes(framework) for engine in engines]
+    found += [Program("plain", "plain", mode) for mode in modes(framework)]
     if framework == "torch" and device == "cuda":
         found.append(Program("plain", "plain", "compiled"))
     if peers:

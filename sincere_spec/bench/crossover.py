@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import exp, fsum, log
 from statistics import median
 
-from sincere_spec.bench.cases import Program
+from sincere_spec.bench.cases import Program, modes
 from sincere_spec.bench.measure import Found, Job, Pool, Tell, within_memory
 from sincere_spec.bench.results import Time
 from sincere_spec.bench.settings import Settings
@@ -24,7 +24,7 @@ BACKENDS = {"numpy": "array_api"}
 
 @dataclass(frozen=True)
 class Crossover:
-    """The answer of one framework; `by_loss` has each loss's own, or None if its tiles were never faster.
+    """The answer of one framework; `by_loss` has that of each loss in each mode, or None if its tiles were never faster.
 
     Such a loss counts with the number from which on a matrix is too large: there tiles save memory.
     """
@@ -54,14 +54,19 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
         tile = best_tile(found.times)
         if tile is None:
             return next((row.reason for row in found.times if row.status != "ok"), "nothing was measured")
-        pair = (Program("ours", "dense"), Program("ours", "tiled", tile=tile))
+        pairs_of = {
+            mode: (Program("ours", "dense", mode), Program("ours", "tiled", mode, tile)) for mode in modes(framework)
+        }
         for loss in settings.losses:
             for size in QUICK_SIZES if quick else SIZES:
-                found.time(Job("time", loss, size, pair), pool)
+                found.time(
+                    Job("time", loss, size, tuple(program for pair in pairs_of.values() for program in pair)), pool
+                )
                 tell(f"{framework}: {loss} N={size}")
     by_loss = {
-        loss: first_win([row for row in found.times if row.loss == loss], str(pair[0]), str(pair[1]))
+        f"{loss} {mode}".strip(): first_win([row for row in found.times if row.loss == loss], *map(str, pair))
         for loss in settings.losses
+        for mode, pair in pairs_of.items()
     }
     most = crossovers()["unmeasured"]["pairs"]
     pairs = round(exp(fsum(log(pairs or most) for pairs in by_loss.values()) / len(by_loss)))

@@ -111,7 +111,7 @@ class Pool:
     def get(self, purpose: str) -> Process:
         """The process, started if need be."""
         if purpose not in self.processes:
-            self.processes[purpose] = Process(self.framework, self.settings)
+            self.processes[purpose] = Process(self.framework, self.settings, memory=purpose == "memory")
         return self.processes[purpose]
 
     def drop(self, purpose: str) -> None:

@@ -30,8 +30,8 @@ class Died(Exception):
     """A worker ended by itself."""
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker: threads and devices are settled before a framework is imported."""
+def environment(settings: Settings, *, memory: bool = False) -> dict[str, str]:
+    """The environment of a worker, for peaks of memory or for times: settled before a framework is imported."""
     threads = str(settings.threads)
     variables = dict(os.environ)
     for name in ("OMP", "MKL", "OPENBLAS"):
@@ -42,6 +42,8 @@ def environment(settings: Settings) -> dict[str, str]:
     flags = f"--xla_cpu_multi_thread_eigen={str(settings.threads > 1).lower()} intra_op_parallelism_threads={threads}"
     variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     variables["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if memory:  # with oneDNN, TensorFlow keeps what it frees, so that a second call needs no more
+        variables["TF_ENABLE_ONEDNN_OPTS"] = "0"
     variables["JAX_ENABLE_X64"] = "1" if settings.dtype == "float64" else "0"
     if settings.device == "cpu":
         variables |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
@@ -57,7 +59,7 @@ def environment(settings: Settings) -> dict[str, str]:
 class Process:
     """A running worker, until `close`."""
 
-    def __init__(self, framework: str, settings: Settings) -> None:
+    def __init__(self, framework: str, settings: Settings, *, memory: bool = False) -> None:
         self.settings = settings
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self.child = subprocess.Popen(
@@ -67,7 +69,7 @@ class Process:
             stderr=self.errors,
             text=True,
             encoding="utf-8",
-            env=environment(settings),
+            env=environment(settings, memory=memory),
         )
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)

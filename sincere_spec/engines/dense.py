@@ -246,7 +246,7 @@ def _folds(
                 folds.arguments[part] = arguments
             folds.entries[part] = entries
             sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
-        folds.results[stage.name] = stage_result(xp, stage, sums, folds.peaks, counts)
+        folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.peaks, counts)
     return folds
 
 
@@ -329,7 +329,7 @@ def _coefficients(
             falls[part] = part.scale * _compared(xp, loss, part, fall, counts)
         else:
             falls[part] = xp.zeros_like(row_cotangents)
-    by_reference = {stage.name: stage_slope(xp, stage, falls, counts) for stage in comparing}
+    by_reference = {stage.name: stage_slope(xp, loss, stage, falls, counts) for stage in comparing}
     weights = part_weights(xp, loss, folds.results, by_reference, folds.peaks, counts, row_cotangents)
     coefficients: dict[Pairs, Array] = {}
     for part, pulls in slopes.items():

@@ -250,9 +250,9 @@ def _statistics(sweep: Sweep) -> Statistics:
                 peaks[part] = xp.where(present, peaks[part], -float("inf"))
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
-                results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
+                results[stage.name] = stage_result(xp, loss, stage, sums, peaks, counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, stage, falls, counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, falls, counts)
     return kept(loss, results, slopes, peaks, counts)
 
 

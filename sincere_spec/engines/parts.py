@@ -7,7 +7,7 @@ from functools import reduce
 from operator import add
 from typing import NamedTuple
 
-from sincere_spec.engines.rows import Counts, term_cotangents
+from sincere_spec.engines.rows import Counts, term_cotangents, without_pairs
 from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce
 from sincere_spec.sweeps import Part as Part
 from sincere_spec.types import Array, Namespace
@@ -108,7 +108,12 @@ def shift_of(part: Part, logit: Logit, temperature: float, bias: float, kind: st
 
 
 def stage_result(
-    xp: Namespace, stage: Reduce, sums: Mapping[Part, Array], peaks: Mapping[Part, Array | float], counts: Counts
+    xp: Namespace,
+    loss: PairLoss,
+    stage: Reduce,
+    sums: Mapping[Part, Array],
+    peaks: Mapping[Part, Array | float],
+    counts: Counts,
 ) -> Array:
     """A stage from its sums; those of a log-sum-exp are relative to a peak each, which may be the same number for all rows."""
     first, *others = parts_of(stage)
@@ -119,14 +124,14 @@ def stage_result(
         return total / counts.divisor(xp, stage.over) if stage.mean else total
     peak = peaks[first]
     for part in others:
-        if isinstance(peak, float) and peak == peaks[part]:
+        if isinstance(peak, float) and isinstance(peaks[part], float) and peak == peaks[part]:
             total = total + sums[part]
             continue
         other = total * 0.0 + peaks[part]
         higher = xp.where(other > peak, other, peak)
         total = total * xp.exp(peak - higher) + sums[part] * xp.exp(other - higher)
         peak = higher
-    empty = counts.lacking(stage.over)
+    empty = without_pairs(loss, counts, stage)
     result = xp.log(total if empty is None else xp.where(empty, 1.0, total))
     if not isinstance(peak, float) or peak:
         result = result + peak
@@ -135,10 +140,10 @@ def stage_result(
     return result - xp.log(counts.divisor(xp, stage.over)) if stage.mean else result
 
 
-def stage_slope(xp: Namespace, stage: Reduce, falls: Mapping[Part, Array], counts: Counts) -> Array:
+def stage_slope(xp: Namespace, loss: PairLoss, stage: Reduce, falls: Mapping[Part, Array], counts: Counts) -> Array:
     """The derivative of a stage by the one that it subtracts; `falls` are the sums of the slopes of its parts."""
     if stage.fold is Fold.LOGSUMEXP:
-        slope, empty = xp.zeros_like(counts.positive) - stage.scale, counts.lacking(stage.over)
+        slope, empty = xp.zeros_like(counts.positive) - stage.scale, without_pairs(loss, counts, stage)
         return slope if empty is None else xp.where(empty, 0.0, slope)
     total = reduce(add, (falls[part] for part in parts_of(stage)))
     return -total / counts.divisor(xp, stage.over) if stage.mean else -total
@@ -163,7 +168,7 @@ def part_weights(
     for stage in loss.stages:
         share = cotangents[stage.name] if stage.name in cotangents else xp.zeros_like(row_cotangents)
         share = share if stage.scale == 1.0 else stage.scale * share
-        empty = counts.lacking(stage.over)
+        empty = without_pairs(loss, counts, stage)
         divisor = counts.divisor(xp, stage.over) if stage.mean else None
         for part in parts_of(stage):
             if stage.fold is Fold.LOGSUMEXP:

@@ -84,14 +84,26 @@ class Single(Term):
         return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
 
 
+def without_pairs(loss: PairLoss, counts: Counts, stage: Reduce) -> Array | None:
+    """Which rows have no pairs in a stage: none of its kind, or none in the stage that it subtracts. None if none is known to."""
+    empty = counts.lacking(stage.over)
+    if stage.minus is None:
+        return empty
+    against = next(other for other in loss.stages if other.name == stage.minus)
+    nothing = without_pairs(loss, counts, against)
+    return nothing if empty is None else empty if nothing is None else empty | nothing
+
+
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     """Which rows do not count: those without a positive, or with a log-sum-exp term over nothing. None if all count."""
     stages = {stage.name: stage for stage in loss.stages}
     result = counts.lacking(Pairs.POSITIVE)
     for term in loss.terms:
         stage = stages[term.stage]
-        if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE:  # a positive is in all other sets
-            rows, empty = counts.of_kind(term.rows), counts.lacking(Pairs.NEGATIVE)
+        if stage.fold is Fold.LOGSUMEXP and (
+            stage.over is Pairs.NEGATIVE or stage.minus
+        ):  # a positive is in other sets
+            rows, empty = counts.of_kind(term.rows), without_pairs(loss, counts, stage)
             if empty is not None:
                 empty = empty if rows is None else empty & rows
                 result = empty if result is None else result | empty

@@ -269,7 +269,7 @@ def _sweep(
         unit_rows=comparison.unit_rows,
         temperature=temperature,
         bias=bias,
-        scratch=backend.scratch(comparison.anchors, tile * tile),
+        scratch=backend.scratch(comparison.anchors, min(tile, anchors.rows) * min(tile, columns.rows)),
     )
 
 
@@ -310,9 +310,9 @@ def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
             _add(sweep, tally, block, positive)
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
-                tally.results[stage.name] = stage_result(xp, stage, tally.sums, tally.peaks, tally.counts)
+                tally.results[stage.name] = stage_result(xp, loss, stage, tally.sums, tally.peaks, tally.counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, stage, tally.falls, tally.counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, tally.falls, tally.counts)
     return Statistics(loss, tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
 
 
@@ -553,7 +553,7 @@ def _block_pull(sweep: Sweep, block: Block, statistics: Statistics, weights: Map
             slope = elementwise.slope(xp, part.fold, t)
         pull = xp.where(mask, slope * weight[block.span][:, None], 0.0)
         total = pull if total is None else total + pull
-    return total
+    return xp.zeros_like(block.logits) if total is None else total
 
 
 def _unsorted(sweep: Sweep, vector: Array) -> Array:

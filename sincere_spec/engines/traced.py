@@ -315,9 +315,9 @@ def _statistics(sweep: Sweep) -> Statistics:
         peaks |= {part: nil + sweep.shift(part) for part in exponential(loss) if part in level and part not in peaks}
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
-                results[stage.name] = stage_result(xp, stage, sums, peaks, counts)
+                results[stage.name] = stage_result(xp, loss, stage, sums, peaks, counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, stage, falls, counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, falls, counts)
     return kept(loss, results, slopes, peaks, counts)
 
 
@@ -572,7 +572,7 @@ def _pull(
             pull = slope * (sum(each.along(weight) for each in roles) if shared else role.along(weight))
             pull = pull if seen is None else xp.where(seen, pull, 0.0)
             total = pull if total is None else total + pull
-    return total
+    return xp.zeros_like(logits) if total is None else total
 
 
 def _gradients(
