@@ -16,9 +16,9 @@ from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses
-from sincere_spec.arrangements import Labelled
+from sincere_spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
 from sincere_spec.backends.array_api import ArrayApiBackend
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Similarity, Term
+from sincere_spec.protocol import Arrangement, Fold, PairLoss, Pairs, Reduce, Rows, Similarity, Term
 from sincere_spec.types import NAMESPACE, TILES_NAMESPACE
 
 TILES = (1, 2, 3, 5, 64)
@@ -133,6 +133,62 @@ def test_what_rows_of_one_positive_fold_is_the_same_by_its_one_logit(
             lambda x, labels=labels: ss.evaluate(alone, x["z"], labels, reduction="sum", **options), {"z": z}
         )
         assert distance(gradient, moved["z"]) <= 1e-8
+
+
+ARRANGEMENTS: dict[str, Arrangement] = {
+    "towers": Towers(both_ways=True),
+    "one way": Towers(both_ways=False),
+    "views": Views(),
+    "queries": Queries(),
+    "paired views": PairedViews(),
+}
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_a_record_without_positives_has_every_engine(framework: str, arrangement: str) -> None:
+    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    loss = PairLoss("uniformity", ARRANGEMENTS[arrangement], (noise,), (Term("noise"),), Similarity(), 0.5)
+    here, z = load(framework), np.random.default_rng(0).normal(size=(2, 9, 4))
+    found = []
+    for options in ({"engine": "dense"}, {"engine": "tiled", "tile": 8}):
+        value, gradient = ss.value_and_gradient(loss, *(here.array(x) for x in z), **options)
+        found.append(np.concatenate([here.numbers(value)[None], *(here.numbers(x).ravel() for x in gradient)]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_a_record_over_all_others_and_an_empty_queue(engine: str) -> None:
+    others = Reduce("others", Fold.LOGSUMEXP, over=Pairs.OTHERS)
+    stages = (others, Reduce("attract", Fold.LINEAR, over=Pairs.POSITIVE))
+    loss = PairLoss("own", Queries(), stages, (Term("others"), Term("attract", -1.0)), Similarity(), 0.5)
+    q, p = np.random.default_rng(0).normal(size=(2, 4, 3))
+    value, gradient = ss.value_and_gradient(loss, q, p, q[:0, :], engine=engine)
+    np.testing.assert_allclose(value, 0.0, atol=1e-15)
+    for part in gradient:
+        np.testing.assert_allclose(part, 0.0, atol=1e-15)
+
+
+@pytest.mark.parametrize("over", [Pairs.POSITIVE, Pairs.OTHERS])
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_a_log_sum_exp_against_nothing_takes_its_row_out_of_the_count(engine: str, over: Pairs) -> None:
+    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    stages = (noise, Reduce("against", Fold.LOGSUMEXP, over=over, minus="noise"))
+    loss, z = (
+        PairLoss("own", Labelled(), stages, (Term("against"),), Similarity(), 0.5),
+        np.random.default_rng(0).normal(size=(5, 3)),
+    )
+    value, gradient = ss.value_and_gradient(loss, z, [0] * 5, engine=engine)
+    assert value == 0.0
+    assert not np.any(gradient)
+    assert np.all(ss.evaluate(loss, z, [0, 0, 1, 1, 1], engine=engine, reduction="none") != 0.0)
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"], indirect=True)
+def test_a_tile_is_no_larger_than_the_batch(framework: str) -> None:
+    """Room for so many pairs there is on no machine."""
+    z = load(framework).array(np.random.default_rng(0).normal(size=(6, 3)))
+    found = [ss.sincere_loss(z, [0, 0, 1, 1, 2, 2], engine="tiled", tile=tile) for tile in (6, 2**40)]
+    assert float(found[1]) == float(found[0])
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------------------

@@ -79,6 +79,16 @@ REFUSED: dict[str, Case] = {
         ss.ShapeError,
         r"embeddings.*\[n, views, d\].*\(4, 1, 2, 3\)",
     ),
+    "no view of a sample": (
+        lambda fw: ss.sincere_loss(fw.array(np.ones((4, 0, 3))), LABELS),
+        ss.ShapeError,
+        r"embeddings.*\[n, views, d\].*\(4, 0, 3\)",
+    ),
+    "None for a view": (
+        lambda fw: ss.evaluate(ss.losses.nt_xent(), rows(fw), rows(fw), None),
+        ss.UnknownArrayError,
+        "view_2.*None",
+    ),
     "views where there are none": (
         lambda fw: ss.clip_loss(fw.array(np.ones((4, 2, 3))), rows(fw, dtype="float64")),
         ss.ShapeError,

@@ -397,6 +397,97 @@ def test_forward_mode_and_hessians_of_torch_func() -> None:
         torch.func.jvp(f, inputs, inputs)
 
 
+ENGINES: dict[str, dict[str, Any]] = {"dense": {"engine": "dense"}, "tiled": {"engine": "tiled", "tile": 4}}
+
+
+def composite(x: Any, temperature: Any, labels: Any) -> Any:
+    """SINCERE from torch's own operations."""
+    import torch
+
+    z = torch.nn.functional.normalize(x, dim=1)
+    logits, same = z @ z.T / temperature, labels[:, None] == labels[None, :]
+    noise = torch.logsumexp(logits.masked_fill(same, -torch.inf), dim=1, keepdim=True)
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
+    margins = torch.nn.functional.softplus(noise - logits, threshold=40.0).masked_fill(~positive, 0.0)
+    return (margins.sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def batch() -> tuple[Any, Any, Any]:
+    """Embeddings, a direction to move them in, and labels."""
+    import torch
+
+    x, direction = torch.tensor(np.random.default_rng(0).normal(size=(2, 8, 3)))
+    return x, direction, torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_derivatives_of_any_order(engine: str, reduction: str) -> None:
+    """By the temperature, up to the fourth, and by embeddings that depend on it, too."""
+    import torch
+
+    x, direction, labels = batch()
+
+    def derivatives(loss: Any) -> list[float]:
+        temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        found, value = [], loss(x + temperature * direction, temperature, labels)
+        for _ in range(4):
+            (value,) = torch.autograd.grad(value, temperature, create_graph=True)
+            found.append(value.item())
+        return found
+
+    def ours(x: Any, temperature: Any, labels: Any) -> Any:
+        return ss.sincere_loss(x, labels, temperature, reduction=reduction, **ENGINES[engine]).mean()
+
+    np.testing.assert_allclose(derivatives(ours), derivatives(composite), rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_forward_mode_over_reverse_and_reverse_over_forward_mode(engine: str, reduction: str) -> None:
+    import torch
+    from torch.autograd import forward_ad
+
+    x, direction, labels = batch()
+
+    def loss(x: Any) -> Any:
+        return ss.sincere_loss(x, labels, 0.5, reduction=reduction, **ENGINES[engine]).mean()
+
+    start = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(composite(start, 0.5, labels), start, create_graph=True)
+    (want,) = torch.autograd.grad((gradient * direction).sum(), start)
+    for keep in (False, True):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.clone().requires_grad_(), direction)
+            (found,) = torch.autograd.grad(loss(dual), dual, create_graph=keep)
+            torch.testing.assert_close(forward_ad.unpack_dual(found).tangent.detach(), want)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.clone().requires_grad_(), direction)
+        tangent = forward_ad.unpack_dual(loss(dual)).tangent
+        torch.testing.assert_close(tangent.detach(), (gradient * direction).sum().detach())
+        torch.testing.assert_close(torch.autograd.grad(tangent, dual)[0], want)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_labels_and_ids_may_be_overwritten_before_the_gradient_is_asked_for(engine: str) -> None:
+    import torch
+
+    x, direction, labels = batch()
+    ids = torch.arange(8) // 2 * 2
+    found = []
+    for spoil in (False, True):
+        start, given, samples = x.clone().requires_grad_(), labels.clone(), ids.clone()
+        value = ss.sincere_loss(start, given, 0.5, ids=samples, **ENGINES[engine])
+        if spoil:
+            given.zero_()
+            samples.zero_()
+        (gradient,) = torch.autograd.grad(value, start, create_graph=True)
+        (second,) = torch.autograd.grad((gradient * direction).sum(), start)
+        found.append((gradient.detach(), second))
+    torch.testing.assert_close(found[1], found[0], rtol=0.0, atol=0.0)
+
+
 def test_second_order_through_a_learnt_temperature() -> None:
     import torch
 
