@@ -294,6 +294,32 @@ def test_the_first_win_is_after_the_last_loss(seconds: dict[int, tuple[float, fl
     assert crossover.first_win(list(rows(seconds)), "dense", "tiled@512") == pairs
 
 
+@pytest.mark.parametrize(
+    ("seconds", "pairs"),
+    [
+        ({128: (1, 2), 256: (2, 3), 512: (5, 4)}, 256 * 512),
+        ({128: (1, 2), 256: (5, 4), 512: (2, 9), 1024: (9, 2)}, 512 * 1024),
+        ({128: (2, 1), 256: (3, 2)}, 128 * 128),
+        ({128: (1, 2), 256: (2, 3)}, 4096 * 4096),
+        ({}, 4096 * 4096),
+    ],
+)
+def test_one_crossover_loses_least(seconds: dict[int, tuple[float, float]], pairs: int) -> None:
+    assert crossover.least_loss(list(rows(seconds)), [("dense", "tiled@512")]) == pairs
+
+
+def test_every_loss_and_mode_has_a_say_in_the_crossover() -> None:
+    times = [
+        Time("sincere", size, name + mode, "ours", "ok", seconds=(float(seconds),))
+        for mode, dense in (("", (1, 1, 1)), ("-xla", (1, 9, 9)))
+        for size, both in zip((128, 256, 512), dense, strict=True)
+        for name, seconds in (("dense", both), ("tiled@512", 2))
+    ]
+    pairs = [("dense", "tiled@512"), ("dense-xla", "tiled@512-xla")]
+    assert crossover.least_loss(times, pairs) == 128 * 256
+    assert crossover.least_loss(times, pairs[:1]) == 4096 * 4096
+
+
 def test_the_best_tile_is_best_over_all_losses() -> None:
     times = [
         Time(loss, 64, f"tiled@{tile}", "ours", "ok", seconds=(seconds,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
-from math import exp, fsum, log
+from math import fsum, isqrt, log
 from statistics import median
 
 from sincere_spec.bench.cases import Program, modes
@@ -26,7 +26,7 @@ BACKENDS = {"numpy": "array_api"}
 class Crossover:
     """The answer of one framework; `by_loss` has that of each loss in each mode, or None if its tiles were never faster.
 
-    Such a loss counts with the number from which on a matrix is too large: there tiles save memory.
+    `pairs` is one number for all of them, since a plan cannot see the mode.
     """
 
     backend: str
@@ -68,8 +68,7 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
         for loss in settings.losses
         for mode, pair in pairs_of.items()
     }
-    most = crossovers()["unmeasured"]["pairs"]
-    pairs = round(exp(fsum(log(pairs or most) for pairs in by_loss.values()) / len(by_loss)))
+    pairs = least_loss(found.times, [(str(dense), str(tiled)) for dense, tiled in pairs_of.values()])
     return Crossover(BACKENDS.get(framework, framework), tile, pairs, by_loss, tuple(found.times))
 
 
@@ -84,6 +83,27 @@ def best_tile(times: list[Time]) -> int | None:
     most = max(len(logs) for logs in sums.values())
     complete = {tile: fsum(logs) for tile, logs in sums.items() if len(logs) == most}
     return min(complete, key=lambda tile: complete[tile])
+
+
+def least_loss(times: list[Time], pairs: list[tuple[str, str]]) -> int:
+    """N² from which on to take tiles, so that over all losses and modes the least is lost by taking the slower of two."""
+    lost: dict[
+        int, list[tuple[float, float]]
+    ] = {}  # by size: the logarithm of what dense loses, and of what tiles lose
+    found = {(row.loss, row.size, row.program): log(row.median) for row in times if row.status == "ok"}
+    for loss, size, program in found:
+        for dense, tiled in pairs:
+            if program == dense and (loss, size, tiled) in found:
+                gain = found[loss, size, dense] - found[loss, size, tiled]
+                lost.setdefault(size, []).append((max(gain, 0.0), max(-gain, 0.0)))
+    most = isqrt(crossovers()["unmeasured"]["pairs"])  # from where on a matrix is too large: there tiles save memory
+    sizes = [*sorted(lost), most]
+
+    def total(first: int) -> float:
+        return fsum(both[size >= first] for size in lost for both in lost[size])
+
+    first = min(sizes, key=total)
+    return first**2 if first in (sizes[0], most) else first * sizes[sizes.index(first) - 1]
 
 
 def first_win(times: list[Time], dense: str, tiled: str) -> int | None:

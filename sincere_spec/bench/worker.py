@@ -160,12 +160,13 @@ class Worker:
             return
         del warm, small
         inputs, arrays = self.inputs(loss, size)
-        input_bytes, gradient_bytes = _bytes(arrays), _bytes(arrays[: len(inputs.embeddings)])
+        embeddings = len(inputs.embeddings)
+        input_bytes, gradient_bytes = _bytes(arrays), _bytes(arrays[:embeddings])
         del inputs, small_inputs
         release()
         before = resident()
         self.tell("start", program=name)
-        step = self.step(loss, program, arrays, _count(loss))
+        step = self.step(loss, program, arrays, embeddings)
         if self.framework.compiles:
             step()  # compiles what is compiled at the first call
         self.framework.reset_device_memory()
@@ -216,12 +217,6 @@ def settle() -> None:
         sleep(NAP)
         if process_time() - before < NAP / 10:
             return
-
-
-def _count(loss: str) -> int:
-    from sincere_spec.bench.cases import shape
-
-    return 1 if shape(loss) == "labelled" else 2
 
 
 def _bytes(arrays: tuple[Any, ...]) -> int:
