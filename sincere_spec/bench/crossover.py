@@ -57,11 +57,10 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
         pairs_of = {
             mode: (Program("ours", "dense", mode), Program("ours", "tiled", mode, tile)) for mode in modes(framework)
         }
+        programs = tuple(program for pair in pairs_of.values() for program in pair)
         for loss in settings.losses:
             for size in QUICK_SIZES if quick else SIZES:
-                found.time(
-                    Job("time", loss, size, tuple(program for pair in pairs_of.values() for program in pair)), pool
-                )
+                found.time(Job("time", loss, size, programs), pool)
                 tell(f"{framework}: {loss} N={size}")
     by_loss = {
         f"{loss} {mode}".strip(): first_win([row for row in found.times if row.loss == loss], *map(str, pair))
@@ -87,9 +86,8 @@ def best_tile(times: list[Time]) -> int | None:
 
 def least_loss(times: list[Time], pairs: list[tuple[str, str]]) -> int:
     """N² from which on to take tiles, so that over all losses and modes the least is lost by taking the slower of two."""
-    lost: dict[
-        int, list[tuple[float, float]]
-    ] = {}  # by size: the logarithm of what dense loses, and of what tiles lose
+    # By size, for each loss and mode: the logarithms of what dense loses, and of what tiles lose.
+    lost: dict[int, list[tuple[float, float]]] = {}
     found = {(row.loss, row.size, row.program): log(row.median) for row in times if row.status == "ok"}
     for loss, size, program in found:
         for dense, tiled in pairs:

@@ -168,7 +168,7 @@ def part_weights(
     for stage in loss.stages:
         share = cotangents[stage.name] if stage.name in cotangents else xp.zeros_like(row_cotangents)
         share = share if stage.scale == 1.0 else stage.scale * share
-        empty = without_pairs(loss, counts, stage)
+        empty = without_pairs(loss, counts, stage) if stage.fold is Fold.LOGSUMEXP else None
         divisor = counts.divisor(xp, stage.over) if stage.mean else None
         for part in parts_of(stage):
             if stage.fold is Fold.LOGSUMEXP:

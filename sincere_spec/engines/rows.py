@@ -85,7 +85,7 @@ class Single(Term):
 
 
 def without_pairs(loss: PairLoss, counts: Counts, stage: Reduce) -> Array | None:
-    """Which rows have no pairs in a stage: none of its kind, or none in the stage that it subtracts. None if none is known to."""
+    """Which rows have no pairs in a stage: none of its kind, or none in the stage that it subtracts; None if all have."""
     empty = counts.lacking(stage.over)
     if stage.minus is None:
         return empty
@@ -100,9 +100,8 @@ def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     result = counts.lacking(Pairs.POSITIVE)
     for term in loss.terms:
         stage = stages[term.stage]
-        if stage.fold is Fold.LOGSUMEXP and (
-            stage.over is Pairs.NEGATIVE or stage.minus
-        ):  # a positive is in other sets
+        # With a positive, only a set of negatives can be empty.
+        if stage.fold is Fold.LOGSUMEXP and (stage.over is Pairs.NEGATIVE or stage.minus):
             rows, empty = counts.of_kind(term.rows), without_pairs(loss, counts, stage)
             if empty is not None:
                 empty = empty if rows is None else empty & rows
