@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,6 +177,11 @@ def test_threads_are_settled_in_the_environment() -> None:
     found = environment(replace(QUICK, threads=3))
     assert {found[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")} == {"3"}
     assert "intra_op_parallelism_threads=3" in found["XLA_FLAGS"]
+
+
+def test_only_peaks_of_memory_are_measured_without_the_allocator_of_one_dnn() -> None:
+    assert environment(QUICK, memory=True)["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert environment(QUICK).get("TF_ENABLE_ONEDNN_OPTS") == os.environ.get("TF_ENABLE_ONEDNN_OPTS")
 
 
 # --- the reports ---

@@ -173,14 +173,26 @@ def test_a_record_over_all_others_and_an_empty_queue(engine: str) -> None:
 def test_a_log_sum_exp_against_nothing_takes_its_row_out_of_the_count(engine: str, over: Pairs) -> None:
     noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
     stages = (noise, Reduce("against", Fold.LOGSUMEXP, over=over, minus="noise"))
-    loss, z = (
-        PairLoss("own", Labelled(), stages, (Term("against"),), Similarity(), 0.5),
-        np.random.default_rng(0).normal(size=(5, 3)),
-    )
+    loss = PairLoss("own", Labelled(), stages, (Term("against"),), Similarity(), 0.5)
+    z = np.random.default_rng(0).normal(size=(5, 3))
     value, gradient = ss.value_and_gradient(loss, z, [0] * 5, engine=engine)
     assert value == 0.0
     assert not np.any(gradient)
     assert np.all(ss.evaluate(loss, z, [0, 0, 1, 1, 1], engine=engine, reduction="none") != 0.0)
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_what_subtracts_a_stage_that_subtracts_nothing_has_no_pairs_either(framework: str, engine: str) -> None:
+    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    against = Reduce("against", Fold.LOGSUMEXP, over=Pairs.OTHERS, minus="noise")
+    margin = Reduce("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="against", mean=True)
+    loss = PairLoss("own", Labelled(), (noise, against, margin), (Term("margin"),), Similarity(), 0.5)
+    here = load(framework)
+    z = here.array(np.random.default_rng(0).normal(size=(5, 3)))
+    value, gradient = ss.value_and_gradient(loss, z, [0] * 5, engine=engine)
+    assert float(value) == 0.0
+    assert not np.any(here.numbers(gradient))
+    assert float(ss.evaluate(loss, z, [0, 0, 1, 1, 1], engine=engine)) != 0.0
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"], indirect=True)

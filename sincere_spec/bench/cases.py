@@ -80,7 +80,7 @@ def ours(loss: str, program: Program) -> Function:
 
 
 def modes(framework: str) -> tuple[str, ...]:
-    """How its users run a framework: eagerly, or by the one compiler it has, "", and with another."""
+    """The modes of a `Program` in which a framework is measured."""
     return ("", "xla") if framework == "tensorflow" else ("",)
 
 

@@ -54,10 +54,10 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
         tile = best_tile(found.times)
         if tile is None:
             return next((row.reason for row in found.times if row.status != "ok"), "nothing was measured")
-        pairs_of = {
+        compared = {
             mode: (Program("ours", "dense", mode), Program("ours", "tiled", mode, tile)) for mode in modes(framework)
         }
-        programs = tuple(program for pair in pairs_of.values() for program in pair)
+        programs = tuple(program for pair in compared.values() for program in pair)
         for loss in settings.losses:
             for size in QUICK_SIZES if quick else SIZES:
                 found.time(Job("time", loss, size, programs), pool)
@@ -65,9 +65,9 @@ def crossover(framework: str, settings: Settings, quick: bool, tell: Tell) -> Cr
     by_loss = {
         f"{loss} {mode}".strip(): first_win([row for row in found.times if row.loss == loss], *map(str, pair))
         for loss in settings.losses
-        for mode, pair in pairs_of.items()
+        for mode, pair in compared.items()
     }
-    pairs = least_loss(found.times, [(str(dense), str(tiled)) for dense, tiled in pairs_of.values()])
+    pairs = least_loss(found.times, [(str(dense), str(tiled)) for dense, tiled in compared.values()])
     return Crossover(BACKENDS.get(framework, framework), tile, pairs, by_loss, tuple(found.times))
 
 
@@ -84,13 +84,13 @@ def best_tile(times: list[Time]) -> int | None:
     return min(complete, key=lambda tile: complete[tile])
 
 
-def least_loss(times: list[Time], pairs: list[tuple[str, str]]) -> int:
+def least_loss(times: list[Time], compared: list[tuple[str, str]]) -> int:
     """N² from which on to take tiles, so that over all losses and modes the least is lost by taking the slower of two."""
     # By size, for each loss and mode: the logarithms of what dense loses, and of what tiles lose.
     lost: dict[int, list[tuple[float, float]]] = {}
     found = {(row.loss, row.size, row.program): log(row.median) for row in times if row.status == "ok"}
     for loss, size, program in found:
-        for dense, tiled in pairs:
+        for dense, tiled in compared:
             if program == dense and (loss, size, tiled) in found:
                 gain = found[loss, size, dense] - found[loss, size, tiled]
                 lost.setdefault(size, []).append((max(gain, 0.0), max(-gain, 0.0)))

@@ -298,8 +298,7 @@ def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: 
     """A part's numbers by row; 0 where what it subtracts is over nothing: against an empty reference a row has no pairs."""
     if part.minus is None:
         return vector
-    reference = next(stage for stage in loss.stages if stage.name == part.minus)
-    empty = counts.lacking(reference.over)
+    empty = rows.against_nothing(loss, counts, part.minus)
     return vector if empty is None else xp.where(empty, 0.0, vector)
 
 

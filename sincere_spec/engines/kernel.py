@@ -180,7 +180,7 @@ def backward(
     weights, peaks = statistics.weights_of(xp, loss, row_cotangents), statistics.peaks_of(loss)
     for part in weights:
         if part.minus is not None:  # against an empty reference a row has no pairs
-            weights[part] = xp.where(_present(loss, counts, part), weights[part], 0.0)
+            weights[part] = xp.where(rows.present(loss, counts)[part.minus], weights[part], 0.0)
     shifts = {part: _shift(xp, part, results, counts.positive) + peaks.get(part, 0.0) for part in weights}
     return _gradients(sweep, weights, shifts, needed)
 
@@ -245,7 +245,7 @@ def _statistics(sweep: Sweep) -> Statistics:
                     sums[part], peaks[part], falls[part] = _of_partners(sweep, part, results, counts)
         for part in level:
             if part.minus is not None:  # against an empty reference a row has no pairs
-                present = _present(loss, counts, part)
+                present = rows.present(loss, counts)[part.minus]
                 sums[part], falls[part] = (xp.where(present, x[part], 0.0) for x in (sums, falls))
                 peaks[part] = xp.where(present, peaks[part], -float("inf"))
         for stage in loss.stages:
@@ -311,12 +311,6 @@ def _argument(sweep: Sweep, part: Part, similarity: Array, shift: Array) -> Arra
 def _shift(xp: Namespace, part: Part, results: Mapping[str, Array], like: Array) -> Array:
     """What a part subtracts from `scale * a + offset` in each row."""
     return xp.zeros_like(like) if part.minus is None else part.scale * results[part.minus]
-
-
-def _present(loss: PairLoss, counts: rows.Counts, part: Part) -> Array:
-    """Which rows have pairs in the stage that a part subtracts."""
-    reference = next(stage for stage in loss.stages if stage.name == part.minus)
-    return counts.over(reference.over) > 0.0
 
 
 def _stacked(xp: Namespace, vectors: Sequence[Array]) -> Array:

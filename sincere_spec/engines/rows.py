@@ -77,8 +77,7 @@ class Single(Term):
         """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
         there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
         if self.folded.minus is not None:  # against an empty reference a row has no pairs
-            reference = next(stage for stage in loss.stages if stage.name == self.folded.minus)
-            empty = counts.lacking(reference.over)
+            empty = against_nothing(loss, counts, self.folded.minus)
             there = there if empty is None else there & ~empty
             t = t - stages[self.folded.minus]
         return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
@@ -89,9 +88,22 @@ def without_pairs(loss: PairLoss, counts: Counts, stage: Reduce) -> Array | None
     empty = counts.lacking(stage.over)
     if stage.minus is None:
         return empty
-    against = next(other for other in loss.stages if other.name == stage.minus)
-    nothing = without_pairs(loss, counts, against)
+    nothing = against_nothing(loss, counts, stage.minus)
     return nothing if empty is None else empty if nothing is None else empty | nothing
+
+
+def against_nothing(loss: PairLoss, counts: Counts, minus: str) -> Array | None:
+    """Which rows have no pairs in the stage of that name, so that what subtracts it has none either; None if all have."""
+    return without_pairs(loss, counts, next(stage for stage in loss.stages if stage.name == minus))
+
+
+def present(loss: PairLoss, counts: Counts) -> dict[str, Array]:
+    """Which rows have pairs in each stage."""
+    found: dict[str, Array] = {}
+    for stage in loss.stages:
+        own = counts.over(stage.over) > 0.0
+        found[stage.name] = own if stage.minus is None else own & found[stage.minus]
+    return found
 
 
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:

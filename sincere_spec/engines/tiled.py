@@ -428,8 +428,7 @@ def _masked_argument(
     """The pairs of a block that a part sees, and the argument of its fold."""
     mask, t = block.positive if part.over is Pairs.POSITIVE else block.negative, block.logits
     if part.minus is not None:
-        reference = next(stage for stage in loss.stages if stage.name == part.minus)
-        empty = counts.lacking(reference.over)
+        empty = rows.against_nothing(loss, counts, part.minus)
         mask = mask if empty is None else mask & ~empty[block.span][:, None]
         t = t - results[part.minus][block.span][:, None]
     if part.scale != 1.0:

@@ -308,7 +308,7 @@ def _statistics(sweep: Sweep) -> Statistics:
             parts = tuple(part for part in level if part.over is over)
             if not parts:
                 continue
-            tally = _tallied(sweep, over, parts, _present(loss, counts), results, nil)
+            tally = _tallied(sweep, over, parts, rows.present(loss, counts), results, nil)
             sums |= dict(zip(parts, tally.sums, strict=True))
             peaks |= dict(zip((part for part in parts if sweep.seeking(part)), tally.peaks, strict=True))
             falls |= dict(zip((part for part in parts if _falling(part)), tally.falls, strict=True))
@@ -345,11 +345,6 @@ def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
 def _falling(part: Part) -> bool:
     """Whether the sum of a part's slopes is needed besides."""
     return part.minus is not None and part.fold is not Fold.LOGSUMEXP
-
-
-def _present(loss: PairLoss, counts: rows.Counts) -> dict[str, Array]:
-    """Which rows have pairs in the stages that others subtract: against an empty one a row has no pairs."""
-    return {stage.name: counts.over(stage.over) > 0.0 for stage in loss.stages}
 
 
 def _tallied(
@@ -558,7 +553,7 @@ def _pull(
 ) -> Array:
     """The derivative of the value by each logit of a tile, as seen from its roles."""
     xp = sweep.xp
-    present, results = _present(sweep.loss, statistics.counts), statistics.results_of(sweep.loss)
+    present, results = rows.present(sweep.loss, statistics.counts), statistics.results_of(sweep.loss)
     peaks = statistics.peaks_of(sweep.loss)
     total: Array = None
     for part, weight in weights.items():
