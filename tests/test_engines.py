@@ -179,6 +179,11 @@ def test_a_log_sum_exp_against_nothing_takes_its_row_out_of_the_count(engine: st
     assert value == 0.0
     assert not np.any(gradient)
     assert np.all(ss.evaluate(loss, z, [0, 0, 1, 1, 1], engine=engine, reduction="none") != 0.0)
+    # The first row's one negative is the same sample, and the last row has no positive: the mean is over one row.
+    some: dict[str, Any] = {"ids": [0, 1, 0], "engine": engine}
+    by_row = ss.evaluate(loss, z[:3, :], [0, 0, 1], reduction="none", **some)
+    assert [x != 0.0 for x in by_row] == [False, True, False]
+    assert ss.evaluate(loss, z[:3, :], [0, 0, 1], **some) == by_row[1]
 
 
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
