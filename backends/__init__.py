@@ -13,7 +13,7 @@ if __name__ == "backends":
 from collections.abc import Callable
 
 from sincere_spec.errors import BackendNotInstalled
-from sincere_spec.types import Backend
+from sincere_spec.interface import Backend
 
 
 # Import statements, not names of modules: torch.compile can trace these, if the first call is a compiled one.

@@ -8,10 +8,10 @@ from typing import Any
 
 import array_api_compat
 
+from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.errors import ShapeError, UnknownArrayError
-from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Kernels
-from sincere_spec.types import Array, Differentiable, Namespace, T
+from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.spec.words import Logit
 
 
 class ArrayApiBackend:

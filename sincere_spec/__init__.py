@@ -9,6 +9,7 @@ Example:
 
 from sincere_spec import losses
 from sincere_spec.backends import register_backend
+from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.errors import (
     BackendNotInstalled,
     DtypeError,
@@ -20,7 +21,6 @@ from sincere_spec.errors import (
     SincereSpecError,
     UnknownArrayError,
 )
-from sincere_spec.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.functions import (
     clip_loss,
     decoupled_loss,
@@ -32,7 +32,7 @@ from sincere_spec.functions import (
     sincere_loss,
     supcon_loss,
 )
-from sincere_spec.protocol import PairLoss
+from sincere_spec.spec.words import PairLoss
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sincere_spec import functions, losses
-from sincere_spec.protocol import PairLoss
+from sincere_spec.spec.words import PairLoss
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sincere_spec import losses
-from sincere_spec.evaluate import evaluate
-from sincere_spec.types import Array, ArrayT, Labels
+from sincere_spec.arrays import Array, ArrayT, Labels
+from sincere_spec.call.evaluate import evaluate
 
 
 def sincere_loss(
@@ -42,7 +42,7 @@ def sincere_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -108,7 +108,7 @@ def supcon_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -172,7 +172,7 @@ def decoupled_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -230,7 +230,7 @@ def info_nce_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -282,7 +282,7 @@ def nt_xent_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
             then of the next.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -341,7 +341,7 @@ def dystress_loss(
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
             then of the next.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -392,7 +392,7 @@ def clip_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses, a to b, then b to a.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -445,7 +445,7 @@ def siglip_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:
@@ -507,7 +507,7 @@ def f_micl_loss(
         normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
         reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
             by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never falls back.
+        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
         tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
 
     Returns:

@@ -60,12 +60,12 @@ import numpy as np
 from keras import ops
 
 from sincere_spec import losses
-from sincere_spec.dispatch import backend_of
+from sincere_spec.arrays import Array, Labels
+from sincere_spec.call.dispatch import backend_of
+from sincere_spec.call.evaluate import evaluate, explain
+from sincere_spec.call.labels import as_integers
 from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError
-from sincere_spec.evaluate import evaluate, explain
-from sincere_spec.labels import as_integers
-from sincere_spec.protocol import PairLoss
-from sincere_spec.types import Array, Labels
+from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from sincere_spec import losses
+from sincere_spec.arrays import Labels
+from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.errors import EngineUnavailable, OptionError
-from sincere_spec.evaluate import evaluate, explain
-from sincere_spec.protocol import PairLoss
-from sincere_spec.types import Labels
+from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -12,7 +12,7 @@ from frameworks import COMPUTED_IN, UNIT, Framework
 
 import sincere_spec as ss
 from sincere_spec import losses
-from sincere_spec.protocol import PairLoss
+from sincere_spec.spec.words import PairLoss
 
 WIDTH = 4
 KEYWORDS = ("keys", "temperature", "bias")

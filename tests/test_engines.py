@@ -16,10 +16,10 @@ from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses
-from sincere_spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
+from sincere_spec.arrays import NAMESPACE, TILES_NAMESPACE
 from sincere_spec.backends.array_api import ArrayApiBackend
-from sincere_spec.protocol import Arrangement, Fold, PairLoss, Pairs, Reduce, Rows, Similarity, Term
-from sincere_spec.types import NAMESPACE, TILES_NAMESPACE
+from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
+from sincere_spec.spec.words import Arrangement, Fold, PairLoss, Pairs, Rows, Similarity, Stage, Term
 
 TILES = (1, 2, 3, 5, 64)
 REDUCTIONS = ("mean", "pairs", "batch", "sum")
@@ -40,7 +40,7 @@ class Listed:
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.listed:
-            raise AttributeError(f"{name} is not on the list of sincere_spec.types")
+            raise AttributeError(f"{name} is not on the list of sincere_spec.arrays")
         self.used.add(name)
         return getattr(self.namespace, name)
 
@@ -114,8 +114,8 @@ def test_what_rows_of_one_positive_fold_is_the_same_by_its_one_logit(
     """The pass over all pairs gives the rows of one positive their numbers; the others must get nothing of the term."""
     z = np.random.default_rng(3).normal(size=(9, 4))
     stages = (
-        Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE, scale=0.5),
-        Reduce("margin", fold, over=Pairs.POSITIVE, scale=-1.5, offset=0.25, minus=minus, mean=True),
+        Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE, scale=0.5),
+        Stage("margin", fold, over=Pairs.POSITIVE, scale=-1.5, offset=0.25, minus=minus, mean=True),
     )
     alone, every = (
         PairLoss("own", Labelled(), stages, (Term("noise", 0.2), Term("margin", -0.7, 0.3, rows)), Similarity(), 0.5)
@@ -146,7 +146,7 @@ ARRANGEMENTS: dict[str, Arrangement] = {
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_a_record_without_positives_has_every_engine(framework: str, arrangement: str) -> None:
-    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    noise = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
     loss = PairLoss("uniformity", ARRANGEMENTS[arrangement], (noise,), (Term("noise"),), Similarity(), 0.5)
     here, z = load(framework), np.random.default_rng(0).normal(size=(2, 9, 4))
     found = []
@@ -158,8 +158,8 @@ def test_a_record_without_positives_has_every_engine(framework: str, arrangement
 
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 def test_a_record_over_all_others_and_an_empty_queue(engine: str) -> None:
-    others = Reduce("others", Fold.LOGSUMEXP, over=Pairs.OTHERS)
-    stages = (others, Reduce("attract", Fold.LINEAR, over=Pairs.POSITIVE))
+    others = Stage("others", Fold.LOGSUMEXP, over=Pairs.OTHERS)
+    stages = (others, Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE))
     loss = PairLoss("own", Queries(), stages, (Term("others"), Term("attract", -1.0)), Similarity(), 0.5)
     q, p = np.random.default_rng(0).normal(size=(2, 4, 3))
     value, gradient = ss.value_and_gradient(loss, q, p, q[:0, :], engine=engine)
@@ -171,8 +171,8 @@ def test_a_record_over_all_others_and_an_empty_queue(engine: str) -> None:
 @pytest.mark.parametrize("over", [Pairs.POSITIVE, Pairs.OTHERS])
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 def test_a_log_sum_exp_against_nothing_takes_its_row_out_of_the_count(engine: str, over: Pairs) -> None:
-    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
-    stages = (noise, Reduce("against", Fold.LOGSUMEXP, over=over, minus="noise"))
+    noise = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    stages = (noise, Stage("against", Fold.LOGSUMEXP, over=over, minus="noise"))
     loss = PairLoss("own", Labelled(), stages, (Term("against"),), Similarity(), 0.5)
     z = np.random.default_rng(0).normal(size=(5, 3))
     value, gradient = ss.value_and_gradient(loss, z, [0] * 5, engine=engine)
@@ -188,9 +188,9 @@ def test_a_log_sum_exp_against_nothing_takes_its_row_out_of_the_count(engine: st
 
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 def test_what_subtracts_a_stage_that_subtracts_nothing_has_no_pairs_either(framework: str, engine: str) -> None:
-    noise = Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
-    against = Reduce("against", Fold.LOGSUMEXP, over=Pairs.OTHERS, minus="noise")
-    margin = Reduce("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="against", mean=True)
+    noise = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    against = Stage("against", Fold.LOGSUMEXP, over=Pairs.OTHERS, minus="noise")
+    margin = Stage("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="against", mean=True)
     loss = PairLoss("own", Labelled(), (noise, against, margin), (Term("margin"),), Similarity(), 0.5)
     here = load(framework)
     z = here.array(np.random.default_rng(0).normal(size=(5, 3)))

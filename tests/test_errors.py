@@ -17,7 +17,8 @@ from catalogue import CALLS, draw
 from frameworks import Framework, load
 
 import sincere_spec as ss
-from sincere_spec import elementwise, losses
+from sincere_spec import losses
+from sincere_spec.spec import elementwise
 
 LABELS = [0, 0, 1, 1]
 

@@ -1,4 +1,4 @@
-"""The examples, each run as a script: real libraries, real images, and a loss that falls."""
+"""The examples, each run as a script: real libraries, real images, and a loss that slope_sums."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, rule
 from frameworks import Framework, load
 
 import sincere_spec as ss
-from sincere_spec import elementwise, losses
+from sincere_spec import losses
+from sincere_spec.spec import elementwise
 
 COTANGENT = -1.25
 REDUCTIONS = ("mean", "pairs", "batch", "sum")

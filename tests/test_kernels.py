@@ -19,11 +19,12 @@ from frameworks import COMPUTED_IN, UNIT, load
 from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
 
 import sincere_spec as ss
-from sincere_spec import elementwise, losses, relations
+from sincere_spec import losses
 from sincere_spec.conformance import frameworks, judge, questions
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.questions import Question
-from sincere_spec.protocol import Fold, Logit, Similarity
+from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec.words import Fold, Logit, Similarity
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum")
 
@@ -611,7 +612,7 @@ def test_pallas_is_refused_where_the_number_of_rows_is_open() -> None:
 def test_auto_takes_a_kernel_only_where_one_was_measured_to_be_faster(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sincere_spec.engines import plan
+    from sincere_spec.call import plan
 
     z, labels = load(framework).array(np.eye(4)), [0, 0, 1, 1]
     assert not any(

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sincere_spec as ss
-from sincere_spec import elementwise, losses
-from sincere_spec.protocol import PairLoss
+from sincere_spec import losses
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.words import PairLoss
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 Matrix = np.ndarray

@@ -16,8 +16,8 @@ from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses
-from sincere_spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
-from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce, Rows, Similarity, Term
+from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
+from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Rows, Similarity, Stage, Term
 
 RECORDS: dict[str, tuple[PairLoss, PairLoss]] = {
     "sincere": (losses.sincere(0.3, epsilon=0.25), losses.sincere(0.3, epsilon=0.5)),
@@ -119,19 +119,19 @@ def test_how_records_read() -> None:
 
 
 def test_words_compare_and_print() -> None:
-    stage = Reduce("n", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
-    assert stage == Reduce("n", Fold.LOGSUMEXP, Pairs.NEGATIVE)
+    stage = Stage("n", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+    assert stage == Stage("n", Fold.LOGSUMEXP, Pairs.NEGATIVE)
     assert stage != replace(stage, mean=True)
     assert str(replace(stage, mean=True)) == "n = logmeanexp(a) over negative"
-    assert str(Reduce("r", Fold.EXP, Pairs.OTHERS, scale=-2.0, offset=-1.0)) == "r = sum exp(-2 a - 1) over others"
-    assert str(Reduce("r", Fold.SIGMOID_SQUARED, Pairs.OTHERS, minus="n")) == "r = sum sigmoid(a - n)^2 over others"
+    assert str(Stage("r", Fold.EXP, Pairs.OTHERS, scale=-2.0, offset=-1.0)) == "r = sum exp(-2 a - 1) over others"
+    assert str(Stage("r", Fold.SIGMOID_SQUARED, Pairs.OTHERS, minus="n")) == "r = sum sigmoid(a - n)^2 over others"
     assert str(Term("n", -2.0, 1.0, Rows.SEVERAL_POSITIVES)) == "- 2 n + 1 [several positives]"
 
 
 # --- what is no record ----------------------------------------------------------------------------------------------------------
 
-LSE = Reduce("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE)
-SUM = Reduce("attract", Fold.LINEAR, Pairs.POSITIVE)
+LSE = Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE)
+SUM = Stage("attract", Fold.LINEAR, Pairs.POSITIVE)
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "two stages of one name": ({"stages": (LSE, LSE)}, "two stages.*'noise'"),
@@ -219,8 +219,8 @@ def alignment_and_uniformity(weight: float = 0.5) -> PairLoss:
         name="alignment_and_uniformity",
         arrangement=Labelled(),
         stages=(
-            Reduce("align", Fold.LINEAR, Pairs.POSITIVE, scale=-1.0, mean=True),
-            Reduce("uniform", Fold.LOGSUMEXP, Pairs.OTHERS, mean=True),
+            Stage("align", Fold.LINEAR, Pairs.POSITIVE, scale=-1.0, mean=True),
+            Stage("uniform", Fold.LOGSUMEXP, Pairs.OTHERS, mean=True),
         ),
         terms=(Term("align"), Term("uniform", weight)),
         logit=Similarity(),
@@ -235,10 +235,10 @@ OWN: dict[str, PairLoss] = {
         "hard_negatives",
         Labelled(),
         (
-            Reduce("others", Fold.LOGSUMEXP, Pairs.OTHERS, scale=2.0, offset=0.3, mean=True),
-            Reduce("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE, scale=-0.5, minus="others"),
-            Reduce("hard", Fold.EXP, Pairs.NEGATIVE, scale=0.7, minus="others", mean=True),
-            Reduce("soft", Fold.SIGMOID_SQUARED, Pairs.POSITIVE, scale=-1.5, offset=-0.2, minus="noise"),
+            Stage("others", Fold.LOGSUMEXP, Pairs.OTHERS, scale=2.0, offset=0.3, mean=True),
+            Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE, scale=-0.5, minus="others"),
+            Stage("hard", Fold.EXP, Pairs.NEGATIVE, scale=0.7, minus="others", mean=True),
+            Stage("soft", Fold.SIGMOID_SQUARED, Pairs.POSITIVE, scale=-1.5, offset=-0.2, minus="noise"),
         ),
         (
             Term("hard", 2.0, 0.5),
@@ -254,8 +254,8 @@ OWN: dict[str, PairLoss] = {
         "own_logit",
         Towers(both_ways=True),
         (
-            Reduce("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE),
-            Reduce("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-2.0, minus="noise", mean=True),
+            Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE),
+            Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-2.0, minus="noise", mean=True),
         ),
         (Term("margin", 0.5),),
         ArcLength(0.9),
@@ -265,8 +265,8 @@ OWN: dict[str, PairLoss] = {
         "own_views",
         Views(),
         (
-            Reduce("noise", Fold.SOFTPLUS, Pairs.OTHERS, scale=3.0, offset=-1.0),
-            Reduce("pull", Fold.EXP, Pairs.POSITIVE, scale=-1.0, mean=True),
+            Stage("noise", Fold.SOFTPLUS, Pairs.OTHERS, scale=3.0, offset=-1.0),
+            Stage("pull", Fold.EXP, Pairs.POSITIVE, scale=-1.0, mean=True),
         ),
         (Term("noise"), Term("pull")),
         ArcLength(),
@@ -276,8 +276,8 @@ OWN: dict[str, PairLoss] = {
         "own_queue",
         Queries(),
         (
-            Reduce("noise", Fold.SIGMOID_SQUARED, Pairs.NEGATIVE, scale=1.5, mean=True),
-            Reduce("pull", Fold.LINEAR, Pairs.POSITIVE),
+            Stage("noise", Fold.SIGMOID_SQUARED, Pairs.NEGATIVE, scale=1.5, mean=True),
+            Stage("pull", Fold.LINEAR, Pairs.POSITIVE),
         ),
         (Term("noise", 2.0), Term("pull", -1.0)),
         Similarity(),
@@ -286,7 +286,7 @@ OWN: dict[str, PairLoss] = {
     "paired views": PairLoss(
         "own_pairs",
         PairedViews(),
-        (Reduce("spread", Fold.LOGSUMEXP, Pairs.NEGATIVE, mean=True), Reduce("pull", Fold.LINEAR, Pairs.POSITIVE)),
+        (Stage("spread", Fold.LOGSUMEXP, Pairs.NEGATIVE, mean=True), Stage("pull", Fold.LINEAR, Pairs.POSITIVE)),
         (Term("spread"), Term("pull", -1.0, 0.25)),
         Similarity(),
         temperature=0.6,

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.jax import namespace
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
-from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Kernels
-from sincere_spec.types import Array, Described, Differentiable, Namespace, T
+from sincere_spec.interface import Described, Differentiable, Kernels
+from sincere_spec.spec.words import Logit
 
 
 class JaxBackend:

@@ -16,11 +16,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pallas_triton
 
-from sincere_spec import elementwise, relations
+from sincere_spec.arrays import Array
 from sincere_spec.backends.jax import namespace
-from sincere_spec.protocol import Fold, Pairs
-from sincere_spec.sweeps import Panel, Part, Pulls, Words
-from sincere_spec.types import Array
+from sincere_spec.interface import KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec.words import Fold, Pairs
 
 Ref: TypeAlias = Any
 """An array in a device's memory, of which a program reads and writes parts."""
@@ -71,22 +71,22 @@ class Layout:
 
 
 class PallasKernels:
-    """The sweeps of `sincere_spec.sweeps.Kernels`."""
+    """The sweeps of `sincere_spec.interface.Kernels`."""
 
     tile = 64  # the most rows of any shape
 
-    def tally(self, words: Words, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         n = panel.rows.shape[0]
         layout, arrays = _laid_out(panel, tile)
         shifts = _padded(shifts, layout.size, axis=1)
         out = [_like(shifts.shape, shifts)] * 3
         grid = (shifts.shape[1] // layout.size,)
         found = _launch(partial(_tally, words, layout), layout.shape, grid, out, *arrays, shifts)
-        sums, peaks, falls = (x[:, :n] for x in found)
-        return sums, peaks, falls
+        sums, peaks, slope_sums = (x[:, :n] for x in found)
+        return sums, peaks, slope_sums
 
     def pull(
-        self, words: Words, panel: Panel, own: Pulls | None, others: Pulls | None, tile: int
+        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
     ) -> tuple[Array, Array, Array]:
         n, d = panel.rows.shape
         layout, arrays = _laid_out(panel, tile)
@@ -166,7 +166,7 @@ class Block:
     A program asks for its number once, and outside of loops: in them Pallas's interpreter does not know it.
     """
 
-    words: Words
+    words: KernelSpec
     layout: Layout
     interpreted: bool
     i: Any
@@ -265,8 +265,8 @@ def _pieces(x: Array, count: int) -> list[Array]:
     return found
 
 
-def _tally(words: Words, layout: Layout, interpreted: bool, *refs: Ref) -> None:
-    *given, shifts, sums, peaks, falls = refs
+def _tally(words: KernelSpec, layout: Layout, interpreted: bool, *refs: Ref) -> None:
+    *given, shifts, sums, peaks, slope_sums = refs
     block = Block(words, layout, interpreted, pl.program_id(0), Panel(*given))
     nil = jnp.zeros((layout.size,), sums.dtype)
 
@@ -274,7 +274,7 @@ def _tally(words: Words, layout: Layout, interpreted: bool, *refs: Ref) -> None:
         a = block.logits(block.similarities(j))
 
         def added(number: int, part: Part, tally: Any) -> Any:
-            total, peak, fall = tally
+            total, peak, slope_sum = tally
             seen = block.seen(part, j)
             t = part.scale * a + part.offset - shifts[number, block.own][:, None]
             if part.fold is Fold.LOGSUMEXP:
@@ -282,13 +282,13 @@ def _tally(words: Words, layout: Layout, interpreted: bool, *refs: Ref) -> None:
                 highest = jnp.maximum(peak, jnp.max(t, axis=1))
                 finite = jnp.where(highest > -jnp.inf, highest, 0.0)
                 fresh = jnp.sum(jnp.exp(t - finite[:, None]), axis=1)
-                return total * jnp.exp(peak - finite) + fresh, highest, fall
+                return total * jnp.exp(peak - finite) + fresh, highest, slope_sum
             t = jnp.where(seen, t, 0.0)
             total = total + jnp.sum(jnp.where(seen, elementwise.value(namespace, part.fold, t), 0.0), axis=1)
             if part.minus is not None:
                 slope = jnp.where(seen, elementwise.slope(namespace, part.fold, t), 0.0)
-                fall = fall + part.scale * jnp.sum(slope, axis=1)
-            return total, peak, fall
+                slope_sum = slope_sum + part.scale * jnp.sum(slope, axis=1)
+            return total, peak, slope_sum
 
         return tuple(
             block.where_labels_meet(part, j, partial(added, number, part), tally)
@@ -297,11 +297,11 @@ def _tally(words: Words, layout: Layout, interpreted: bool, *refs: Ref) -> None:
 
     state = block.sweep(visit, tuple((nil, nil - jnp.inf, nil) for _ in words.parts))
     for number, tally in enumerate(state):
-        for out, vector in zip((sums, peaks, falls), tally, strict=True):
+        for out, vector in zip((sums, peaks, slope_sums), tally, strict=True):
             out[number, block.own] = vector
 
 
-def _pull(words: Words, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
+def _pull(words: KernelSpec, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
     *given, gradient, sums, moments = refs
     panel, pulls = Panel(*given[: len(Panel._fields)]), iter(given[len(Panel._fields) :])
     block = Block(words, layout, interpreted, pl.program_id(0), panel)

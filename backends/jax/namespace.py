@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax import numpy as jnp
 
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
 
 abs = jnp.abs
 arange = jnp.arange

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from sincere_spec.types import Array, Description
+from sincere_spec.arrays import Array
+from sincere_spec.interface import Description
 
 Arrays = tuple[Array, ...]
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import forwardprop_util
 
+from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.tensorflow import derivatives, namespace
 from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
-from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Kernels
-from sincere_spec.types import Array, Differentiable, Namespace, T
+from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.spec.words import Logit
 
 
 class TensorFlowBackend:

@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import record
 
-from sincere_spec.types import Array, Differentiable
+from sincere_spec.arrays import Array
+from sincere_spec.interface import Differentiable
 
 
 def value(steps: Differentiable, arrays: tuple[Array, ...]) -> Array:

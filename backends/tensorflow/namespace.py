@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
 
 abs = tf.abs
 arange = tf.range

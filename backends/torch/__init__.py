@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.torch import namespace
 from sincere_spec.backends.torch.autograd import Product, Value, full_precision
 from sincere_spec.errors import UnknownArrayError
-from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Kernels
-from sincere_spec.types import Array, Differentiable, Namespace, T
+from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.spec.words import Logit
 
 LOG2_E = 1.4426950408889634
 

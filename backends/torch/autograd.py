@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from sincere_spec.types import Array, Differentiable
+from sincere_spec.arrays import Array
+from sincere_spec.interface import Differentiable
 
 
 def full_precision() -> ExitStack:

@@ -1,7 +1,7 @@
 """Triton kernels for sweeps over all pairs: the words of the protocol as small device functions, and two programs of them.
 
 A program owns a block of rows, goes over tiles of columns and keeps its sums in registers, so there are no atomics and a
-rerun gives the same bits. Words are chosen when a program is compiled: one is made for each combination of words, never for
+rerun gives the same bits. KernelSpec are chosen when a program is compiled: one is made for each combination of words, never for
 a loss. Exponentials are powers of two. A tile that is known to be full of negatives needs no mask.
 
 Products of float32 are taken in full float32. Rows of float16 and bfloat16 are multiplied as they came, which tensor cores do
@@ -284,7 +284,7 @@ def tally_kernel(
     shifts,
     sums,
     peaks,
-    falls,
+    slope_sums,
     n,
     m,
     d,
@@ -292,7 +292,7 @@ def tally_kernel(
     OVERS: tl.constexpr,
     SCALES: tl.constexpr,
     OFFSETS: tl.constexpr,
-    FALLS: tl.constexpr,
+    WITH_SLOPES: tl.constexpr,
     LOGIT: tl.constexpr,
     NUMBERS: tl.constexpr,
     PARTNERS: tl.constexpr,
@@ -302,7 +302,7 @@ def tally_kernel(
     COLUMNS: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
-    """Sums, peaks and falls `[parts, n]` of a block of rows."""
+    """Sums, peaks and slope_sums `[parts, n]` of a block of rows."""
     kind: tl.constexpr = shifts.dtype.element_ty
     here = tl.program_id(0).to(tl.int64) * ROWS
     i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
@@ -311,7 +311,7 @@ def tally_kernel(
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + ROWS, n) - 1)
     total, peak = nothing_yet(len(FOLDS), 0.0, ROWS, kind), nothing_yet(len(FOLDS), -float("inf"), ROWS, kind)
-    fall = nothing_yet(len(FOLDS), 0.0, ROWS, kind)
+    slope_sum = nothing_yet(len(FOLDS), 0.0, ROWS, kind)
     for start in range(low // COLUMNS * COLUMNS if BAND else 0, high if BAND else m, COLUMNS):
         there = tl.cast(start, tl.int64)
         real = j < m - there
@@ -335,7 +335,7 @@ def tally_kernel(
         value = logit_value(LOGIT, NUMBERS, s)
         new_total, new_peak, new_fall = (), (), ()
         for p in tl.static_range(len(FOLDS)):
-            one, two, three = total[p], peak[p], fall[p]
+            one, two, three = total[p], peak[p], slope_sum[p]
             if OVERS[p] == "negative" or meet:
                 shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
                 slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
@@ -348,18 +348,18 @@ def tally_kernel(
                     one = one * tl.exp2(before - finite) + tl.sum(tl.exp2(t - finite[:, None]), axis=1)
                 else:
                     one += tl.sum(values(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
-                    if FALLS[p]:
+                    if WITH_SLOPES[p]:
                         three += SCALES[p] * tl.sum(slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
             new_total, new_peak, new_fall = new_total + (one,), new_peak + (two,), new_fall + (three,)
-        total, peak, fall = new_total, new_peak, new_fall
+        total, peak, slope_sum = new_total, new_peak, new_fall
     for p in tl.static_range(len(FOLDS)):
         tl.store(placed(sums, p, n, here) + i, total[p], mask=present)
         tl.store(placed(peaks, p, n, here) + i, peak[p] * LN_2, mask=present)
-        tl.store(placed(falls, p, n, here) + i, fall[p], mask=present)
+        tl.store(placed(slope_sums, p, n, here) + i, slope_sum[p], mask=present)
 
 
 @triton.jit
-def resting(fold: tl.constexpr, weight, intercept):
+def neutral_intercept(fold: tl.constexpr, weight, intercept):
     """The intercept of a part, or where its weight is 0, and the rest may be infinite, one that adds nothing."""
     if fold == "exp" or fold == "logsumexp":
         return tl.where(weight != 0.0, intercept, -float("inf"))
@@ -449,13 +449,13 @@ def pull_kernel(
                     weight = tl.load(placed(weights, p, n, here) + i, mask=present, other=0.0)
                     shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
                     slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
-                    t = value * slope + resting(FOLDS[p], weight, intercept)[:, None]
+                    t = value * slope + neutral_intercept(FOLDS[p], weight, intercept)[:, None]
                     own += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[:, None]
                 if OTHERS:
                     weight = tl.load(placed(key_weights, p, m, there) + j, mask=real, other=0.0)
                     shift = tl.load(placed(key_shifts, p, m, there) + j, mask=real, other=0.0)
                     slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
-                    t = value * slope + resting(FOLDS[p], weight, intercept)[None, :]
+                    t = value * slope + neutral_intercept(FOLDS[p], weight, intercept)[None, :]
                     other += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[None, :]
         if OWN:
             total += tl.sum(own, axis=1)

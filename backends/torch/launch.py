@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import triton
 
+from sincere_spec.arrays import Array
 from sincere_spec.backends.torch import kernels
 from sincere_spec.backends.torch.kernels import LOGITS, pull_kernel, tally_kernel
-from sincere_spec.protocol import Logit
-from sincere_spec.sweeps import Panel, Pulls, Words
-from sincere_spec.types import Array
+from sincere_spec.interface import KernelSpec, LogitCotangents, Panel
+from sincere_spec.spec.words import Logit
 
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
     raise ImportError(f"3.7 or later is needed, and {triton.__version__} is installed", name="triton")
@@ -71,13 +71,13 @@ if INTERPRETED:  # which takes as long for a small tile as for a large one
 
 
 class TritonKernels:
-    """The sweeps of `sincere_spec.sweeps.Kernels`, launched on the device of the rows."""
+    """The sweeps of `sincere_spec.interface.Kernels`, launched on the device of the rows."""
 
     tile = 128  # the most rows of any shape
 
-    def tally(self, words: Words, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
-        sums, peaks, falls = (torch.empty_like(shifts) for _ in range(3))
+        sums, peaks, slope_sums = (torch.empty_like(shifts) for _ in range(3))
         shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(words)
         shape = shapes.band if chosen["BAND"] else shapes.tally
         subtracting = tuple(part.minus is not None for part in words.parts)
@@ -86,18 +86,18 @@ class TritonKernels:
                 *_contiguous(*panel, shifts),
                 sums,
                 peaks,
-                falls,
+                slope_sums,
                 n,
                 m,
                 d,
                 **chosen,
                 **_sized(shape, tile),
-                FALLS=subtracting,
+                WITH_SLOPES=subtracting,
             )
-        return sums, peaks, falls
+        return sums, peaks, slope_sums
 
     def pull(
-        self, words: Words, panel: Panel, own: Pulls | None, others: Pulls | None, tile: int
+        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
     ) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
         gradient = panel.row_factors.new_empty((n, d))
@@ -106,7 +106,7 @@ class TritonKernels:
         width = min(shape.width, max(16, triton.next_power_of_2(d)))
         slices = max(1, triton.cdiv(d, width))
         programs = triton.cdiv(slices, shape.slices)
-        none = Pulls(sums, sums)  # never read
+        none = LogitCotangents(sums, sums)  # never read
         with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
             pull_kernel[(triton.cdiv(n, min(tile, shape.rows)), programs)](
                 *_contiguous(*panel, *(own or none), *(others or none)),
@@ -147,7 +147,7 @@ def _sized(shape: Shape, tile: int) -> dict[str, int]:
     }
 
 
-def _chosen(words: Words) -> dict[str, Any]:
+def _chosen(words: KernelSpec) -> dict[str, Any]:
     """The words as what a program is compiled for."""
     numbers: tuple[Any, ...] = astuple(words.logit)  # type: ignore[call-overload]
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
 
 abs = torch.abs
 argsort = torch.argsort

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 import sincere_spec as ss
+from sincere_spec.call import plan
 from sincere_spec.conformance import questions
 from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
 from sincere_spec.conformance.implementations import called
@@ -23,7 +24,6 @@ from sincere_spec.conformance.judge import Result, compare, shortened
 from sincere_spec.conformance.questions import Array, Question, Wanted
 from sincere_spec.conformance.tolerance import PRECISIONS, K
 from sincere_spec.conformance.transforms import TRANSFORMS, Transform, transforms_of
-from sincere_spec.engines import plan
 
 __all__ = [
     "CASES",

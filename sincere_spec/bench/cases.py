@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sincere_spec.bench.settings import KERNELS, SEED
-from sincere_spec.protocol import PairLoss
+from sincere_spec.bench.peers import PEERS
+from sincere_spec.bench.settings import KERNELS, SEED, Function
+from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
     import numpy
-
-Function = Callable[..., Any]  # of the embeddings, then the labels if the loss has any; returns the loss
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,6 @@ def modes(framework: str) -> tuple[str, ...]:
 
 def programs(framework: str, loss: str, engines: tuple[str, ...], device: str, peers: bool) -> list[Program]:
     """What is compared: our engines, the plain formula, peers, each in every mode of the framework."""
-    from sincere_spec.bench.peers import PEERS
-
     engines = tuple(engine for engine in engines if engine != "kernel" or framework in KERNELS)
     found = [Program("ours", engine, mode) for mode in modes(framework) for engine in engines]
     found += [Program("plain", "plain", mode) for mode in modes(framework)]

@@ -11,7 +11,7 @@ from sincere_spec.bench.cases import Program, modes
 from sincere_spec.bench.measure import Found, Job, Pool, Tell, within_memory
 from sincere_spec.bench.results import Time
 from sincere_spec.bench.settings import Settings
-from sincere_spec.engines.plan import crossovers
+from sincere_spec.call.plan import crossovers
 
 SIZES = (128, 180, 256, 362, 512, 724, 1024, 1448, 2048, 2896)
 TILES = (128, 256, 512, 528, 1024)  # rows that lie a power of two apart contend for cache lines

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from sincere_spec.bench.cases import Function
+from sincere_spec.bench.settings import Function
 
 SUPERVISED, TOWERS = 0.1, 0.07  # the temperatures of our functions
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+Function = Callable[..., Any]  # of the embeddings, then the labels if the loss has any; returns the loss
 
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
 LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")

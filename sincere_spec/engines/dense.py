@@ -17,13 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
-from sincere_spec import elementwise, relations
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
 from sincere_spec.engines.neighbours import Neighbours, neighbours
-from sincere_spec.engines.parts import Part, part_weights, parts_of, shift_of, stage_result, stage_slope
-from sincere_spec.protocol import Fold, PairLoss, Pairs
-from sincere_spec.types import Array, Backend, EagerBackend, Namespace
+from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
+from sincere_spec.engines.prune import prune_terms, specialise
+from sincere_spec.interface import Backend, EagerBackend, Part
+from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec.words import Fold, PairLoss, Pairs
 
 # A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
 EMPTY = 1e30
@@ -62,7 +64,7 @@ class Panel:
             return [vector[:, None]]
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
-    def seen(self, backend: Backend, t: Array, value: float) -> Array:
+    def fill_masked(self, backend: Backend, t: Array, value: float) -> Array:
         """Entries, which may be given up for it, with a value where there is no such pair."""
         if self.hidden is not None:
             return cast(EagerBackend, backend).with_columns(t, self.hidden, value)
@@ -94,7 +96,7 @@ def value(
     if empty is not None:
         return empty if reduction == "none" else xp.sum(empty)
     panels, counts = _panels(backend, comparison)
-    loss, counts = seen(backend, specialise(loss, comparison), counts)
+    loss, counts = prune_terms(backend, specialise(loss, comparison), counts)
     folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
     row_losses = rows.losses(xp, loss, folds.results, counts)
     if reduction == "none":
@@ -120,7 +122,7 @@ def value_and_gradient(
     if empty is not None:
         return xp.sum(empty), zeros(xp, comparison)
     panels, counts = _panels(backend, comparison)
-    loss, counts = seen(backend, specialise(loss, comparison), counts)
+    loss, counts = prune_terms(backend, specialise(loss, comparison), counts)
     folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
     weights = rows.weights(xp, loss, reduction, counts)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
@@ -290,7 +292,7 @@ def _arguments(
             t = part.scale * t
         if part.offset:
             t = t + part.offset
-        found.append(panel.seen(backend, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
+        found.append(panel.fill_masked(backend, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
     return found
 
 
@@ -298,7 +300,7 @@ def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: 
     """A part's numbers by row; 0 where what it subtracts is over nothing: against an empty reference a row has no pairs."""
     if part.minus is None:
         return vector
-    empty = rows.against_nothing(loss, counts, part.minus)
+    empty = rows.rows_with_empty_reference(loss, counts, part.minus)
     return vector if empty is None else xp.where(empty, 0.0, vector)
 
 
@@ -319,16 +321,16 @@ def _coefficients(
         else:
             slopes[part] = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
         if part.fold is Fold.LINEAR:
-            slopes[part] = [panels[part.over].seen(backend, slope, 0.0) for slope in slopes[part]]
+            slopes[part] = [panels[part.over].fill_masked(backend, slope, 0.0) for slope in slopes[part]]
     comparing = [stage for stage in loss.stages if stage.minus is not None]
-    falls: dict[Part, Array] = {}
+    slope_sums: dict[Part, Array] = {}
     for part in (part for stage in comparing for part in parts_of(stage)):
         if part in slopes:
-            fall = panels[part.over].by_row(xp, xp.sum, slopes[part])
-            falls[part] = part.scale * _compared(xp, loss, part, fall, counts)
+            slope_sum = panels[part.over].by_row(xp, xp.sum, slopes[part])
+            slope_sums[part] = part.scale * _compared(xp, loss, part, slope_sum, counts)
         else:
-            falls[part] = xp.zeros_like(row_cotangents)
-    by_reference = {stage.name: stage_slope(xp, loss, stage, falls, counts) for stage in comparing}
+            slope_sums[part] = xp.zeros_like(row_cotangents)
+    by_reference = {stage.name: stage_slope(xp, loss, stage, slope_sums, counts) for stage in comparing}
     weights = part_weights(xp, loss, folds.results, by_reference, folds.peaks, counts, row_cotangents)
     coefficients: dict[Pairs, Array] = {}
     for part, pulls in slopes.items():

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sincere_spec import elementwise
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, Halves, nothing, ones_by_row, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, Halves, nothing, ones_by_row, zeros
 from sincere_spec.engines.parts import Statistics, kept, levels_of, parts_of, stage_result, stage_slope
-from sincere_spec.protocol import Fold, PairLoss, Pairs
-from sincere_spec.sweeps import Kernels, Panel, Part, Pulls, Words
-from sincere_spec.types import Array, Backend, Namespace
+from sincere_spec.engines.prune import specialise
+from sincere_spec.interface import Backend, Kernels, KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.words import Fold, PairLoss, Pairs
 
 COUNTS = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
 """How many pairs a row has: Σ 0 a + 1."""
@@ -100,9 +101,9 @@ class Sweep:
         found = [(self.anchors, self.columns, slice(0, n))]
         return [*found, (self.columns, self.anchors, slice(n, None))] if self.comparison.both_ways else found
 
-    def words(self, parts: Sequence[Part]) -> Words:
+    def words(self, parts: Sequence[Part]) -> KernelSpec:
         """The words of a sweep for some parts."""
-        return Words(tuple(parts), self.loss.logit, self.partnered, self.distinct)
+        return KernelSpec(tuple(parts), self.loss.logit, self.partnered, self.distinct)
 
     def inside(self, parts: Sequence[Part]) -> list[Part]:
         """The parts that are summed over columns: not those over partners, which are one a row."""
@@ -229,30 +230,30 @@ def _statistics(sweep: Sweep) -> Statistics:
     xp, loss = sweep.xp, sweep.loss
     sums: dict[Part, Array] = {}
     peaks: dict[Part, Array] = {}
-    falls: dict[Part, Array] = {}
+    slope_sums: dict[Part, Array] = {}
     results: dict[str, Array] = {}
     slopes: dict[str, Array] = {}
     first, *later = levels_of(loss)
     counted = () if sweep.distinct else tuple(COUNTS.values())
-    _add_swept(sweep, (*first, *counted), results, sums, peaks, falls)
+    _add_swept(sweep, (*first, *counted), results, sums, peaks, slope_sums)
     counts = _sizes(sweep) if sweep.distinct else rows.Counts(*(sums[part] for part in counted))
     for level in (first, *later):
         if level is not first:
-            _add_swept(sweep, level, results, sums, peaks, falls)
+            _add_swept(sweep, level, results, sums, peaks, slope_sums)
         if sweep.partnered:
             for part in level:
                 if part.over is Pairs.POSITIVE:
-                    sums[part], peaks[part], falls[part] = _of_partners(sweep, part, results, counts)
+                    sums[part], peaks[part], slope_sums[part] = _of_partners(sweep, part, results, counts)
         for part in level:
             if part.minus is not None:  # against an empty reference a row has no pairs
                 present = rows.present(loss, counts)[part.minus]
-                sums[part], falls[part] = (xp.where(present, x[part], 0.0) for x in (sums, falls))
+                sums[part], slope_sums[part] = (xp.where(present, x[part], 0.0) for x in (sums, slope_sums))
                 peaks[part] = xp.where(present, peaks[part], -float("inf"))
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
                 results[stage.name] = stage_result(xp, loss, stage, sums, peaks, counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, loss, stage, falls, counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, slope_sums, counts)
     return kept(loss, results, slopes, peaks, counts)
 
 
@@ -276,7 +277,7 @@ def _add_swept(
     results: Mapping[str, Array],
     sums: dict[Part, Array],
     peaks: dict[Part, Array],
-    falls: dict[Part, Array],
+    slope_sums: dict[Part, Array],
 ) -> None:
     """Sweep the columns for the parts of a level."""
     xp, parts = sweep.xp, sweep.inside(level)
@@ -287,7 +288,7 @@ def _add_swept(
         own = {name: result[span] for name, result in results.items()}
         shifts = _stacked(xp, [_shift(xp, part, own, side.factors) for part in parts])
         tallies.append(sweep.kernels.tally(sweep.words(parts), sweep.panel(side, other), shifts, sweep.tile))
-    for found, made in zip((sums, peaks, falls), zip(*tallies, strict=True), strict=True):
+    for found, made in zip((sums, peaks, slope_sums), zip(*tallies, strict=True), strict=True):
         table = made[0] if len(made) == 1 else xp.concat(made, axis=1)
         found.update({part: table[number, :] for number, part in enumerate(parts)})
 
@@ -382,8 +383,8 @@ def _pulls(
     weights: Mapping[Part, Array],
     shifts: Mapping[Part, Array],
     span: slice,
-) -> Pulls | None:
+) -> LogitCotangents | None:
     """What the gradient needs of some rows with losses."""
     if not parts:
         return None
-    return Pulls(*(_stacked(xp, [x[part][span] for part in parts]) for x in (weights, shifts)))
+    return LogitCotangents(*(_stacked(xp, [x[part][span] for part in parts]) for x in (weights, shifts)))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sincere_spec.types import Array, Backend, Namespace
+from sincere_spec.arrays import Array, Namespace
+from sincere_spec.interface import Backend
 
 BAND = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sincere_spec.arrays import Array
 from sincere_spec.engines.comparison import Comparison
-from sincere_spec.types import Array, Backend
+from sincere_spec.interface import Backend
 
 FEW = 0.25
 """Up to this share of all columns a gather is cheaper than passes under a mask."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sincere_spec.types import Array, Backend, TracingBackend
+from sincere_spec.arrays import Array
+from sincere_spec.interface import Backend, TracingBackend
 
 ORDINARY = (1e-20, 1e20)
 """Sums of squares between which no square that matters overflows or vanishes, in float32 either."""

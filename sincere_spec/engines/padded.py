@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sincere_spec.types import Array, Namespace, TracingBackend
+from sincere_spec.arrays import Array, Namespace
+from sincere_spec.interface import TracingBackend
 
 BAND = 32
 """The rows of the small tiles: as few as a product is still efficient with."""

@@ -7,10 +7,10 @@ from functools import reduce
 from operator import add
 from typing import NamedTuple
 
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.rows import Counts, term_cotangents, without_pairs
-from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce
-from sincere_spec.sweeps import Part as Part
-from sincere_spec.types import Array, Namespace
+from sincere_spec.interface import Part
+from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
 
 # How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
 # the range of the dtype: about two thirds of it.
@@ -74,7 +74,7 @@ def exponential(loss: PairLoss) -> list[Part]:
     return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
 
 
-def parts_of(stage: Reduce) -> tuple[Part, ...]:
+def parts_of(stage: Stage) -> tuple[Part, ...]:
     """The sums that a stage is made of."""
     halves = (Pairs.POSITIVE, Pairs.NEGATIVE) if stage.over is Pairs.OTHERS else (stage.over,)
     return tuple(Part(stage.fold, over, stage.scale, stage.offset, stage.minus) for over in halves)
@@ -110,7 +110,7 @@ def shift_of(part: Part, logit: Logit, temperature: float, bias: float, kind: st
 def stage_result(
     xp: Namespace,
     loss: PairLoss,
-    stage: Reduce,
+    stage: Stage,
     sums: Mapping[Part, Array],
     peaks: Mapping[Part, Array | float],
     counts: Counts,
@@ -140,12 +140,12 @@ def stage_result(
     return result - xp.log(counts.divisor(xp, stage.over)) if stage.mean else result
 
 
-def stage_slope(xp: Namespace, loss: PairLoss, stage: Reduce, falls: Mapping[Part, Array], counts: Counts) -> Array:
-    """The derivative of a stage by the one that it subtracts; `falls` are the sums of the slopes of its parts."""
+def stage_slope(xp: Namespace, loss: PairLoss, stage: Stage, slope_sums: Mapping[Part, Array], counts: Counts) -> Array:
+    """The derivative of a stage by the one that it subtracts; `slope_sums` are the sums of the slopes of its parts."""
     if stage.fold is Fold.LOGSUMEXP:
         slope, empty = xp.zeros_like(counts.positive) - stage.scale, without_pairs(loss, counts, stage)
         return slope if empty is None else xp.where(empty, 0.0, slope)
-    total = reduce(add, (falls[part] for part in parts_of(stage)))
+    total = reduce(add, (slope_sums[part] for part in parts_of(stage)))
     return -total / counts.divisor(xp, stage.over) if stage.mean else -total
 
 

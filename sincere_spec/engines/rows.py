@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from sincere_spec import elementwise
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.errors import unknown_choice
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Term
-from sincere_spec.types import Array, Namespace
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
@@ -69,30 +69,30 @@ class Single(Term):
     So a fold of a vector has the place of one of a matrix.
     """
 
-    folded: Reduce = field(kw_only=True)
+    folded: Stage = field(kw_only=True)
 
     def argument(
         self, xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts
-    ) -> tuple[Reduce, Array, Array]:
+    ) -> tuple[Stage, Array, Array]:
         """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
         there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
         if self.folded.minus is not None:  # against an empty reference a row has no pairs
-            empty = against_nothing(loss, counts, self.folded.minus)
+            empty = rows_with_empty_reference(loss, counts, self.folded.minus)
             there = there if empty is None else there & ~empty
             t = t - stages[self.folded.minus]
         return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
 
 
-def without_pairs(loss: PairLoss, counts: Counts, stage: Reduce) -> Array | None:
+def without_pairs(loss: PairLoss, counts: Counts, stage: Stage) -> Array | None:
     """Which rows have no pairs in a stage: none of its kind, or none in the stage that it subtracts; None if all have."""
     empty = counts.lacking(stage.over)
     if stage.minus is None:
         return empty
-    nothing = against_nothing(loss, counts, stage.minus)
+    nothing = rows_with_empty_reference(loss, counts, stage.minus)
     return nothing if empty is None else empty if nothing is None else empty | nothing
 
 
-def against_nothing(loss: PairLoss, counts: Counts, minus: str) -> Array | None:
+def rows_with_empty_reference(loss: PairLoss, counts: Counts, minus: str) -> Array | None:
     """Which rows have no pairs in the stage of that name, so that what subtracts it has none either; None if all have."""
     return without_pairs(loss, counts, next(stage for stage in loss.stages if stage.name == minus))
 

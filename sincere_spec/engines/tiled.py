@@ -16,13 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from sincere_spec import elementwise, relations
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, seen, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
 from sincere_spec.engines.layout import Piece, Side, Tile, lay_out, tiles_of
-from sincere_spec.engines.parts import Part, levels_of, part_weights, parts_of, shift_of, stage_result, stage_slope
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
-from sincere_spec.types import Array, EagerBackend, Namespace
+from sincere_spec.engines.parts import levels_of, part_weights, parts_of, shift_of, stage_result, stage_slope
+from sincere_spec.engines.prune import prune_terms, specialise
+from sincere_spec.interface import EagerBackend, Part
+from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Tally:
     sums: dict[Part, Array]
     peaks: dict[Part, Array]
     shifts: dict[Part, float]
-    falls: dict[Part, Array]
+    slope_sums: dict[Part, Array]
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def forward(
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = _sweep(backend, loss, comparison, temperature, bias, tile)
     counts = _counts(sweep)
-    loss, counts = seen(backend, sweep.loss, counts)
+    loss, counts = prune_terms(backend, sweep.loss, counts)
     sweep = replace(sweep, loss=loss)
     statistics = _statistics(sweep, counts)
     row_losses = rows.losses(xp, sweep.loss, statistics.results, statistics.counts)
@@ -281,7 +283,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
     for level in levels_of(loss):
         for part in level:
             tally.sums[part] = nil + 0.0
-            tally.falls[part] = nil + 0.0
+            tally.slope_sums[part] = nil + 0.0
             if part.fold is Fold.LOGSUMEXP:
                 shift = sweep.shift(part)
                 if shift is not None:
@@ -312,7 +314,7 @@ def _statistics(sweep: Sweep, counts: rows.Counts) -> Statistics:
             if parts_of(stage)[0] in level:
                 tally.results[stage.name] = stage_result(xp, loss, stage, tally.sums, tally.peaks, tally.counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, loss, stage, tally.falls, tally.counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, tally.slope_sums, tally.counts)
     return Statistics(loss, tally.results, slopes, tally.peaks, tally.shifts, tally.counts)
 
 
@@ -413,7 +415,7 @@ def _add(sweep: Sweep, tally: Tally, block: Block, parts: tuple[Part, ...]) -> N
         _add_to(tally.sums[part], span, xp.sum(xp.where(mask, folded, 0.0), axis=1))
         if part.minus is not None and part.fold is not Fold.LOGSUMEXP:
             slope = xp.where(mask, elementwise.slope(xp, part.fold, t), 0.0)
-            _add_to(tally.falls[part], span, part.scale * xp.sum(slope, axis=1))
+            _add_to(tally.slope_sums[part], span, part.scale * xp.sum(slope, axis=1))
 
 
 def _add_to(vector: Array, span: slice, x: Array) -> None:
@@ -428,7 +430,7 @@ def _masked_argument(
     """The pairs of a block that a part sees, and the argument of its fold."""
     mask, t = block.positive if part.over is Pairs.POSITIVE else block.negative, block.logits
     if part.minus is not None:
-        empty = rows.against_nothing(loss, counts, part.minus)
+        empty = rows.rows_with_empty_reference(loss, counts, part.minus)
         mask = mask if empty is None else mask & ~empty[block.span][:, None]
         t = t - results[part.minus][block.span][:, None]
     if part.scale != 1.0:

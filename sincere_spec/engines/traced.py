@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sincere_spec import elementwise, relations
+from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, specialise, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
 from sincere_spec.engines.padded import Side, laid_out, sort_and_pad
 from sincere_spec.engines.parts import (
     SPREAD,
-    Part,
     Statistics,
     exponential,
     kept,
@@ -28,19 +27,21 @@ from sincere_spec.engines.parts import (
     stage_result,
     stage_slope,
 )
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Similarity
-from sincere_spec.types import Array, Namespace, T, TracingBackend
+from sincere_spec.engines.prune import specialise
+from sincere_spec.interface import Part, TracingBackend
+from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
 class Tally(NamedTuple):
     """The running sums of some rows over the pairs of a kind: one for each part, and what belongs to it.
 
-    `peaks` are of the parts whose peak is found on the way, `falls` of those that subtract a stage.
+    `peaks` are of the parts whose peak is found on the way, `slope_sums` of those that subtract a stage.
     """
 
     sums: tuple[Array, ...]
     peaks: tuple[Array, ...]
-    falls: tuple[Array, ...]
+    slope_sums: tuple[Array, ...]
 
 
 class Flow(NamedTuple):
@@ -157,7 +158,7 @@ class Role:
         return part[:, None] if self.axis else part[None, :]
 
 
-def near(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
+def fixed_shift_is_safe(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
     """Whether all logits are so near the largest possible one that exponentials relative to it stay in range."""
     widest = max((abs(part.scale) for part in exponential(loss) if part.minus is None), default=0.0)
     if not widest:
@@ -181,7 +182,7 @@ def forward(
 ) -> tuple[Array, Statistics | None]:
     """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs.
 
-    `is_near` is the answer of `near` where it is known; otherwise the temperature is asked at run time.
+    `is_near` is the answer of `fixed_shift_is_safe` where it is known; otherwise the temperature is asked at run time.
     """
     xp = backend.namespace(comparison.anchors)
     empty = nothing(xp, comparison, temperature, bias)
@@ -233,7 +234,7 @@ def _either(sweep: Sweep, unit_rows: bool, is_near: bool | None, run: Callable[[
     answer = is_near
     if answer is None:
         kind = sweep.backend.dtype_name(sweep.anchors.embeddings)
-        answer = near(sweep.loss, sweep.temperature, kind, unit_rows)
+        answer = fixed_shift_is_safe(sweep.loss, sweep.temperature, kind, unit_rows)
     if isinstance(answer, bool):
         return run(replace(sweep, near=answer))
     return sweep.backend.when(answer, lambda: run(replace(sweep, near=True)), lambda: run(replace(sweep, near=False)))
@@ -300,7 +301,7 @@ def _statistics(sweep: Sweep) -> Statistics:
     counts = _sizes(sweep, nil)
     sums: dict[Part, Array] = {}
     peaks: dict[Part, Array] = {}
-    falls: dict[Part, Array] = {}
+    slope_sums: dict[Part, Array] = {}
     results: dict[str, Array] = {}
     slopes: dict[str, Array] = {}
     for level in levels_of(loss):
@@ -311,13 +312,13 @@ def _statistics(sweep: Sweep) -> Statistics:
             tally = _tallied(sweep, over, parts, rows.present(loss, counts), results, nil)
             sums |= dict(zip(parts, tally.sums, strict=True))
             peaks |= dict(zip((part for part in parts if sweep.seeking(part)), tally.peaks, strict=True))
-            falls |= dict(zip((part for part in parts if _falling(part)), tally.falls, strict=True))
+            slope_sums |= dict(zip((part for part in parts if _needs_slope_sum(part)), tally.slope_sums, strict=True))
         peaks |= {part: nil + sweep.shift(part) for part in exponential(loss) if part in level and part not in peaks}
         for stage in loss.stages:
             if parts_of(stage)[0] in level:
                 results[stage.name] = stage_result(xp, loss, stage, sums, peaks, counts)
                 if stage.minus is not None:
-                    slopes[stage.name] = stage_slope(xp, loss, stage, falls, counts)
+                    slopes[stage.name] = stage_slope(xp, loss, stage, slope_sums, counts)
     return kept(loss, results, slopes, peaks, counts)
 
 
@@ -342,7 +343,7 @@ def _sizes(sweep: Sweep, nil: Array) -> rows.Counts:
     return rows.Counts(xp.where(sweep.real, positive, 0.0), xp.where(sweep.real, every - same, 0.0))
 
 
-def _falling(part: Part) -> bool:
+def _needs_slope_sum(part: Part) -> bool:
     """Whether the sum of a part's slopes is needed besides."""
     return part.minus is not None and part.fold is not Fold.LOGSUMEXP
 
@@ -473,7 +474,7 @@ def _blank(sweep: Sweep, parts: Sequence[Part], nil: Array) -> Tally:
     return Tally(
         tuple(nil for _ in parts),
         tuple(nil - float("inf") for part in parts if sweep.seeking(part)),
-        tuple(nil for part in parts if _falling(part)),
+        tuple(nil for part in parts if _needs_slope_sum(part)),
     )
 
 
@@ -491,7 +492,7 @@ def _merged(sweep: Sweep, parts: Sequence[Part], one: Tally, other: Tally) -> Ta
         finite = xp.where(peak > -float("inf"), peak, 0.0)
         sums.append(x * xp.exp(p - finite) + y * xp.exp(q - finite))
         peaks.append(peak)
-    return Tally(tuple(sums), tuple(peaks), tuple(x + y for x, y in zip(one.falls, other.falls, strict=True)))
+    return Tally(tuple(sums), tuple(peaks), tuple(x + y for x, y in zip(one.slope_sums, other.slope_sums, strict=True)))
 
 
 def _summed(
@@ -505,7 +506,7 @@ def _summed(
 ) -> Tally:
     """The tally of a tile, for the rows of one of its roles; without a mask all of its pairs are counted."""
     xp, axis = sweep.xp, role.axis
-    sums, peaks, falls = [], [], []
+    sums, peaks, slope_sums = [], [], []
     for part in parts:
         seen, t = _argument(sweep, part, logits, mask, role, present, results)
 
@@ -521,9 +522,9 @@ def _summed(
             sums.append(total(xp.exp(t - sweep.shift(part))))
         else:
             sums.append(total(elementwise.value(xp, part.fold, t)))
-            if _falling(part):
-                falls.append(part.scale * total(elementwise.slope(xp, part.fold, t)))
-    return Tally(tuple(sums), tuple(peaks), tuple(falls))
+            if _needs_slope_sum(part):
+                slope_sums.append(part.scale * total(elementwise.slope(xp, part.fold, t)))
+    return Tally(tuple(sums), tuple(peaks), tuple(slope_sums))
 
 
 def _argument(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sincere_spec.arrangements import Labelled
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
+from sincere_spec.spec.arrangements import Labelled
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
 
 def decoupled(temperature: float | Array = 0.1) -> PairLoss:
@@ -18,8 +18,8 @@ def decoupled(temperature: float | Array = 0.1) -> PairLoss:
         name="decoupled",
         arrangement=Labelled(),
         stages=(
-            Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-            Reduce("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
+            Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+            Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
         ),
         terms=(Term("noise"), Term("attract", -1.0)),
         logit=Similarity(),

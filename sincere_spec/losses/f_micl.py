@@ -9,24 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log
 
-from sincere_spec.arrangements import PairedViews
 from sincere_spec.errors import OptionError, unknown_choice
-from sincere_spec.protocol import Fold, Logit, PairLoss, Pairs, Reduce, Term, check_temperature
-from sincere_spec.types import Array, Namespace
-
-
-@dataclass(frozen=True)
-class LogKernel(Logit):
-    """`s - 1`: over σ² it is the logarithm of the Gaussian kernel of two unit vectors."""
-
-    unit_slope = True
-    reach = (-2.0, 0.0)
-
-    def value(self, xp: Namespace, s: Array) -> Array:
-        return s - 1.0
-
-    def slope(self, xp: Namespace, s: Array) -> Array:
-        return xp.ones_like(s)
+from sincere_spec.spec.arrangements import PairedViews
+from sincere_spec.spec.logits import LogKernel
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Stage, Term, check_temperature
 
 
 @dataclass(frozen=True)
@@ -68,9 +54,9 @@ def divergence_functions(divergence: str, order: float) -> tuple[Affine, Affine]
     return table[divergence]
 
 
-def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tuple[Reduce, ...], tuple[Term, ...]]:
+def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
     stages = tuple(
-        Reduce(name if len(function.folds) == 1 else f"{name}_{fold.value}", fold, over=over, scale=scale, mean=True)
+        Stage(name if len(function.folds) == 1 else f"{name}_{fold.value}", fold, over=over, scale=scale, mean=True)
         for _, fold, scale in function.folds
     )
     constants = (factor * function.constant, *(0.0 for _ in function.folds[1:]))

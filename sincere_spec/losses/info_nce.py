@@ -5,14 +5,14 @@ With a queue it is MoCo's (He et al., 1911.05722), in two directions CLIP's (Rad
 
 from __future__ import annotations
 
-from sincere_spec.arrangements import Queries, Towers
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
+from sincere_spec.spec.arrangements import Queries, Towers
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
 # -log softmax at the one positive, in the form that keeps every digit of a small loss.
 STAGES = (
-    Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-    Reduce("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="noise"),
+    Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+    Stage("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="noise"),
 )
 TERMS = (Term("margin"),)
 

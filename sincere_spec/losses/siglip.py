@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sincere_spec.arrangements import Towers
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
+from sincere_spec.spec.arrangements import Towers
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
 
 def siglip(temperature: float | Array = 0.1, bias: float | Array = -10.0) -> PairLoss:
@@ -16,8 +16,8 @@ def siglip(temperature: float | Array = 0.1, bias: float | Array = -10.0) -> Pai
         name="siglip",
         arrangement=Towers(both_ways=False),
         stages=(
-            Reduce("attract", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0),
-            Reduce("repel", Fold.SOFTPLUS, over=Pairs.NEGATIVE),
+            Stage("attract", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0),
+            Stage("repel", Fold.SOFTPLUS, over=Pairs.NEGATIVE),
         ),
         terms=(Term("attract"), Term("repel")),
         logit=Similarity(),

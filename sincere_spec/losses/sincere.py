@@ -5,9 +5,9 @@ With a margin epsilon it is epsilon-SupInfoNCE (Barbano et al., 2211.05568).
 
 from __future__ import annotations
 
-from sincere_spec.arrangements import Labelled
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Similarity, Term, check_number
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
+from sincere_spec.spec.arrangements import Labelled
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term, check_number
 
 
 def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
@@ -23,8 +23,8 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
         name="sincere",
         arrangement=Labelled(),
         stages=(
-            Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-            Reduce(
+            Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+            Stage(
                 "margin",
                 Fold.SOFTPLUS,
                 over=Pairs.POSITIVE,

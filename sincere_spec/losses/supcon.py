@@ -5,25 +5,25 @@ With the views of a sample as its class it is NT-Xent (Chen et al., 2002.05709).
 
 from __future__ import annotations
 
-from sincere_spec.arrangements import Labelled, Views
+from sincere_spec.arrays import Array
 from sincere_spec.errors import unknown_choice
-from sincere_spec.protocol import Fold, PairLoss, Pairs, Reduce, Rows, Similarity, Term
-from sincere_spec.types import Array
+from sincere_spec.spec.arrangements import Labelled, Views
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Similarity, Stage, Term
 
 # With one positive, others - a_p loses every digit of a small loss; softplus(noise - a_p) is the same number and keeps
 # them. With several the loss is at least log |P|, and the difference is as good as the logits are.
 OUT_STAGES = (
-    Reduce("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-    Reduce("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
-    Reduce("others", Fold.LOGSUMEXP, over=Pairs.OTHERS),
-    Reduce("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
+    Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+    Stage("margin", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
+    Stage("others", Fold.LOGSUMEXP, over=Pairs.OTHERS),
+    Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
 )
 OUT_TERMS = (
     Term("margin", rows=Rows.ONE_POSITIVE),
     Term("others", rows=Rows.SEVERAL_POSITIVES),
     Term("attract", -1.0, rows=Rows.SEVERAL_POSITIVES),
 )
-IN_STAGES = (*OUT_STAGES[:3], Reduce("attract", Fold.LOGSUMEXP, over=Pairs.POSITIVE, mean=True))
+IN_STAGES = (*OUT_STAGES[:3], Stage("attract", Fold.LOGSUMEXP, over=Pairs.POSITIVE, mean=True))
 
 
 def supcon(temperature: float | Array = 0.1, summation: str = "out") -> PairLoss:

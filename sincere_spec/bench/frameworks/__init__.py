@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from sincere_spec.bench.cases import Function, Inputs, Program
+from sincere_spec.bench.cases import Inputs, Program
+from sincere_spec.bench.settings import Function
 
 Step = Callable[[], Any]  # one forward and backward, finished when it returns
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Function, Inputs, Program
+from sincere_spec.bench.cases import Inputs, Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.settings import Function
 
 Array = jax.Array
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 import sincere_spec as ss
-from sincere_spec.bench.cases import Function, Inputs, Program, record
+from sincere_spec.bench.cases import Inputs, Program, record
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.settings import Function
 
 Array = np.ndarray[Any, Any]
 Logits = tuple[Array, Array]  # the losses of the rows, and the gradient of their mean by the logits

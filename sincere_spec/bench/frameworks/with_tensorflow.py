@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Function, Inputs, Program
+from sincere_spec.bench.cases import Inputs, Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.settings import Function
 
 
 def make(place: Place) -> TensorFlow:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Function, Inputs, Program
+from sincere_spec.bench.cases import Inputs, Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.settings import Function
 
 Tensor = torch.Tensor
 

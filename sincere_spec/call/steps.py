@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, cast
 
-from sincere_spec.call import COMPUTE_DTYPE, Problem
+from sincere_spec.arrays import COMPUTE_DTYPE, Array
+from sincere_spec.call.check import Problem
+from sincere_spec.call.plan import Plan
 from sincere_spec.engines import dense, kernel, tiled, traced
 from sincere_spec.engines.comparison import Comparison, Gradients, Halves, gather, ones_by_row, scatter
 from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normalise, pull_back
-from sincere_spec.engines.plan import Plan
-from sincere_spec.sweeps import Kernels
-from sincere_spec.types import Array
+from sincere_spec.interface import Kernels
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
 """Calls its first argument, a function of rows, with the arrays that follow."""
@@ -38,7 +38,7 @@ class Steps:
         embedded = _embedded(problem, _at_once)
         comparison = _comparison(problem, embedded)
         value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
-        return _unless_spoilt(problem, embedded, value)
+        return _propagate_non_finite(problem, embedded, value)
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
@@ -65,7 +65,7 @@ class Steps:
             value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
         else:
             value, saved = tiled.forward(*common, self.plan.tile)
-        return _unless_spoilt(problem, embedded, value), saved
+        return _propagate_non_finite(problem, embedded, value), saved
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
@@ -239,7 +239,7 @@ def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison
     )
 
 
-def _unless_spoilt(problem: Problem, embedded: dict[str, Normalised], value: Array) -> Array:
+def _propagate_non_finite(problem: Problem, embedded: dict[str, Normalised], value: Array) -> Array:
     """The value, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
     backend = problem.backend
     for x in embedded.values():

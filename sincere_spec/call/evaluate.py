@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-from sincere_spec.call import Problem, prepare
-from sincere_spec.compiled import steps_of
-from sincere_spec.engines.plan import Plan, choose
+from sincere_spec.arrays import Array, Labels
+from sincere_spec.call.check import Problem, prepare
+from sincere_spec.call.compiled import steps_of
+from sincere_spec.call.plan import Plan, choose
 from sincere_spec.errors import OptionError
-from sincere_spec.protocol import PairLoss
-from sincere_spec.types import Array, Labels
+from sincere_spec.spec.words import PairLoss
 
 
 def evaluate(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from sincere_spec.dispatch import one_backend, unwrap
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Labels
+from sincere_spec.call.dispatch import one_backend, unwrap
+from sincere_spec.call.labels import as_integers
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
     DtypeError,
@@ -15,11 +17,8 @@ from sincere_spec.errors import (
     OptionError,
     ShapeError,
 )
-from sincere_spec.labels import as_integers
-from sincere_spec.protocol import PairLoss, Roles, check_temperature
-from sincere_spec.types import Array, Backend, Labels
-
-COMPUTE_DTYPE = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
+from sincere_spec.interface import Backend
+from sincere_spec.spec.words import PairLoss, Roles, check_temperature
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sincere_spec.backends import by_root, known_roots
 from sincere_spec.errors import MixedBackendsError, UnknownArrayError
-from sincere_spec.types import Backend
+from sincere_spec.interface import Backend
 
 _by_type: dict[type, Backend | None] = {}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sincere_spec.protocol import Fold
-from sincere_spec.types import Array, Namespace
+from sincere_spec.arrays import Array, Namespace
+from sincere_spec.spec.words import Fold
 
 
 def softplus(xp: Namespace, t: Array) -> Array:

@@ -1,51 +1,13 @@
-"""The two interfaces of the package: what engines may ask of a namespace, and what an adapter supplies."""
+"""What engines ask of a framework's adapter: its operations, and device code for a sweep over all pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from sincere_spec.protocol import Logit
-    from sincere_spec.sweeps import Kernels
-
-Array: TypeAlias = Any
-"""An array of the caller's framework. The frameworks share operators and `shape`, but no static type."""
-
-Namespace: TypeAlias = Any
-"""The functions of the Array API standard for one framework; `NAMESPACE` and `TILES_NAMESPACE` list those that are used."""
-
-Labels: TypeAlias = Any
-"""What names a class a row, as array or list: integers of any width, strings, integer-valued floats, one-hot rows."""
-
-ArrayT = TypeVar("ArrayT")
-T = TypeVar("T")
-
-NAMESPACE = frozenset(
-    [
-        "abs",
-        "astype",
-        "concat",
-        "cos",
-        "exp",
-        "log",
-        "logaddexp",
-        "matrix_transpose",
-        "max",
-        "minimum",
-        "ones_like",
-        "reshape",
-        "sin",
-        "sqrt",
-        "sum",
-        "where",
-        "zeros_like",
-    ]
-)
-"""Every function of the standard that losses and the dense engine use: the list to port, and a test holds them to it."""
-
-TILES_NAMESPACE = (NAMESPACE - {"minimum"}) | {"argsort", "searchsorted", "take", "zeros"}
-"""What the tiled engine may use: it sorts by label, too."""
+from sincere_spec.arrays import Array, Namespace, T
+from sincere_spec.spec.words import Fold, Logit, Pairs
 
 
 class Differentiable(Protocol):
@@ -210,3 +172,75 @@ class Described(Differentiable, Protocol):
     @property
     def constants(self) -> tuple[Array, ...]:
         """The arrays that receive no gradient."""
+
+
+class Part(NamedTuple):
+    """One sum over the positives, or over the negatives, of a row: stages over both have two, and equal ones are shared."""
+
+    fold: Fold
+    over: Pairs
+    scale: float
+    offset: float
+    minus: str | None
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What of a sweep is no array: device code is made for it. With `partners` all pairs of other labels are negatives.
+
+    `distinct` says that a row's columns of other labels are of other samples.
+    """
+
+    parts: tuple[Part, ...]
+    logit: Logit
+    partners: bool
+    distinct: bool
+
+
+class Panel(NamedTuple):
+    """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`, sorted by label: arrays of one float dtype.
+
+    A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
+    its factor; in a full type factors are 1. The columns from `first` to before `last` are those of a row's label.
+    Temperature and bias are 0-d arrays.
+    """
+
+    rows: Array
+    columns: Array
+    row_factors: Array
+    column_factors: Array
+    labels: Array
+    key_labels: Array
+    ids: Array
+    key_ids: Array
+    first: Array
+    last: Array
+    temperature: Array
+    bias: Array
+
+
+class LogitCotangents(NamedTuple):
+    """What the pull of a pair is made of, by part and by row with a loss: `weight * ψ′(scale * a + offset - shift)`."""
+
+    weights: Array
+    shifts: Array
+
+
+class Kernels(Protocol):
+    """Device code that knows the words of the protocol, and no loss. A program owns some rows: no sum depends on the order.
+
+    A pair's part has the argument `t = scale * a + offset - shift`, with a shift by part and row; for LOGSUMEXP ψ′ is `exp`.
+    """
+
+    tile: int
+
+    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+        """By part and row: Σ ψ(t), for LOGSUMEXP relative to the peak; the peak; Σ scale ψ′(t) if the part subtracts a stage."""
+
+    def pull(
+        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+    ) -> tuple[Array, Array, Array]:
+        """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
+
+        It is before 1 / temperature. And by row Σ C and Σ C value(s), of the rows' own losses.
+        """

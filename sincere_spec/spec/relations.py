@@ -7,7 +7,7 @@ count, and a stage that subtracts one sees no pairs in that row: so SINCERE's ma
 
 from __future__ import annotations
 
-from sincere_spec.types import Array
+from sincere_spec.arrays import Array
 
 
 def by_label(labels: Array, key_labels: Array, ids: Array, key_ids: Array) -> tuple[Array, Array]:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
-from sincere_spec.call import COMPUTE_DTYPE, Problem
+from sincere_spec.arrays import COMPUTE_DTYPE, Array
+from sincere_spec.call.check import Problem
+from sincere_spec.call.plan import Plan
+from sincere_spec.call.steps import Steps
 from sincere_spec.engines import traced
 from sincere_spec.engines.padded import fitted
-from sincere_spec.engines.plan import Plan
-from sincere_spec.protocol import PairLoss, Roles
-from sincere_spec.steps import Steps
-from sincere_spec.types import Array, Differentiable, TracingBackend
+from sincere_spec.interface import Differentiable, TracingBackend
+from sincere_spec.spec.words import PairLoss, Roles
 
 PARAMETERS = ("temperature", "bias")
 
@@ -133,7 +134,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps | DescribedSteps:
     numbers = {name: x for name, x in given.items() if isinstance(x, float) and tile is None}
     near = None
     if tile is not None and isinstance(problem.temperature, float):
-        near = bool(traced.near(problem.loss, problem.temperature, kind, problem.normalize))
+        near = bool(traced.fixed_shift_is_safe(problem.loss, problem.temperature, kind, problem.normalize))
     description = Description(
         backend=backend,
         plan=replace(plan, tile=tile, reason=""),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from sincere_spec.arrays import Array
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
-from sincere_spec.protocol import Logit
-from sincere_spec.types import Array, Backend
+from sincere_spec.interface import Backend
+from sincere_spec.spec.words import Logit
 
 ENGINES = ("auto", "dense", "tiled", "kernel")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sincere_spec.dispatch import find_backend, unwrap
+from sincere_spec.arrays import Array, Labels
+from sincere_spec.call.dispatch import find_backend, unwrap
 from sincere_spec.errors import LabelError, MixedBackendsError, ShapeError
-from sincere_spec.types import Array, Backend, Labels
+from sincere_spec.interface import Backend
 
 SIGNED = ("int64", "int32", "int16", "int8")
 INTEGERS = (*SIGNED, "uint8", "uint16", "uint32", "uint64")

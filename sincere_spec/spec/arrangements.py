@@ -1,0 +1,85 @@
+"""The five ways in which calls name their arrays: each says who is compared with whom, and touches no array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sincere_spec.spec.words import Arrangement, Roles
+
+
+def _fixed(names: tuple[str, ...], count: int, least: int | None = None) -> tuple[str, ...]:
+    least = len(names) if least is None else least
+    if not least <= count <= len(names):
+        raise TypeError(f"expected the arrays {', '.join(names)}; got {count} of them.")
+    return names[:count]
+
+
+@dataclass(frozen=True)
+class Labelled(Arrangement):
+    """`embeddings, labels`: all rows with each other, or with `keys`; positives share a label."""
+
+    labelled = True
+    signature = "embeddings, labels"
+
+    def names(self, count: int) -> tuple[str, ...]:
+        return _fixed(("embeddings", "keys"), count, least=1)
+
+    def roles(self, names: tuple[str, ...]) -> Roles:
+        return Roles(anchors=names[:1], keys=names[1:])
+
+
+@dataclass(frozen=True)
+class Views(Arrangement):
+    """`*views`: all rows of all views with each other; positives are the other views of the same row."""
+
+    signature = "*views"
+
+    def names(self, count: int) -> tuple[str, ...]:
+        if count < 2:
+            raise TypeError(f"expected two or more views of one shape; got {count}.")
+        return tuple(f"view_{v}" for v in range(count))
+
+    def roles(self, names: tuple[str, ...]) -> Roles:
+        return Roles(anchors=names, partners=names[::-1] if len(names) == 2 else ())
+
+
+@dataclass(frozen=True)
+class Towers(Arrangement):
+    """`a, b`: rows of one tower with rows of the other; row i of `b` is the positive of row i of `a`."""
+
+    both_ways: bool
+    signature = "a, b"
+
+    def names(self, count: int) -> tuple[str, ...]:
+        return _fixed(("a", "b"), count)
+
+    def roles(self, names: tuple[str, ...]) -> Roles:
+        return Roles(anchors=("a",), keys=("b",), partners=("b",), both_ways=self.both_ways)
+
+
+@dataclass(frozen=True)
+class Queries(Arrangement):
+    """`queries, positives, negatives=None`: each query with its positive, and a queue or the other positives."""
+
+    signature = "queries, positives, negatives=None"
+
+    def names(self, count: int) -> tuple[str, ...]:
+        return _fixed(("queries", "positives", "negatives"), count, least=2)
+
+    def roles(self, names: tuple[str, ...]) -> Roles:
+        queue = len(names) == 3
+        keys = ("negatives",) if queue else ("positives",)
+        return Roles(anchors=("queries",), keys=keys, partners=("positives",), queue=queue)
+
+
+@dataclass(frozen=True)
+class PairedViews(Arrangement):
+    """`view_a, view_b`: positives are the pairs across the views, negatives the pairs within the first."""
+
+    signature = "view_a, view_b"
+
+    def names(self, count: int) -> tuple[str, ...]:
+        return _fixed(("view_a", "view_b"), count)
+
+    def roles(self, names: tuple[str, ...]) -> Roles:
+        return Roles(anchors=("view_a",), partners=("view_b",))
