@@ -18,7 +18,8 @@ from sincere_spec.errors import (
     ShapeError,
 )
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import PairLoss, Roles, check_temperature
+from sincere_spec.spec.checks import check_temperature
+from sincere_spec.spec.words import PairLoss, Roles
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ With the views of a sample as its class it is NT-Xent (Chen et al., 2002.05709).
 from __future__ import annotations
 
 from sincere_spec.arrays import Array
-from sincere_spec.errors import unknown_choice
 from sincere_spec.spec.arrangements import Labelled, Views
+from sincere_spec.spec.checks import choice
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Similarity, Stage, Term
 
 # With one positive, others - a_p loses every digit of a small loss; softplus(noise - a_p) is the same number and keeps
@@ -34,8 +34,7 @@ def supcon(temperature: float | Array = 0.1, summation: str = "out") -> PairLoss
 
     The published scale (temperature / base temperature) is 1 here; a row without positives does not count.
     """
-    if summation not in ("out", "in"):
-        raise unknown_choice("summation", summation, ("out", "in"))
+    summation = choice(summation, "summation", ("out", "in"))
     return PairLoss(
         name=f"supcon_{summation}",
         arrangement=Labelled(),
