@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from sincere_spec import losses
-from sincere_spec.arrays import Labels
+from sincere_spec.arrays import Engine, Labels, Reduction
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.errors import EngineUnavailable, OptionError
+from sincere_spec.losses.dystress import ScheduleName
+from sincere_spec.losses.f_micl import Divergence
+from sincere_spec.losses.supcon import Summation
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -42,8 +45,8 @@ LARGEST_SCALE = 100.0  # CLIP's
 
 class _Options(TypedDict, total=False):
     normalize: bool
-    reduction: str
-    engine: str
+    reduction: Reduction
+    engine: Engine
     tile: int | None
 
 
@@ -61,8 +64,8 @@ class _Loss(nn.Module):
         /,
         *,
         normalize: bool = True,
-        reduction: str = "mean",
-        engine: str = "auto",
+        reduction: Reduction = "mean",
+        engine: Engine = "auto",
         tile: int | None = None,
     ) -> None:
         super().__init__()
@@ -203,7 +206,7 @@ class SupConLoss(_LabelledLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.1, *, summation: str = "out", **options: Unpack[_TemperatureOptions]
+        self, temperature: float = 0.1, *, summation: Summation = "out", **options: Unpack[_TemperatureOptions]
     ) -> None:
         super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
 
@@ -282,7 +285,7 @@ class DySTreSSLoss(_Loss):
         temperature_min: float = 0.1,
         temperature_max: float = 0.2,
         detach: bool = True,
-        schedule: str = "cosine",
+        schedule: ScheduleName = "cosine",
         offset: float = -0.4,
         scale: float = 0.7,
         **options: Unpack[_Options],
@@ -366,7 +369,7 @@ class FMICLLoss(_Loss):
     def __init__(
         self,
         *,
-        divergence: str = "kl",
+        divergence: Divergence = "kl",
         alpha: float = 40.0,
         inverse_bandwidth: float = 1.0,
         order: float = 2.0,

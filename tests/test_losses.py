@@ -6,6 +6,7 @@ The loops below share nothing with the package. They take one similarity at a ti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import cos, exp, fsum, log, pi, sqrt
 from typing import Any
 
@@ -699,12 +700,12 @@ def test_the_rows_of_views_come_sample_by_sample() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_the_functions_are_their_records(name: str) -> None:
     """`sincere_loss(z, y)` and `evaluate(losses.sincere(), z, y)` are the same call, with every default."""
-    family = "f_micl" if name.startswith("f_micl") else next(f for f in losses.__all__ if name.startswith(f))
-    call = Call(getattr(losses, family)(), CALLS[name].arrays, CALLS[name].labels, CALLS[name].options)
+    (loss,) = [loss for loss in losses.TABLE if loss.name == CALLS[name].name]
+    call = replace(CALLS[name], loss=loss.record())
     positional, keywords = call.arguments(call.arrays)
     for normalize in (True, False):
         for reduction in REDUCTIONS:
-            got = getattr(ss, f"{family}_loss")(*positional, **keywords, normalize=normalize, reduction=reduction)
+            got = getattr(ss, loss.function)(*positional, **keywords, normalize=normalize, reduction=reduction)
             np.testing.assert_array_equal(got, call.value(call.arrays, normalize=normalize, reduction=reduction))
 
 

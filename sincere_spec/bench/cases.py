@@ -40,9 +40,8 @@ class Program:
 
 def shape(loss: str) -> str:
     """How a size becomes arrays: "labelled" `[n, d]` and labels, "views" two of n/2 rows, "towers" two of n rows."""
-    if loss in ("sincere", "supcon", "decoupled"):
-        return "labelled"
-    return "views" if loss in ("nt_xent", "dystress") else "towers"
+    arrangement = record(loss).arrangement
+    return "labelled" if arrangement.labelled else "views" if arrangement.signature == "*views" else "towers"
 
 
 def record(loss: str) -> PairLoss:

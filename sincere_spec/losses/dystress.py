@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal, TypeAlias, get_args
 
 from sincere_spec.errors import OptionError
 from sincere_spec.losses.supcon import OUT_STAGES, OUT_TERMS
@@ -11,12 +12,14 @@ from sincere_spec.spec.checks import FLAG, NUMBER, POSITIVE, choice
 from sincere_spec.spec.logits import CosineSchedule, ShiftedSchedule
 from sincere_spec.spec.words import PairLoss
 
+ScheduleName: TypeAlias = Literal["cosine", "shifted"]
+
 
 def dystress(
     temperature_min: float = 0.1,
     temperature_max: float = 0.2,
     detach: bool = True,
-    schedule: str = "cosine",
+    schedule: ScheduleName = "cosine",
     offset: float = -0.4,
     scale: float = 0.7,
 ) -> PairLoss:
@@ -38,7 +41,7 @@ def dystress(
             f"temperature_min must not exceed temperature_max; got {temperature_min!r} and "
             f"{temperature_max!r}: swap them."
         )
-    schedule = choice(schedule, "schedule", ("cosine", "shifted"))
+    choice(schedule, "schedule", get_args(ScheduleName))
     return _record(temperature_min, temperature_max, detach, schedule, offset, scale)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
+from typing import Literal, TypeAlias, get_args
 
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.arrangements import PairedViews
@@ -16,7 +17,9 @@ from sincere_spec.spec.checks import NUMBER, POSITIVE, choice
 from sincere_spec.spec.logits import LogKernel
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Stage, Term
 
-DIVERGENCES = ("kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman", "jeffreys")
+Divergence: TypeAlias = Literal[
+    "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman", "jeffreys"
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tup
     return stages, terms
 
 
-def f_micl(divergence: str = "kl", alpha: float = 40.0, inverse_bandwidth: float = 1.0, order: float = 2.0) -> PairLoss:
+def f_micl(
+    divergence: Divergence = "kl", alpha: float = 40.0, inverse_bandwidth: float = 1.0, order: float = 2.0
+) -> PairLoss:
     """The negative of the f-mutual information that two views show, with the Gaussian kernel as the critic.
 
         loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))        G(x, y) = exp(-inverse_bandwidth
@@ -79,7 +84,7 @@ def f_micl(divergence: str = "kl", alpha: float = 40.0, inverse_bandwidth: float
     collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed, without moving f(1)
     to 0.
     """
-    divergence = choice(divergence, "divergence", DIVERGENCES)
+    choice(divergence, "divergence", get_args(Divergence))
     alpha, inverse_bandwidth = NUMBER(alpha, "alpha"), POSITIVE(inverse_bandwidth, "inverse_bandwidth")
     order = POSITIVE(order, "order")
     if alpha < 0.0:

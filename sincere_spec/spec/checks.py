@@ -63,7 +63,11 @@ def shown(value: object) -> str:
 
 def is_array(value: object) -> bool:
     """Whether a value is an array, a framework's tracer among them; NumPy's scalars are numbers."""
-    return hasattr(value, "shape") and not isinstance(value, (Real, str, type))
+    if isinstance(
+        value, (int, float, str, type)
+    ):  # first, for torch.compile, whose symbolic numbers have no attributes
+        return False
+    return hasattr(value, "shape") and not isinstance(value, Real)
 
 
 def choice(value: object, name: str, choices: tuple[str, ...]) -> str:
@@ -108,7 +112,7 @@ def _text(value: Any) -> str:
 
 
 NUMBER = Kind("a finite number", _number)
-POSITIVE = Kind("a positive, finite number", _positive)
+POSITIVE = Kind("positive and finite", _positive)
 FLAG = Kind("True or False", _flag)
 TEXT = Kind("a string", _text)
 TEXT_OR_NONE = Kind("a string or None", lambda value: None if value is None else _text(value))
@@ -117,7 +121,7 @@ PARAMETER: Kind[Any] = Kind(
     "a finite number or a 0-d array", lambda value: value if is_array(value) else _number(value)
 )
 TEMPERATURE: Kind[Any] = Kind(
-    "a positive, finite number or a 0-d array", lambda value: value if is_array(value) else _positive(value)
+    "positive and finite, a number or a 0-d array", lambda value: value if is_array(value) else _positive(value)
 )
 
 
