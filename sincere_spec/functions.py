@@ -22,6 +22,7 @@ __all__ = [
     "dystress_loss",
     "f_micl_loss",
     "info_nce_loss",
+    "infoloob_loss",
     "nt_xent_loss",
     "siglip_loss",
     "sincere_loss",
@@ -336,6 +337,36 @@ def clip_loss(
         0.286
     """
     return _value(losses.clip(temperature), (a, b), normalize, reduction, engine, tile)
+
+
+@_documented
+def infoloob_loss(
+    a: ArrayT,
+    b: ArrayT,
+    *,
+    temperature: float | Array = 0.07,
+    normalize: bool = True,
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    tile: int | None = None,
+) -> ArrayT:
+    """Match two towers row by row, in both directions, with the positive left out of the denominator.
+
+    InfoLOOB (CLOOB, Fürst et al., arXiv 2110.11316), without the Hopfield retrieval: the gradient does not vanish as
+    pairs agree. The mean over the 2n rows is half of the published sum of two means:
+
+        loss_i = log Σ_{j != i} exp(a_ij) - a_ii          and the same for the columns
+
+    The loss can be negative. A single pair has no negatives, and does not count.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> b = np.asarray([[0.8, 0.6], [-0.6, 0.8]])
+        >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
+        -1.6
+    """
+    return _value(losses.infoloob(temperature), (a, b), normalize, reduction, engine, tile)
 
 
 @_documented

@@ -78,6 +78,7 @@ __all__ = [
     "DecoupledLoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SigLIPLoss",
@@ -300,6 +301,14 @@ class CLIPLoss(Unlabelled):
 
     def __init__(self, *, temperature: float = 0.07, **options: Unpack[Options]) -> None:
         super().__init__(losses.clip, {"temperature": temperature}, **options)
+
+
+@registered
+class InfoLOOBLoss(Unlabelled):
+    """InfoLOOB of two towers, in both directions; see `infoloob_loss`."""
+
+    def __init__(self, *, temperature: float = 0.07, **options: Unpack[Options]) -> None:
+        super().__init__(losses.infoloob, {"temperature": temperature}, **options)
 
 
 @registered

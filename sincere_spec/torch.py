@@ -33,6 +33,7 @@ __all__ = [
     "DecoupledLoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SigLIPLoss",
@@ -314,6 +315,26 @@ class CLIPLoss(_TemperatureLoss):
 
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.clip, {"temperature": temperature}, **options)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The loss of two towers, whose rows belong to each other in order."""
+        return self._value(a, b)
+
+
+class InfoLOOBLoss(_TemperatureLoss):
+    """InfoLOOB, with the keywords of `sincere_spec.infoloob_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sincere_spec.torch import InfoLOOBLoss
+        >>> loss = InfoLOOBLoss(temperature=0.5)
+        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+        >>> round(loss(a, b).item(), 4)
+        -1.6
+    """
+
+    def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
+        super().__init__(losses.infoloob, {"temperature": temperature}, **options)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """The loss of two towers, whose rows belong to each other in order."""

@@ -7,12 +7,13 @@ from sincere_spec.losses.decoupled import decoupled
 from sincere_spec.losses.dystress import dystress
 from sincere_spec.losses.f_micl import f_micl
 from sincere_spec.losses.info_nce import clip, info_nce
+from sincere_spec.losses.infoloob import infoloob
 from sincere_spec.losses.siglip import siglip
 from sincere_spec.losses.sincere import sincere
 from sincere_spec.losses.supcon import nt_xent, supcon
 from sincere_spec.spec.words import PairLoss
 
-__all__ = ["clip", "decoupled", "dystress", "f_micl", "info_nce", "nt_xent", "siglip", "sincere", "supcon"]
+__all__ = ["clip", "decoupled", "dystress", "f_micl", "info_nce", "infoloob", "nt_xent", "siglip", "sincere", "supcon"]
 
 
 class BuiltIn(NamedTuple):
@@ -39,4 +40,5 @@ TABLE = (
     BuiltIn(clip, "clip_loss", "CLIPLoss"),
     BuiltIn(siglip, "siglip_loss", "SigLIPLoss"),
     BuiltIn(f_micl, "f_micl_loss", "FMICLLoss"),
+    BuiltIn(infoloob, "infoloob_loss", "InfoLOOBLoss"),
 )
