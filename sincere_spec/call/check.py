@@ -20,6 +20,8 @@ from sincere_spec.errors import (
 from sincere_spec.interface import Backend
 from sincere_spec.spec.words import PairLoss, Roles, check_temperature
 
+PARAMETERS = ("temperature", "bias")
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sincere_spec.arrays import Array, Labels
 from sincere_spec.call.check import Problem, prepare
-from sincere_spec.call.compiled import steps_of
 from sincere_spec.call.plan import Plan, choose
+from sincere_spec.call.steps import steps_of
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.words import PairLoss
 
@@ -151,7 +151,7 @@ def _value(problem: Problem, plan: Plan) -> Array:
     steps = steps_of(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
     obstacles = (backend.tiles_obstacle(x) for x in arrays)
-    if plan.engine == "dense" and (problem.reduction == "none" or any(why is not None for why in obstacles)):
+    if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in obstacles)):
         return steps.exact(*arrays)
     return backend.differentiable(steps, *arrays)
 

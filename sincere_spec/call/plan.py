@@ -23,6 +23,17 @@ class Plan:
     tile: int | None
     reason: str
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether whole matrices are made."""
+        return self.engine == "dense"
+
+    @property
+    def rows_of_tile(self) -> int:
+        """The rows of a tile, of an engine that has tiles."""
+        assert self.tile is not None, self
+        return self.tile
+
     def __str__(self) -> str:
         tiles = f" with tiles of {self.tile} rows" if self.tile else ""
         return f"{self.backend}, {self.engine} engine{tiles}: {self.reason}"

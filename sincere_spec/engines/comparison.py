@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import Roles
+from sincere_spec.spec.words import PairLoss, Roles
 
 
 class Halves(NamedTuple):
@@ -22,7 +22,7 @@ class Halves(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
+    """A loss, and its arrays in their roles: float arrays of one dtype, integer labels and ids a row.
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
     keys are negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows,
@@ -31,18 +31,27 @@ class Comparison:
     that embeddings have norm 1, or 0, and `halves` is there for an engine that multiplies half types.
     """
 
-    anchors: Array
-    keys: Array | None
-    partners: Array | None
-    labels: Array
-    key_labels: Array
-    ids: Array
-    key_ids: Array
+    backend: Any  # a `Backend`, of the kind that the engine asks for
+    loss: PairLoss
+    temperature: float | Array
+    bias: float | Array
+    anchors: Array  # [n, d]
+    keys: Array | None  # [m, d]
+    partners: Array | None  # [n, d]
+    labels: Array  # [n]
+    key_labels: Array  # [m]
+    ids: Array  # [n]
+    key_ids: Array  # [m]
     both_ways: bool
     distinct: bool
     alike: int | None
     unit_rows: bool
     halves: Halves | None = None
+
+    @property
+    def xp(self) -> Namespace:
+        """The namespace of its arrays."""
+        return self.backend.namespace(self.anchors)
 
     @property
     def columns(self) -> Array:
@@ -66,29 +75,23 @@ def ones_by_row(xp: Namespace, rows: Array) -> Array:
     return xp.ones_like(xp.sum(rows[:, :0], axis=1))
 
 
-def nothing(xp: Namespace, comparison: Comparison, temperature: Array, bias: Array) -> Array | None:
+def nothing(comparison: Comparison) -> Array | None:
     """A zero for each row if there is no pair to compare, still depending on every argument; else None."""
-    if 0 not in (comparison.anchors.shape[0], comparison.columns.shape[0]) or (
-        comparison.partners is not None and comparison.anchors.shape[0] != 0
-    ):
+    xp, anchors, partners = comparison.xp, comparison.anchors, comparison.partners
+    if 0 not in (anchors.shape[0], comparison.columns.shape[0]) or (partners is not None and anchors.shape[0] != 0):
         return None
-    rest = xp.sum(comparison.columns * 0.0) + temperature * 0.0 + bias * 0.0
-    if comparison.partners is not None:
-        rest = rest + xp.sum(comparison.partners * 0.0)
-    return xp.sum(comparison.anchors * 0.0, axis=1) + rest
+    rest = xp.sum(comparison.columns * 0.0) + comparison.temperature * 0.0 + comparison.bias * 0.0
+    if partners is not None:
+        rest = rest + xp.sum(partners * 0.0)
+    return xp.sum(anchors * 0.0, axis=1) + rest
 
 
-def zeros(xp: Namespace, comparison: Comparison) -> Gradients:
+def zeros(comparison: Comparison) -> Gradients:
     """The gradient of a constant."""
-    keys, partners = comparison.keys, comparison.partners
-    zero = xp.sum(comparison.anchors * 0.0)
-    return Gradients(
-        xp.zeros_like(comparison.anchors),
-        None if keys is None else xp.zeros_like(keys),
-        None if partners is None else xp.zeros_like(partners),
-        zero,
-        zero,
-    )
+    zero = comparison.xp.sum(comparison.anchors * 0.0)
+    roles = (comparison.anchors, comparison.keys, comparison.partners)
+    anchors, keys, partners = (None if x is None else comparison.xp.zeros_like(x) for x in roles)
+    return Gradients(anchors, keys, partners, zero, zero)
 
 
 def gather(xp: Namespace, roles: Roles, embeddings: Mapping[str, Array]) -> tuple[Array, Array | None, Array | None]:

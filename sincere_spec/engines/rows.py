@@ -149,9 +149,9 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
     return without_uncounted(xp, loss, counts, total)
 
 
-def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
-    """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
-    every = xp.ones_like(counts.positive)
+def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, real: Array | None = None) -> Array:
+    """The weight of each row's loss in a scalar reduction; 0 where the row does not count, or is padding and not `real`."""
+    every = xp.ones_like(counts.positive) if real is None else real
     share = without_uncounted(xp, loss, counts, every)
     if reduction == "sum":
         return share
