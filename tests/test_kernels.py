@@ -23,7 +23,8 @@ from sincere_spec import losses
 from sincere_spec.conformance import frameworks, judge, questions
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.questions import Question
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Logit, Similarity
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum")
@@ -377,8 +378,10 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
     from device_words import relation
 
     numbers = torch.tensor([[i >> bit & 1 for i in range(16)] for bit in range(4)])
-    positive, negative = relations.by_label(*numbers)
-    want = relations.beside_partners(*numbers[:2]) if partners else positive if over == "positive" else negative
+    label, key_label, sample, key_sample = numbers
+    row, column = {"label": label, "sample": sample}, {"label": key_label, "sample": key_sample}
+    positive, negative = (OtherLabel() if partners else SameLabel()).pair(row, column)
+    want = positive if over == "positive" else negative
     got = torch.empty(16, dtype=torch.int32)
     relation[(1,)](numbers, got, over, partners, 16)
     assert torch.equal(got.bool(), want)

@@ -19,7 +19,8 @@ from jax.experimental.pallas import triton as pallas_triton
 from sincere_spec.arrays import Array
 from sincere_spec.backends.jax import namespace
 from sincere_spec.interface import KernelSpec, LogitCotangents, Panel, Part
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Pairs
 
 Ref: TypeAlias = Any
@@ -234,13 +235,10 @@ class Block:
         """The pairs of a tile that a part is over."""
         refs, here, there = self.refs, self.own, self.columns(j)
         label, key_label = refs.labels[here][:, None], refs.key_labels[there][None, :]
-        if self.words.partners:
-            found = relations.beside_partners(label, key_label)
-        else:
-            positive, negative = relations.by_label(
-                label, key_label, refs.ids[here][:, None], refs.key_ids[there][None, :]
-            )
-            found = positive if part.over is Pairs.POSITIVE else negative
+        relation = OtherLabel() if self.words.partners else SameLabel()
+        row = {"label": label, "sample": refs.ids[here][:, None]}
+        positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]})
+        found = negative if positive is None or part.over is Pairs.NEGATIVE else positive
         real = j * self.layout.size + jnp.arange(self.layout.size) < self.layout.columns
         return found & real[None, :]
 

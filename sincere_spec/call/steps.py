@@ -7,7 +7,7 @@ temperature, new labels or another batch of the same size compile nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -16,10 +16,21 @@ from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
 from sincere_spec.call.check import PARAMETERS, Problem
 from sincere_spec.call.plan import Plan
 from sincere_spec.engines import dense, family, kernel, tiled, traced
-from sincere_spec.engines.comparison import Comparison, Gradients, Halves, gather, ones_by_row, scatter
+from sincere_spec.engines.comparison import (
+    Comparison,
+    Gradients,
+    Halves,
+    Samples,
+    gather,
+    insides,
+    ones_by_row,
+    scatter,
+)
 from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normalise, pull_back
 from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.parts import Residuals
+from sincere_spec.engines.subset import Subset, put_back, take_inside
+from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import PairLoss, Roles
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
@@ -37,7 +48,8 @@ class Saved(NamedTuple):
 class Static:
     """The static, hashable part of a call: the jit cache key.
 
-    `names` are the arguments that receive a gradient, `kind` is the dtype in which embeddings came, `fixed_shift` what
+    `names` are the arguments that receive a gradient, `constants` the arrays that receive none, `masks` the constant that says
+    which rows of an array take part, by its name, `kind` is the dtype in which embeddings came, `fixed_shift` what
     `traced.fixed_shift_is_safe` says, if that is known, and `numbers` are parameters that are no arrays.
     """
 
@@ -46,7 +58,10 @@ class Static:
     loss: PairLoss
     roles: Roles
     names: tuple[str, ...]
-    distinct: bool
+    constants: tuple[str, ...]
+    masks: tuple[tuple[str, str], ...]
+    relation: Relation
+    samples: Samples
     normalize: bool
     reduction: str
     kind: str
@@ -62,12 +77,6 @@ class Static:
     def scalar(self) -> bool:
         """Whether the value is a scalar, not a vector by row."""
         return self.reduction != "none"
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """The parameters that came as numbers, and are constant arrays."""
-        numbers = dict(self.numbers)
-        return tuple(name for name in PARAMETERS if name not in self.names and name not in numbers)
 
     def steps(self, constants: tuple[Array, ...]) -> Steps:
         """The steps of a call with these constants."""
@@ -88,7 +97,7 @@ class Steps:
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, which the framework can differentiate to any order."""
         opened = _open(self.static, self.constants, arrays, exact=True)
-        return _propagate_non_finite(opened, dense.value(opened.comparison, self.static.reduction))
+        return _finish(opened, dense.value(opened.comparison, self.static.reduction))
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
@@ -134,21 +143,35 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
                 safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
                 fixed_shift = bool(safe)
             numbers = {}
+    constants = {f"row {name}": x for name, x in problem.rows.items()}
+    if problem.columns is not problem.rows:
+        constants |= {f"column {name}": x for name, x in problem.columns.items()}
+    masks = {name: f"where {first_of(problem.where, x)}" for name, x in problem.where.items()}
+    constants |= {constant: problem.where[constant.partition(" ")[2]] for constant in masks.values()}
+    held = {name: x for name, x in given.items() if isinstance(x, float) and name not in numbers}
+    constants |= {name: backend.number(x, kind) for name, x in held.items()}
     static = Static(
         backend=backend,
         plan=replace(plan, reason=""),
         loss=loss,
         roles=problem.roles,
         names=tuple(problem.arguments),
-        distinct=problem.distinct,
+        constants=tuple(constants),
+        masks=tuple(masks.items()),
+        relation=problem.relation,
+        samples=problem.samples,
         normalize=problem.normalize,
         reduction=problem.reduction,
         kind=given_kind,
         fixed_shift=fixed_shift,
         numbers=tuple(numbers.items()),
     )
-    held = (backend.number(given[name], kind) for name in static.held)
-    return Steps(static, (problem.labels, problem.key_labels, problem.ids, problem.key_ids, *held))
+    return Steps(static, tuple(constants.values()))
+
+
+def first_of(masks: Mapping[str, Array], mask: Array) -> str:
+    """The first name that has this mask: one for several arrays is one constant."""
+    return next(name for name, other in masks.items() if other is mask)
 
 
 class Opened(NamedTuple):
@@ -158,6 +181,7 @@ class Opened(NamedTuple):
     given: dict[str, Array]
     embedded: dict[str, Normalised]
     comparison: Comparison
+    subset: Subset | None  # where the comparison is of the rows inside alone
 
 
 def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
@@ -170,7 +194,7 @@ def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> t
     else:
         value, residuals = family.forward(opened.comparison, static.reduction, _layout(static))
         saved = Saved(residuals)
-    return _propagate_non_finite(opened, value), saved
+    return _finish(opened, value), saved
 
 
 def _backward(
@@ -183,6 +207,8 @@ def _backward(
             found = tuple(None if gradient is None else gradient * cotangent for gradient in found)
     else:
         opened = _open(static, constants, arrays)
+        if opened.subset is not None and cotangent is not None and not static.scalar:
+            cotangent = opened.subset.inside_of(opened.comparison.xp, cotangent)
         asked = (saved.residuals, 1.0 if cotangent is None else cotangent, static.roles.holding(_names(key)))
         gradients = family.backward(opened.comparison, static.reduction, _layout(static), *asked)
         found = _by_array(opened, gradients, wanted)
@@ -219,28 +245,40 @@ def _by_rows(static: Static) -> ByRows:
 def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
     """The arrays of a call under their names; `exact` for operations that the framework will differentiate."""
     by_rows = _at_once if exact else _by_rows(static)
-    labels, key_labels, ids, key_ids, *held = constants
-    given = dict(zip((*static.names, *static.held), (*arrays, *held), strict=True)) | dict(static.numbers)
-    temperature, bias = given.pop("temperature"), given.pop("bias")
-    embedded = {name: _embed(static, x, by_rows) for name, x in given.items()}
+    held = dict(zip(static.constants, constants, strict=True))
+    rows, columns = (_of_kind(held, kind) for kind in ("row", "column"))
+    where = {name: held[constant] for name, constant in static.masks}
+    given = dict(zip(static.names, arrays, strict=True)) | dict(static.numbers)
+    temperature, bias = (given.pop(name) if name in given else held[name] for name in PARAMETERS)
     xp = static.backend.namespace(arrays[0])
+    given = {name: xp.where(where[name][:, None], x, 0.0) if name in where else x for name, x in given.items()}
+    embedded = {name: _embed(static, x, by_rows) for name, x in given.items()}
     comparison = Comparison(
         static.backend,
         static.loss,
         *_parameters(static, temperature, bias, arrays[0]),
         *gather(xp, static.roles, {name: x.rows for name, x in embedded.items()}),
-        labels,
-        key_labels,
-        ids,
-        key_ids,
-        static.roles.both_ways,
-        static.distinct,
-        None if static.loss.arrangement.labelled else static.roles.alike,
-        static.normalize,
+        relation=static.relation,
+        rows=rows,
+        columns=columns or rows,
+        both_ways=static.roles.both_ways,
+        samples=static.samples,
+        alike=None if static.loss.arrangement.labelled else static.roles.alike,
+        unit_rows=static.normalize,
     )
+    subset = None
+    if where:
+        comparison = replace(comparison, **insides(static.backend, static.roles, given, where))
+        readable = static.backend.on_host if static.plan.is_dense else static.backend.concrete
+        if not static.backend.traces and all(readable(mask) for mask in where.values()):
+            comparison, subset = take_inside(comparison)
     if static.plan.engine == "kernel" and COMPUTE_DTYPE[static.kind] != static.kind and not exact:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
-    return Opened(static, given, embedded, comparison)
+    return Opened(static, given, embedded, comparison, subset)
+
+
+def _of_kind(constants: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    return {name.partition(" ")[2]: x for name, x in constants.items() if name.startswith(kind + " ")}
 
 
 def _raise(static: Static, x: Array) -> Array:
@@ -294,6 +332,8 @@ def _halves(static: Static, xp: Namespace, given: dict[str, Array], embedded: di
 def _by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
     """From the gradient by roles to that by each array that is wanted, still in the compute dtype."""
     static = opened.static
+    if opened.subset is not None:
+        gradients = put_back(opened.comparison.xp, gradients, opened.subset)
     by_name = scatter(static.backend, static.roles, opened.given, gradients)
     by_name |= {"temperature": gradients.temperature, "bias": gradients.bias}
     result: list[Array | None] = []
@@ -315,6 +355,13 @@ def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Arr
 
     (result,) = _by_rows(static)(pull, given, embedded.size, embedded.norm, gradient)
     return result
+
+
+def _finish(opened: Opened, value: Array) -> Array:
+    """The value for all rows that came, 0 for those outside."""
+    if opened.subset is not None and not opened.static.scalar:
+        value = opened.subset.rows_with_loss(opened.comparison.xp, value)
+    return _propagate_non_finite(opened, value)
 
 
 def _propagate_non_finite(opened: Opened, value: Array) -> Array:

@@ -24,10 +24,10 @@ from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms, specialise
 from sincere_spec.interface import Backend, EagerBackend, Part
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs
 
-# A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
+# Finite stand-in for -inf as the row maximum of an empty log-sum-exp.
 EMPTY = 1e30
 
 Way: TypeAlias = tuple[int, slice]
@@ -65,7 +65,7 @@ class Panel:
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
     def fill_masked(self, backend: Backend, t: Array, value: float) -> Array:
-        """Entries, which may be given up for it, with a value where there is no such pair."""
+        """Entries with a value where there is no such pair; may overwrite `t`."""
         if self.hidden is not None:
             return cast(EagerBackend, backend).with_columns(t, self.hidden, value)
         if self.mask is None:
@@ -97,7 +97,7 @@ def value(comparison: Comparison, reduction: str) -> Array:
     row_losses = rows.losses(xp, loss, _folds(comparison, loss, panels, counts).results, counts)
     if reduction == "none":
         return row_losses
-    return xp.sum(rows.weights(xp, loss, reduction, counts) * row_losses)
+    return xp.sum(rows.weights(xp, loss, reduction, counts, comparison.rows_inside) * row_losses)
 
 
 def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset[str]) -> tuple[Array, Gradients]:
@@ -111,7 +111,7 @@ def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset
     panels, counts = _panels(comparison)
     loss, counts = prune_terms(comparison.backend, specialise(comparison), counts)
     folds = _folds(comparison, loss, panels, counts)
-    weights = rows.weights(xp, loss, reduction, counts)
+    weights = rows.weights(xp, loss, reduction, counts, comparison.rows_inside)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
     dlogits = _dlogits(comparison.backend, loss, panels, folds, counts, weights / comparison.temperature)
 
@@ -131,7 +131,7 @@ def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset
 def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     """The pairs of either kind, and how many of them each row has."""
     backend, xp = comparison.backend, comparison.xp
-    similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.columns))
+    similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.compared))  # [n, m]
     found = neighbours(comparison)
     if comparison.partners is None:
         if found is not None:
@@ -140,29 +140,41 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
             positive = replace(positive, columns=found.others)
             counts = _counts(comparison, found, similarity[:, 0])
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
-        labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
-        masks = relations.by_label(labels, key_labels, comparison.ids[:, None], comparison.key_ids[None, :])
-        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in masks)
+        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in _masks(comparison))
         return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
     columns = None if found is None else found.others
     if columns is None:
-        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)  # [n, 1]
     else:
         aligned = backend.columns_of(similarity, columns)
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
         ways = ((1, slice(None, n)), (0, slice(n, None)))
-        aligned = xp.concat([aligned, aligned], axis=0)
+        aligned = xp.concat([aligned, aligned], axis=0)  # [n + m, 1]
     if found is not None:
         negative = Panel(similarity, hidden=found.columns, ways=ways)
-        counts = _counts(comparison, found, aligned[:, 0])
-    else:
-        mask = relations.beside_partners(comparison.labels[:, None], comparison.key_labels[None, :])
-        negative, number = _panel(xp, similarity, mask, ways)
+        return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, _counts(
+            comparison, found, aligned[:, 0]
+        )
+    negative, number = _panel(xp, similarity, _masks(comparison)[1], ways)
+    if comparison.has_partner is None:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
-    return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, counts
+        return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
+    positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
+    return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
+
+
+def _masks(comparison: Comparison) -> tuple[Array, Array]:
+    """The positive and the negative pairs, `[n, m]`; no pair has a row or a column outside."""
+    rows_, columns = comparison.rows, comparison.columns
+    row, column = {name: x[:, None] for name, x in rows_.items()}, {name: x[None, :] for name, x in columns.items()}
+    positive, negative = comparison.relation.pair(row, column)
+    if comparison.inside is None:
+        return positive, negative
+    inside = comparison.inside[:, None] & cast(Array, comparison.columns_inside)[None, :]
+    return None if positive is None else positive & inside, negative & inside
 
 
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
@@ -175,7 +187,7 @@ def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] 
 def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
     """How many positives and negatives each row has, from its neighbours."""
     xp = comparison.xp
-    ones, columns = xp.ones_like(like), comparison.columns.shape[0]
+    ones, columns = xp.ones_like(like), comparison.compared.shape[0]
     number = ones * found.most if found.number is None else xp.astype(found.number, like.dtype)
     fewest, most, positive = 1, 1, ones
     if comparison.partners is None:
@@ -184,7 +196,7 @@ def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Coun
     full = rows.FULL_OF_POSITIVES if fewest else frozenset()
     if found.most < columns:
         full |= {Pairs.NEGATIVE, Pairs.OTHERS}
-    return rows.Counts(positive, columns - number, full, (fewest, most))
+    return rows.Counts(positive, columns - number, full=full, between=(fewest, most))
 
 
 def _logits(comparison: Comparison, logit: Logit, s: Array) -> Array:
@@ -235,7 +247,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
 def _exponentials(
     backend: Backend, panel: Panel, arguments: list[Array], shift: float | None
 ) -> tuple[list[Array], Array | float]:
-    """Exponentials of arguments, which are given up for them, and what they are relative to: a shift, or each row's largest."""
+    """Exponentials of arguments, which it may overwrite, and what they are relative to: a shift, or each row's maximum."""
     if shift is not None:
         return [backend.exp_of(t - shift if shift else t) for t in arguments], shift
     xp = backend.namespace(arguments[0])
@@ -275,7 +287,7 @@ def _arguments(
 
 
 def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: rows.Counts) -> Array:
-    """A part's numbers by row; 0 where what it subtracts is over nothing: against an empty reference a row has no pairs."""
+    """A part's numbers by row; 0 in rows with an empty reference, which have no pairs."""
     if part.minus is None:
         return vector
     empty = rows.rows_with_empty_reference(loss, counts, part.minus)
@@ -332,7 +344,7 @@ def _gradients(
     by_bias: Array | None,
     needed: frozenset[str],
 ) -> Gradients:
-    backend, xp, anchors, columns = comparison.backend, comparison.xp, comparison.anchors, comparison.columns
+    backend, xp, anchors, columns = comparison.backend, comparison.xp, comparison.anchors, comparison.compared
     pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
     if comparison.both_ways:
         n = backend.length(anchors)

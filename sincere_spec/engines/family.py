@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from sincere_spec.arrays import Array
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, Samples, nothing, zeros
 from sincere_spec.engines.parts import Residuals, levels_of, parts_of, residuals_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms
 from sincere_spec.interface import Part
@@ -59,6 +59,18 @@ class PairGradients(NamedTuple):
     sum_dlogits_value: Array
 
 
+class Ordered(Protocol):
+    """One side of a comparison: its labels ascend for `length` rows, and those that follow take no part."""
+
+    @property
+    def labels(self) -> Array:
+        """The labels, `[rows]`."""
+
+    @property
+    def length(self) -> Any:
+        """How many rows take part."""
+
+
 class Sweep(Protocol):
     """A comparison laid out for one engine. A vector by row is in the order of its layout, padding included.
 
@@ -78,15 +90,16 @@ class Sweep(Protocol):
         """Whether each row has its one positive beside the columns."""
 
     @property
-    def real(self) -> Array | None:
-        """1 for each row, 0 for padding; None without padding."""
+    def inside(self) -> Array | None:
+        """Which rows take part, `[rows]`: neither padding nor rows outside; None if all do."""
+
+    @property
+    def sides(self) -> Sequence[tuple[Ordered, Ordered]]:
+        """The rows that have a loss, and what they are compared with."""
 
     @property
     def laid(self) -> tuple[Any, ...]:
         """What the layout of the backward pass takes over, so that it reads no labels and sorts no rows again."""
-
-    def counts(self) -> rows.Counts:
-        """The sizes of each row's sets of pairs."""
 
     def partner_similarities(self) -> Array:
         """The similarity of each row to its partner, `[rows]`."""
@@ -104,6 +117,9 @@ class Sweep(Protocol):
         """The inverse of `sorted`."""
 
 
+ONES = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
+"""Parts whose sums are the numbers of a row's pairs: Σ 0 a + 1."""
+
 LayOut: TypeAlias = Callable[[Comparison, tuple[Any, ...]], Sweep]
 """Lays a comparison out, taking over what an earlier layout of it had as `laid`."""
 
@@ -114,12 +130,12 @@ def forward(comparison: Comparison, reduction: str, lay_out: LayOut) -> tuple[Ar
     if empty is not None:
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = lay_out(comparison, ())
-    loss, counts = prune_terms(comparison.backend, sweep.loss, sweep.counts())
+    loss, counts = prune_terms(comparison.backend, sweep.loss, count_pairs(sweep))
     residuals = reduce_stages(sweep, loss, counts)
     row_losses = rows.losses(xp, loss, residuals.results_of(loss), counts)
     if reduction == "none":
         return sweep.unsorted(row_losses), residuals
-    return xp.sum(rows.weights(xp, loss, reduction, counts, sweep.real) * row_losses), residuals
+    return xp.sum(rows.weights(xp, loss, reduction, counts, sweep.inside) * row_losses), residuals
 
 
 def backward(
@@ -141,8 +157,58 @@ def backward(
     if reduction == "none":
         row_cotangents = rows.without_uncounted(sweep.comparison.xp, loss, counts, sweep.sorted(cotangent))
     else:
-        row_cotangents = cotangent * rows.weights(sweep.comparison.xp, loss, reduction, counts, sweep.real)
+        row_cotangents = cotangent * rows.weights(sweep.comparison.xp, loss, reduction, counts, sweep.inside)
     return gradients(sweep, weigh_parts(sweep, loss, counts, residuals, row_cotangents), counts, needed)
+
+
+def count_pairs(sweep: Sweep) -> rows.Counts:
+    """How many positives and negatives each row has: from sorted labels, or by a sweep where pairs must be looked at."""
+    comparison, xp = sweep.comparison, sweep.comparison.xp
+    by_label = comparison.relation.sorted_by == "label" and comparison.samples is not Samples.ANYWHERE
+    if not by_label or (comparison.samples is Samples.WITHIN_LABELS and comparison.inside is not None):
+        sums = sweep.row_sums(tuple(ONES.values()), StageResults({}, {})).sums
+        positive, negative = (sums[part] for part in ONES.values())
+    else:
+        dtype, found = comparison.anchors.dtype, []
+        for side, other in sweep.sides:
+            if comparison.alike is not None:  # the arrangement says so, and its rows may be in its own order
+                same = xp.astype(xp.zeros_like(side.labels) + comparison.alike, dtype)
+            else:
+                same = xp.astype(_same_label(xp, side, other, sweep.inside is not None), dtype)
+            found.append((same, xp.zeros_like(same) + _as(xp, other.length, dtype) - same))
+        same, negative = (x[0] if len(x) == 1 else xp.concat(x, axis=0) for x in zip(*found, strict=True))
+        if sweep.partnered:
+            positive = xp.ones_like(same)
+            if comparison.has_partner is not None:
+                positive = sweep.sorted(xp.astype(comparison.has_partner, dtype))
+        elif comparison.samples is Samples.WITHIN_LABELS:
+            positive = same - sweep.sorted(_same_sample(comparison, dtype))
+        else:
+            positive = same if comparison.keys is not None else same - 1.0
+    if sweep.inside is not None:
+        positive, negative = (xp.where(sweep.inside, x, 0.0) for x in (positive, negative))
+    return rows.Counts(positive, negative)
+
+
+def _same_label(xp: Namespace, side: Ordered, other: Ordered, some_outside: bool) -> Array:
+    """How many columns share a row's label, `[rows]`."""
+    first, last = (xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
+    if some_outside:  # what takes no part is last
+        length = _as(xp, other.length, first.dtype)
+        first, last = (xp.where(x > length, length, x) for x in (first, last))
+    return last - first
+
+
+def _as(xp: Namespace, number: Any, dtype: Any) -> Any:
+    return number if isinstance(number, int) else xp.astype(number, dtype)
+
+
+def _same_sample(comparison: Comparison, dtype: Any) -> Array:
+    """How many columns are a row's sample, its own included, `[n]` in the order in which rows came."""
+    xp, own, others = comparison.xp, comparison.rows["sample"], comparison.columns["sample"]
+    others = xp.take(others, xp.argsort(others), axis=0)
+    first, last = (xp.searchsorted(others, own, side=end) for end in ("left", "right"))
+    return xp.astype(last - first, dtype)
 
 
 def reduce_stages(sweep: Sweep, loss: PairLoss, counts: rows.Counts) -> Residuals:

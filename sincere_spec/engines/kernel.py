@@ -13,15 +13,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison, Halves, ones_by_row
+from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import Kernels, KernelSpec, LogitCotangents, Panel, Part
-from sincere_spec.spec.words import Fold, PairLoss, Pairs
-
-COUNTS = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
-"""How many pairs a row has: Σ 0 a + 1."""
+from sincere_spec.spec.relations import Attributes
+from sincere_spec.spec.words import PairLoss
 
 
 class KernelRows(NamedTuple):
@@ -32,6 +29,12 @@ class KernelRows(NamedTuple):
     labels: Array  # [n]
     ids: Array  # [n]
     order: Array | None  # [n]
+
+    @property
+    def length(self) -> int:
+        """How many rows there are."""
+        length: int = self.labels.shape[0]
+        return length
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in the order of this side."""
@@ -46,7 +49,7 @@ class KernelRows(NamedTuple):
 class KernelSweep:
     """A comparison laid out for kernels."""
 
-    real = None
+    inside = None
 
     comparison: Comparison
     xp: Namespace
@@ -72,18 +75,13 @@ class KernelSweep:
         return self.comparison.partners is not None
 
     @property
-    def distinct(self) -> bool:
-        """Whether a row's columns of other labels are all its negatives."""
-        return self.partnered or self.comparison.distinct
-
-    def alike(self, side: KernelRows, other: KernelRows) -> tuple[Array, Array]:
-        """From which to before which column the label is a row's own."""
-        first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
-        return first, last
+    def sides(self) -> list[tuple[KernelRows, KernelRows]]:
+        """The rows that have a loss, and what they are compared with."""
+        return [(side, other) for side, other, _ in self.with_losses()]
 
     def panel(self, side: KernelRows, other: KernelRows) -> Panel:
         """The rows of one side, to be compared with those of another."""
-        first, last = self.alike(side, other)
+        first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
         return Panel(
             side.rows,
             other.rows,
@@ -107,7 +105,12 @@ class KernelSweep:
 
     def words(self, parts: Sequence[Part]) -> KernelSpec:
         """The words of a sweep for some parts."""
-        return KernelSpec(tuple(parts), self.loss.logit, self.partnered, self.distinct)
+        return KernelSpec(
+            tuple(parts),
+            self.loss.logit,
+            self.partnered,
+            self.partnered or self.comparison.samples is not Samples.ANYWHERE,
+        )
 
     def partner_similarities(self) -> Array:
         """The similarity of every row with a loss to its partner, `[rows]`."""
@@ -125,23 +128,6 @@ class KernelSweep:
 
     def _joined(self, parts: list[Array]) -> Array:
         return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
-
-    def counts(self) -> rows.Counts:
-        """From the sorted labels, or, if equal ids may be anywhere, by a sweep."""
-        if not self.distinct:
-            sums = self.row_sums(tuple(COUNTS.values()), StageResults({}, {})).sums
-            return rows.Counts(*(sums[part] for part in COUNTS.values()))
-        xp, found = self.xp, []
-        for side, other, _ in self.with_losses():
-            first, last = self.alike(side, other)
-            found.append(xp.astype(last - first, side.factors.dtype))
-        same = self._joined(found)
-        every = self._joined(
-            [xp.zeros_like(side.factors) + float(other.rows.shape[0]) for side, other, _ in self.with_losses()]
-        )
-        if self.partnered:
-            return rows.Counts(xp.ones_like(same), every - same)
-        return rows.Counts(same - 1.0 if self.symmetric else same, every - same)
 
     def row_sums(self, parts: Sequence[Part], stages: StageResults) -> RowSums:
         """One launch for each set of rows with losses."""
@@ -209,16 +195,18 @@ def lay_out(comparison: Comparison, laid: tuple[KernelRows, ...], kernels: Kerne
         anchors, keys, ones_by_row(xp, anchors), None if keys is None else ones_by_row(xp, keys)
     )
 
-    def sort(rows: Array, factors: Array, labels: Array, ids: Array) -> KernelRows:
+    def sort(rows: Array, factors: Array, attributes: Attributes) -> KernelRows:
+        labels = attributes["label"]
+        arrays = (rows, factors, labels, attributes.get("sample", labels))
         if ascending:
-            return KernelRows(rows, factors, labels, ids, None)
+            return KernelRows(*arrays, None)
         order = xp.argsort(labels, stable=True)
-        rows, factors, labels, ids = (xp.take(x, order, axis=0) for x in (rows, factors, labels, ids))
-        return KernelRows(rows, factors, labels, ids, order)
+        rows, factors, labels, samples = (xp.take(x, order, axis=0) for x in arrays)
+        return KernelRows(rows, factors, labels, samples, order)
 
     own, *other = laid or (
-        sort(given.anchors, given.anchor_factors, comparison.labels, comparison.ids),
-        *(() if keys is None else (sort(given.keys, given.key_factors, comparison.key_labels, comparison.key_ids),)),
+        sort(given.anchors, given.anchor_factors, comparison.rows),
+        *(() if keys is None else (sort(given.keys, given.key_factors, comparison.columns),)),
     )
     columns = other[0] if other else own
     return KernelSweep(comparison, xp, specialise(comparison), kernels, tile, anchors=own, columns=columns)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import Backend
+from sincere_spec.spec.relations import Attributes
 
 BAND = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
@@ -34,16 +35,24 @@ class RowOrder:
     `order` is the permutation; None if rows came so.
     """
 
-    labels: Array  # [n]
-    ids: Array  # [n]
+    attributes: Attributes  # [n] each
     order: Array | None  # [n]
     classes: list[int]
     strips: tuple[Strip, ...]
 
     @property
-    def rows(self) -> int:
+    def labels(self) -> Array:
+        """The labels, ascending unless rows are views of the same samples."""
+        return self.attributes["label"]
+
+    @property
+    def length(self) -> int:
         """How many rows there are."""
         return len(self.classes)
+
+    def of(self, rows: slice) -> Attributes:
+        """The attributes of some rows."""
+        return {name: x[rows] for name, x in self.attributes.items()}
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in this order."""
@@ -74,8 +83,9 @@ class Tile(Piece):
     bands: tuple[Piece, ...]
 
 
-def sort_rows(backend: Backend, labels: Array, ids: Array, tile: int, views: int | None) -> RowOrder:
+def sort_rows(backend: Backend, attributes: Attributes, tile: int, views: int | None) -> RowOrder:
     """The order for tiles of at most so many rows: by label, unless rows are so many views of the same samples."""
+    labels = attributes["label"]
     xp = backend.namespace(labels)
     classes = backend.to_host(labels).tolist()
     order = None
@@ -85,8 +95,7 @@ def sort_rows(backend: Backend, labels: Array, ids: Array, tile: int, views: int
     count, whole = views or 1, len(classes)
     ends = [whole * view // count for view in range(count + 1)]
     return RowOrder(
-        labels=labels if order is None else xp.take(labels, order, axis=0),
-        ids=ids if order is None else xp.take(ids, order, axis=0),
+        attributes={name: x if order is None else xp.take(x, order, axis=0) for name, x in attributes.items()},
         order=order,
         classes=classes,
         strips=tuple(strip for start, stop in pairwise(ends) for strip in _strips(classes, start, stop, tile)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import TracingBackend
+from sincere_spec.spec.relations import Attributes
 
 PIECE = 32
 """The rows of the small tiles: as few as a product is still efficient with."""
@@ -25,24 +26,31 @@ class Grid:
 
 @dataclass(frozen=True)
 class PaddedRows:
-    """Embeddings sorted by label and padded to whole tiles; `real` marks the `length` rows that are no padding.
+    """Embeddings sorted by label and padded to whole tiles; rows outside come last, with the padding.
 
-    `order` is the permutation, without padding; it is None if the rows came sorted.
+    `real` marks the `length` rows that take part. `order` is the permutation of all `rows`, without padding; it is None if
+    they came sorted.
     """
 
     embeddings: Array  # [tiles * tile, d]
-    labels: Array  # [tiles * tile]
-    ids: Array  # [tiles * tile]
+    attributes: Attributes  # [tiles * tile] each
     real: Array  # [tiles * tile]
+    rows: Any
     length: Any
-    order: Array | None  # [length]
+    order: Array | None  # [rows]
     tiles: Grid
     pieces: Grid
 
     @property
-    def laid(self) -> tuple[Array, ...]:
+    def labels(self) -> Array:
+        """The labels, ascending; those of rows that take no part are the highest."""
+        return self.attributes["label"]
+
+    @property
+    def laid(self) -> tuple[Any, ...]:
         """The arrays that took a permutation to make."""
-        return (self.embeddings, self.labels, self.ids, *(() if self.order is None else (self.order,)))
+        length = () if isinstance(self.length, int) else (self.length,)
+        return self.embeddings, dict(self.attributes), length, () if self.order is None else (self.order,)
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in this order."""
@@ -50,7 +58,7 @@ class PaddedRows:
 
     def restored(self, xp: Namespace, x: Array) -> Array:
         """The inverse of `laid_out`: the rows that are no padding, as they came."""
-        return x[: self.length, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
+        return x[: self.rows, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
 
 
 def fitted(tile: int, length: int) -> int:
@@ -66,31 +74,41 @@ def fitted(tile: int, length: int) -> int:
 
 
 def sort_and_pad(
-    backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int, ascending: bool
+    backend: TracingBackend, embeddings: Array, attributes: Attributes, inside: Array | None, tile: int, ascending: bool
 ) -> PaddedRows:
     """A side of a comparison laid out for tiles of so many rows; its labels may be known to ascend."""
-    xp, length = backend.namespace(embeddings), backend.length(embeddings)
-    order = None if ascending else xp.argsort(labels, stable=True)
-    if order is not None:
-        embeddings, labels, ids = (xp.take(x, order, axis=0) for x in (embeddings, labels, ids))
-    count = tile_count(xp, length, tile)
-    labels = backend.padded(labels, length + 1)
+    xp, rows = backend.namespace(embeddings), backend.length(embeddings)
+    length, order = rows, None
+    count = tile_count(xp, rows, tile)
     number = xp.arange(count * tile)
+    if not ascending:
+        order = xp.argsort(attributes["label"], stable=True)
+    if inside is not None:  # those outside last, by a second stable sort
+        outside = xp.astype(~inside, number.dtype)
+        length = rows - xp.sum(outside)
+        last = xp.argsort(outside if order is None else xp.take(outside, order, axis=0), stable=True)
+        order = last if order is None else xp.take(order, last, axis=0)
+    if order is not None:
+        embeddings = xp.take(embeddings, order, axis=0)
+        attributes = {name: xp.take(x, order, axis=0) for name, x in attributes.items()}
     last = xp.where(number < length, number, length - 1)
-    labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
-    embeddings, ids = (backend.padded(x, count * tile) for x in (embeddings, ids))
-    return padded_rows(xp, (embeddings, labels, ids, *(() if order is None else (order,))), length, tile)
+    labels = backend.padded(attributes["label"], rows + 1)
+    labels = xp.take(
+        labels, xp.where(last < 0, 0, last), axis=0
+    )  # what takes no part has the highest label, and stays last
+    attributes = {name: backend.padded(x, count * tile) for name, x in attributes.items()} | {"label": labels}
+    numbers = (() if isinstance(length, int) else (length,), () if order is None else (order,))
+    return padded_rows(xp, (backend.padded(embeddings, count * tile), attributes, *numbers), rows, tile)
 
 
-def padded_rows(xp: Namespace, laid: tuple[Array, ...], length: Any, tile: int) -> PaddedRows:
+def padded_rows(xp: Namespace, laid: tuple[Any, ...], rows: Any, tile: int) -> PaddedRows:
     """A side from what it had as `laid`."""
-    embeddings, labels, ids, *order = laid
-    count = tile_count(xp, length, tile)
+    embeddings, attributes, (length,), order = (*laid[:2], laid[2] or (rows,), laid[3])
+    count, labels = tile_count(xp, rows, tile), attributes["label"]
     real = xp.arange(count * tile) < length
     piece = next(size for size in range(min(PIECE, tile), 0, -1) if tile % size == 0)
-    tiles = _grid(xp, labels, real, tile, count)
-    pieces = _grid(xp, labels, real, piece, count * (tile // piece))
-    return PaddedRows(embeddings, labels, ids, real, length, order[0] if order else None, tiles, pieces)
+    tiles, pieces = _grid(xp, labels, real, tile, count), _grid(xp, labels, real, piece, count * (tile // piece))
+    return PaddedRows(embeddings, attributes, real, rows, length, order[0] if order else None, tiles, pieces)
 
 
 def tile_count(xp: Namespace, length: Any, tile: int) -> Any:

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines import rows
-from sincere_spec.engines.comparison import Comparison
+from sincere_spec.engines.comparison import Comparison, Samples
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.layout import Piece, RowOrder, Tile, sort_rows, tiles_of
-from sincere_spec.engines.parts import negatives_subtract, shift_of
+from sincere_spec.engines.parts import shift_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import EagerBackend, Part
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
@@ -33,7 +32,7 @@ class Block:
 
     span: slice
     logits: Array
-    positive: Array
+    positive: Array | None  # None: no pair is one
     negative: Array
 
 
@@ -45,7 +44,7 @@ Masks: TypeAlias = Sequence[tuple[Piece, Array]]
 class TiledSweep:
     """A comparison laid out for tiles."""
 
-    real = None
+    inside = None
 
     comparison: Comparison
     xp: Namespace
@@ -55,7 +54,6 @@ class TiledSweep:
     rows: Array  # [n, d], sorted
     keys: Array  # [m, d], sorted; `rows` where the anchors are their own keys
     partners: Array | None  # [n, d], in the order of `rows`
-    masked: bool  # whether every tile needs a mask
     scratch: Array  # [tile * tile]
 
     @property
@@ -81,11 +79,11 @@ class TiledSweep:
     @property
     def total(self) -> int:
         """How many rows have a loss."""
-        return self.anchors.rows + (self.columns.rows if self.both_ways else 0)
+        return self.anchors.length + (self.columns.length if self.both_ways else 0)
 
     def tiles(self) -> Iterator[Tile]:
         """Every pair once, in tiles; those on the diagonal of a symmetric comparison have every pair from either end."""
-        return tiles_of(self.anchors, self.columns, self.masked)
+        return tiles_of(self.anchors, self.columns, self.comparison.masked)
 
     def roles(self, tile: Tile) -> tuple[tuple[slice, int], ...]:
         """The rows of a tile, and its columns if these are other rows with a loss; and the axis to sum over for each."""
@@ -95,7 +93,7 @@ class TiledSweep:
         return own, (self._shifted(tile.columns), 0)
 
     def _shifted(self, columns: slice) -> slice:
-        offset = 0 if self.symmetric else self.anchors.rows
+        offset = 0 if self.symmetric else self.anchors.length
         return slice(columns.start + offset, columns.stop + offset)
 
     def shift(self, part: Part) -> float | None:
@@ -131,19 +129,18 @@ class TiledSweep:
 
     def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
         """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
-        xp = self.xp
-        labels, key_labels = self._labels(piece)
-        if self.partners is not None:
-            negative = relations.beside_partners(labels, key_labels)
-            positive = negative & ~negative
-        elif self.comparison.distinct and not (self.symmetric and tile.rows == tile.columns):
-            positive, negative = relations.apart(labels, key_labels)
-        else:
-            ids, key_ids = self.anchors.ids[piece.rows][:, None], self.columns.ids[piece.columns][None, :]
-            positive, negative = relations.by_label(labels, key_labels, ids, key_ids)
-        found = [Block(piece.rows, logits, positive, negative)]
+        xp, relation = self.xp, self.comparison.relation
+        if self.comparison.samples is Samples.DISTINCT and not (self.symmetric and tile.rows == tile.columns):
+            relation = relation.apart
+        row = {name: x[:, None] for name, x in self.anchors.of(piece.rows).items()}
+        column = {name: x[None, :] for name, x in self.columns.of(piece.columns).items()}
+        found = [Block(piece.rows, logits, *relation.pair(row, column))]
         if len(self.roles(tile)) == 2:
-            turned = (xp.matrix_transpose(x) for x in (logits, positive, negative))
+            if relation.symmetric:
+                positive, negative = found[0].positive, found[0].negative
+            else:
+                positive, negative = relation.pair(column, row)
+            turned = (None if x is None else xp.matrix_transpose(x) for x in (logits, positive, negative))
             found.append(Block(self._shifted(piece.columns), *turned))
         return found
 
@@ -152,13 +149,11 @@ class TiledSweep:
         return [(piece, self.blocks(tile, piece, piece.of(tile, logits))) for piece in tile.bands]
 
     def masks(self, tile: Tile, banded: Sequence[tuple[Piece, list[Block]]]) -> Masks:
-        """The negatives of these pieces, of blocks that were made already, or else by label: samples are distinct."""
+        """The negatives of these pieces: of blocks that were made already, or by label alone."""
         if banded:
             return [(piece, blocks[0].negative) for piece, blocks in banded]
-        return [(piece, relations.beside_partners(*self._labels(piece))) for piece in tile.bands]
-
-    def _labels(self, piece: Piece) -> tuple[Array, Array]:
-        return self.anchors.labels[piece.rows][:, None], self.columns.labels[piece.columns][None, :]
+        rows, columns = self.anchors.labels, self.columns.labels
+        return [(piece, rows[piece.rows][:, None] != columns[piece.columns][None, :]) for piece in tile.bands]
 
     @property
     def partnered(self) -> bool:
@@ -179,33 +174,15 @@ class TiledSweep:
         return self._joined((self.anchors.sorted, self.columns.sorted), vector)
 
     def _joined(self, moves: Sequence[Callable[..., Array]], vector: Array) -> Array:
-        n = self.anchors.rows
+        n = self.anchors.length
         own = moves[0](self.xp, vector[:n])
         return self.xp.concat([own, moves[1](self.xp, vector[n:])], axis=0) if self.both_ways else own
 
-    def counts(self) -> rows.Counts:
-        """How many positives and negatives each row has: by label, or from masks if equal ids may be anywhere."""
-        xp = self.xp
-        positive, negative = self._zeros(), self._zeros()
-        if not self.comparison.distinct:
-            for tile in self.tiles():
-                for block in self.blocks(tile, tile, self.similarities(tile)):
-                    positive[block.span] += xp.sum(xp.astype(block.positive, positive.dtype), axis=1)
-                    negative[block.span] += xp.sum(xp.astype(block.negative, positive.dtype), axis=1)
-            return rows.Counts(positive, negative)
-        if self.comparison.alike is not None:
-            own = 1 if self.partnered else self.comparison.alike - 1
-            return rows.Counts(positive + float(own), negative + float(self.columns.rows - self.comparison.alike))
-        sides = [(self.anchors, self.columns)] + ([(self.columns, self.anchors)] if self.both_ways else [])
-        start = 0
-        for side, others in sides:
-            first = xp.searchsorted(others.labels, side.labels, side="left")
-            same = xp.astype(xp.searchsorted(others.labels, side.labels, side="right") - first, positive.dtype)
-            span = slice(start, start + side.rows)
-            negative[span] += float(others.rows) - same
-            positive[span] += 1.0 if self.partnered else same - (1.0 if self.symmetric else 0.0)
-            start += side.rows
-        return rows.Counts(positive, negative)
+    @property
+    def sides(self) -> list[tuple[RowOrder, RowOrder]]:
+        """The rows that have a loss, and what they are compared with."""
+        found = [(self.anchors, self.columns)]
+        return [*found, (self.columns, self.anchors)] if self.both_ways else found
 
     def _zeros(self) -> Array:
         """A zero for each row with a loss."""
@@ -221,7 +198,7 @@ class TiledSweep:
         positive = tuple(part for part in parts if part.over is Pairs.POSITIVE)
         negative = tuple(part for part in parts if part.over is Pairs.NEGATIVE)
         for tile in self.tiles():
-            if self.masked:
+            if self.comparison.masked:
                 for block in self.blocks(tile, tile, self.logits(tile)):
                     _add(self, found, block, positive + negative, stages)
             elif negative:
@@ -249,9 +226,9 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
     if laid:
         anchors, columns = laid
     else:
-        anchors = columns = sort_rows(backend, comparison.labels, comparison.ids, tile, views)
+        anchors = columns = sort_rows(backend, comparison.rows, tile, views)
         if comparison.keys is not None:
-            columns = sort_rows(backend, comparison.key_labels, comparison.key_ids, tile, views)
+            columns = sort_rows(backend, comparison.columns, tile, views)
     rows = keys = anchors.sorted(xp, comparison.anchors)
     if comparison.keys is not None:
         keys = columns.sorted(xp, comparison.keys)
@@ -264,9 +241,7 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         rows=rows,
         keys=keys,
         partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
-        # Equal ids may stand anywhere; a stage over negatives that subtracts another is not the same both ways.
-        masked=not comparison.distinct or negatives_subtract(loss),
-        scratch=backend.scratch(comparison.anchors, min(tile, anchors.rows) * min(tile, columns.rows)),
+        scratch=backend.scratch(comparison.anchors, min(tile, anchors.length) * min(tile, columns.length)),
     )
 
 
@@ -372,7 +347,7 @@ def _gradients(
         logits = sweep.unbiased(tile)
         kept = logits + 0.0 if "temperature" in needed else logits  # without the bias, which would round it
         logits = sweep.biased(logits)
-        if sweep.masked:
+        if sweep.comparison.masked:
             dlogits = _blocks_dlogits(sweep, sweep.blocks(tile, tile, logits), cotangents)  # [tile, tile]
         else:
             banded = sweep.banded(tile, logits) if positive.weights else []
@@ -398,7 +373,7 @@ def _gradients(
 
     d_partners = None
     if dpartner is not None:
-        n = sweep.anchors.rows
+        n = sweep.anchors.length
         along = (dpartner[:n] + dpartner[n:] if sweep.both_ways else dpartner)[:, None]  # [n, 1]
         own = sweep.partners is sweep.keys  # each row's partner is the key at its place: one sum for both
         for here in (strip.rows for strip in sweep.anchors.strips):

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.engines import rows
 from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.padded import PaddedRows, laid_out, padded_rows, sort_and_pad
-from sincere_spec.engines.parts import SPREAD, exponential, negatives_subtract
+from sincere_spec.engines.parts import SPREAD, exponential
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import Part, TracingBackend
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
@@ -55,7 +54,6 @@ class TracedSweep:
     anchors: PaddedRows
     columns: PaddedRows
     partners: Array | None  # [tiles * tile, d], in the order of the anchors
-    masked: bool  # whether every tile needs a mask
     fixed_shift: bool | None  # whether `fixed_shift_is_safe`; None asks at run time
 
     @property
@@ -101,10 +99,20 @@ class TracedSweep:
         return 0 if self.symmetric else self.anchors.tiles.count * self.anchors.tiles.size
 
     @property
-    def real(self) -> Array:
-        """1 for each row with a loss, 0 for padding."""
-        real = self.xp.concat([self.anchors.real, self.columns.real], axis=0) if self.both_ways else self.anchors.real
-        return self.xp.astype(real, self.anchors.embeddings.dtype)
+    def inside(self) -> Array:
+        """Which rows with a loss take part: neither padding nor rows outside, `[rows]`."""
+        return self.xp.concat([side.real for side, _ in self.sides], axis=0)
+
+    @property
+    def sides(self) -> list[tuple[PaddedRows, PaddedRows]]:
+        """The rows that have a loss, and what they are compared with."""
+        found = [(self.anchors, self.columns)]
+        return [*found, (self.columns, self.anchors)] if self.both_ways else found
+
+    @property
+    def nil(self) -> Array:
+        """A zero for each row with a loss, `[rows]`."""
+        return self.xp.astype(self.inside, self.anchors.embeddings.dtype) * 0.0
 
     def unsorted(self, vector: Array) -> Array:
         """A vector by row in the order in which the rows came, without padding."""
@@ -117,7 +125,7 @@ class TracedSweep:
         """The inverse of `unsorted`; padding gets 0."""
         if not self.both_ways:
             return laid_out(self.backend, vector, self.anchors)
-        count = self.anchors.length
+        count = self.anchors.rows
         sides = ((vector[:count], self.anchors), (vector[count:], self.columns))
         return self.xp.concat([laid_out(self.backend, own, side) for own, side in sides], axis=0)
 
@@ -125,27 +133,6 @@ class TracedSweep:
         """The similarity of each row to its partner, `[rows]`."""
         similarity = self.xp.sum(self.anchors.embeddings * self.partners, axis=1)
         return self.xp.concat([similarity, similarity], axis=0) if self.both_ways else similarity
-
-    def counts(self) -> rows.Counts:
-        """How many positives and negatives each row has: by label, or from masks if equal ids may be anywhere."""
-        xp, real = self.xp, self.real
-        if not self.comparison.distinct:
-            one = {over: Part(Fold.EXP, over, 0.0, 0.0, None) for over in (Pairs.POSITIVE, Pairs.NEGATIVE)}  # exp(0 a)
-            none = StageResults({}, {})
-            return rows.Counts(*(_swept(self, over, (one[over],), none).sums[0] for over in one))
-
-        def same_label(side: PaddedRows, other: PaddedRows) -> tuple[Array, Array]:
-            """How many columns share a row's label, and how many there are; padding is behind them all."""
-            length = other.length
-            first, last = (xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
-            same = xp.where(last > length, length, last) - xp.where(first > length, length, first)
-            return xp.astype(same, real.dtype), xp.zeros_like(side.embeddings[:, 0]) + xp.astype(length, real.dtype)
-
-        sides = [(self.anchors, self.columns)] + ([(self.columns, self.anchors)] if self.both_ways else [])
-        found = [same_label(*pair) for pair in sides]
-        same, every = (xp.concat(parts, axis=0) for parts in zip(*found, strict=True))
-        positive = real if self.partners is not None else same - 1.0 if self.symmetric else same
-        return rows.Counts(real * positive, real * (every - same))
 
     def row_sums(self, parts: Sequence[Part], stages: StageResults) -> RowSums:
         """One loop over tiles for positives, one for negatives."""
@@ -184,17 +171,15 @@ class TracedSweep:
         t = part.scale * logits if part.scale != 1.0 else logits
         return t + part.offset if part.offset else t
 
-    def mask(self, over: Pairs, i: Any, j: Any, size: int) -> Array:
-        """The pairs of a kind in a tile; none with padding."""
-        at, a, b = self.backend.rows_of, self.anchors, self.columns
-        labels, key_labels = at(a.labels, i * size, size)[:, None], at(b.labels, j * size, size)[None, :]
-        if self.partners is not None:
-            found = relations.beside_partners(labels, key_labels)
-        else:
-            ids, key_ids = at(a.ids, i * size, size)[:, None], at(b.ids, j * size, size)[None, :]
-            positive, negative = relations.by_label(labels, key_labels, ids, key_ids)
-            found = positive if over is Pairs.POSITIVE else negative
-        return found & (at(a.real, i * size, size)[:, None] & at(b.real, j * size, size)[None, :])
+    def mask(self, over: Pairs, i: Any, j: Any, size: int, from_columns: bool = False) -> Array:
+        """The pairs of a kind in a tile, `[size, size]`, as its columns see them if the relation is not symmetric."""
+        a, b, relation = self.anchors, self.columns, self.comparison.relation
+        at = self.backend.rows_of
+        row = {name: at(x, i * size, size)[:, None] for name, x in a.attributes.items()}
+        column = {name: at(x, j * size, size)[None, :] for name, x in b.attributes.items()}
+        masks = relation.pair(column, row) if from_columns else relation.pair(row, column)
+        real = at(a.real, i * size, size)[:, None] & at(b.real, j * size, size)[None, :]
+        return masks[0 if over is Pairs.POSITIVE else 1] & real
 
 
 @dataclass(frozen=True)
@@ -236,7 +221,7 @@ def _either(sweep: TracedSweep, run: Callable[[TracedSweep], T]) -> T:
 def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shift: bool | None) -> TracedSweep:
     """A comparison laid out for tiles of so many rows."""
     backend, xp, loss, partners = comparison.backend, comparison.xp, specialise(comparison), comparison.partners
-    ascending = partners is not None and comparison.keys is not None  # two views of one batch are one after the other
+    inside, across = comparison.inside, comparison.columns_inside
     if laid:
         own, other, given = laid
         anchors = columns = padded_rows(xp, own, backend.length(comparison.anchors), tile)
@@ -245,12 +230,13 @@ def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shif
         if partners is not None:
             partners = given[0] if given else columns.embeddings
     else:
-        anchors = sort_and_pad(backend, comparison.anchors, comparison.labels, comparison.ids, tile, ascending)
-        columns = anchors
+        ascending = partners is not None and comparison.keys is not None  # two views of one batch follow each other
+        anchors = columns = sort_and_pad(backend, comparison.anchors, comparison.rows, inside, tile, ascending)
         if comparison.keys is not None:
-            columns = sort_and_pad(backend, comparison.keys, comparison.key_labels, comparison.key_ids, tile, ascending)
+            columns = sort_and_pad(backend, comparison.keys, comparison.columns, across, tile, ascending)
         if partners is not None:  # where each row's partner is the key at its place, one array serves as both
-            partners = columns.embeddings if partners is comparison.keys else laid_out(backend, partners, anchors)
+            beside = partners is comparison.keys and inside is across
+            partners = columns.embeddings if beside else laid_out(backend, partners, anchors)
     return TracedSweep(
         comparison=comparison,
         xp=xp,
@@ -258,7 +244,6 @@ def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shif
         anchors=anchors,
         columns=columns,
         partners=partners,
-        masked=not comparison.distinct or negatives_subtract(loss),
         fixed_shift=fixed_shift,
     )
 
@@ -272,7 +257,7 @@ def _row_sums(sweep: TracedSweep, parts: Sequence[Part], stages: StageResults) -
             for whole, by_part, made in zip(found, keys, _swept(sweep, over, own, stages), strict=True):
                 whole.update(zip(by_part, made, strict=True))
     bounded = [part for part in parts if _is_exponential(part) and part not in found.maxima]
-    found.maxima.update({part: sweep.real * 0.0 + sweep.shift(part) for part in bounded})
+    found.maxima.update({part: sweep.nil + sweep.shift(part) for part in bounded})
     return found
 
 
@@ -302,9 +287,10 @@ def _swept(sweep: TracedSweep, over: Pairs, parts: tuple[Part, ...], stages: Sta
         roles = _roles(sweep, i, j, size)[: 1 if diagonal or not sweep.both_roles else 2]
 
         def summed(masked: bool) -> tuple[TileSums, ...]:
-            mask = sweep.mask(over, i, j, size) if masked else None
+            masks = _masks(sweep, over, i, j, size, roles) if masked else [None] * len(roles)
             logits = _logits(sweep, i, j, size)
-            return tuple(_summed(sweep, parts, logits, mask, role, stages) for role in roles)
+            given = zip(masks, roles, strict=True)
+            return tuple(_summed(sweep, parts, logits, mask, role, stages) for mask, role in given)
 
         fresh = (
             summed(True) if clear is None else sweep.backend.when(clear, lambda: summed(False), lambda: summed(True))
@@ -355,7 +341,7 @@ def _over_tiles(
 
         def inner(j: Any, state: Any) -> Any:
             clear = None
-            if not (band or sweep.masked):
+            if not (band or sweep.comparison.masked):
                 whole_tile = backend.rows_of(a.whole, i, 1)[0] & backend.rows_of(b.whole, j, 1)[0]
                 clear = whole_tile & ((j < first) | (j >= last))
             return visit(i, j, False, clear, state)
@@ -370,6 +356,13 @@ def _roles(sweep: TracedSweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
     """The rows of a tile, and its columns as rows."""
     at, column = sweep.backend.rows_of, sweep.offset + j * size
     return Role(1, lambda vector: at(vector, i * size, size)), Role(0, lambda vector: at(vector, column, size))
+
+
+def _masks(sweep: TracedSweep, over: Pairs, i: Any, j: Any, size: int, roles: Sequence[Role]) -> list[Array]:
+    """The mask of a tile, `[size, size]`, as each of its roles sees it."""
+    own = sweep.mask(over, i, j, size)
+    symmetric = sweep.comparison.relation.symmetric
+    return [own if symmetric or role.axis else sweep.mask(over, i, j, size, from_columns=True) for role in roles]
 
 
 def _similarity(sweep: TracedSweep, i: Any, j: Any, size: int, scale: Any = 1.0) -> Array:
@@ -390,7 +383,7 @@ def _each(function: Callable[..., Array], *given: TileSums) -> TileSums:
 
 def _no_pairs(sweep: TracedSweep, parts: Sequence[Part]) -> TileSums:
     """The sums over no pairs."""
-    nil = sweep.real * 0.0
+    nil = sweep.nil
     return TileSums(
         tuple(nil for _ in parts),
         tuple(nil - float("inf") for part in parts if sweep.running(part)),
@@ -454,17 +447,18 @@ def _argument(
 
 
 def _dlogits(
-    sweep: TracedSweep, logits: Array, mask: Array | None, roles: Sequence[Role], cotangents: RowCotangents
+    sweep: TracedSweep, logits: Array, masks: Sequence[Array | None], roles: Sequence[Role], cotangents: RowCotangents
 ) -> Array:
     """The derivative by each logit of a tile, as seen from its roles, `[tile, tile]`."""
     xp = sweep.xp
     total: Array = None
     for part, weight in cotangents.weights.items():
-        shared = part.minus is None and not sweep.running(part)
-        for role in roles[:1] if shared else roles:
+        shared = part.minus is None and not sweep.running(part) and sweep.comparison.relation.symmetric
+        for mask, role in zip(masks[:1], roles[:1], strict=True) if shared else zip(masks, roles, strict=True):
             seen, t = _argument(sweep, part, logits, mask, role, cotangents.stages)
             if _is_exponential(part):
-                slope = xp.exp(t - (sweep.shift(part) if shared else role.along(cotangents.maxima[part])))
+                bounded = not sweep.running(part)
+                slope = xp.exp(t - (sweep.shift(part) if bounded else role.along(cotangents.maxima[part])))
             else:
                 slope = elementwise.slope(xp, part.fold, t)
             dlogits = slope * (sum(each.along(weight) for each in roles) if shared else role.along(weight))
@@ -509,9 +503,9 @@ def _gradients(
             similarity = None if isinstance(logit, Similarity) else _similarity(sweep, i, j, size)
 
             def derivative(masked: bool) -> Array:
-                mask = sweep.mask(over, i, j, size) if masked else None
+                masks = _masks(sweep, over, i, j, size, roles) if masked else [None] * len(roles)
                 logits = _logits(sweep, i, j, size) if similarity is None else sweep.logits(similarity)
-                return _dlogits(sweep, logits, mask, roles, own)
+                return _dlogits(sweep, logits, masks, roles, own)
 
             dlogits = (
                 derivative(True)
