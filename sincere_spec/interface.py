@@ -220,7 +220,7 @@ class LogitCotangents(NamedTuple):
 
 
 class Kernels(Protocol):
-    """Device code that knows the words of the protocol, and no loss. A program owns some rows: no sum depends on the order.
+    """Device code that knows the words of `spec`, and no loss. A program owns some rows: no sum depends on the order.
 
     A pair's part has the argument `t = scale * a + offset - shift`, with a shift by part and row; for LOGSUMEXP ψ′ is `exp`.
     """

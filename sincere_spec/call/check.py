@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any, TypedDict
 
-from sincere_spec.arrays import COMPUTE_DTYPE, Array, Labels
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
 from sincere_spec.call.labels import as_integers
-from sincere_spec.call.where import Where, rows_that_take_part
+from sincere_spec.call.where import rows_that_take_part
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
@@ -21,8 +21,9 @@ from sincere_spec.errors import (
     ShapeError,
 )
 from sincere_spec.interface import Backend
+from sincere_spec.spec.checks import check_temperature
 from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
-from sincere_spec.spec.words import PairLoss, Roles, check_temperature
+from sincere_spec.spec.words import PairLoss, Roles
 
 PARAMETERS = ("temperature", "bias")
 
@@ -38,8 +39,8 @@ class Keywords(TypedDict, total=False):
     key_ids: Labels | None
     where: Where | None
     normalize: bool
-    reduction: str
-    engine: str
+    reduction: Reduction
+    engine: Engine
     tile: int | None
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from sincere_spec.arrays import Array
+from sincere_spec.arrays import Array, Where
 from sincere_spec.call.dispatch import find_backend, unwrap
 from sincere_spec.errors import DtypeError, MixedBackendsError, ShapeError
 from sincere_spec.interface import Backend
-
-Where: TypeAlias = Any
-"""Booleans, `[n]` or `[n, views]`, for all arrays whose rows belong together; or a tuple with one for each array, or None."""
 
 BESIDE = frozenset({"keys", "negatives"})
 """Arrays whose rows belong to no row of the others: one mask for all does not speak of them."""
