@@ -590,6 +590,14 @@ def test_what_triton_cannot_serve_is_refused_with_the_reason(monkeypatch: pytest
     z, labels = torch.eye(4), [0, 0, 1, 1]
     with pytest.raises(ss.EngineUnavailable, match=r"no Triton function exists for the logit Cubed"):
         ss.evaluate(replace(losses.sincere(), logit=Cubed()), z, labels, engine="kernel")
+    with monkeypatch.context() as m:
+        m.setattr("triton.__version__", "3.5.1")
+        m.delitem(sys.modules, "sincere_spec.backends.torch.launch")
+        m.delattr("sincere_spec.backends.torch.launch")
+        with pytest.raises(
+            ss.EngineUnavailable, match=r"triton cannot be imported \(3\.6 or later is needed, and 3\.5\.1"
+        ):
+            ss.sincere_loss(z, labels, engine="kernel")
     for tile in (8, 48):
         with pytest.raises(ss.OptionError, match=rf"tile must be a power of two from 16 on.*got {tile}"):
             ss.sincere_loss(z, labels, engine="kernel", tile=tile)
@@ -619,6 +627,22 @@ def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: 
     monkeypatch.setattr(JaxBackend, "platform", lambda self, x: "tpu")
     with pytest.raises(ss.EngineUnavailable, match=r"the kernels are for GPUs .*, and the arrays are on tpu"):
         ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
+
+
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_under_an_older_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    z, labels = load("jax").array(np.eye(4)), [0, 0, 1, 1]
+    monkeypatch.setattr(jax, "__version_info__", (0, 6, 1))
+    monkeypatch.setattr(jax, "__version__", "0.6.1")
+    with pytest.raises(
+        ss.EngineUnavailable, match=r"Pallas kernels need JAX 0\.6\.2 or later, and 0\.6\.1 is installed"
+    ):
+        ss.sincere_loss(z, labels, engine="kernel")
+    assert ss.explain(losses.sincere(), z, labels).engine == "dense"
+    monkeypatch.setattr(jax, "__version_info__", (0, 6, 2))
+    assert ss.explain(losses.sincere(), z, labels, engine="kernel").engine == "kernel"
 
 
 @pytest.mark.framework("jax")
