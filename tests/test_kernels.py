@@ -522,6 +522,7 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.framework("jax")
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.11 on
 @pytest.mark.parametrize(("name", "dtype"), [("sincere", "float32"), ("f_micl_vincze_le_cam", "float64")])
 def test_every_pallas_kernel_is_lowered_for_a_gpu(name: str, dtype: str) -> None:
     """To the programs that XLA has Triton compile; none is here to run them."""
@@ -643,6 +644,12 @@ def test_pallas_is_refused_under_an_older_jax(monkeypatch: pytest.MonkeyPatch) -
     assert ss.explain(losses.sincere(), z, labels).engine == "dense"
     monkeypatch.setattr(jax, "__version_info__", (0, 6, 2))
     assert ss.explain(losses.sincere(), z, labels, engine="kernel").engine == "kernel"
+    monkeypatch.delitem(sys.modules, "sincere_spec.backends.jax.kernels")
+    monkeypatch.delattr("sincere_spec.backends.jax.kernels")
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr("jax.experimental.pallas.triton")
+    with pytest.raises(ss.EngineUnavailable, match=r"JAX .* has no Pallas by Triton"):
+        ss.sincere_loss(z, labels, engine="kernel")
 
 
 @pytest.mark.framework("jax")

@@ -92,8 +92,10 @@ class JaxBackend:
         if jax.__version_info__ < OLDEST_PALLAS:
             oldest = ".".join(map(str, OLDEST_PALLAS))
             return f"its Pallas kernels need JAX {oldest} or later, and {jax.__version__} is installed"
-        from sincere_spec.backends.jax.kernels import PallasKernels
-
+        try:
+            from sincere_spec.backends.jax.kernels import PallasKernels
+        except ImportError as error:
+            return f"JAX {jax.__version__} has no Pallas by Triton ({error})"
         return PallasKernels()
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:

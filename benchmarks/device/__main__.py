@@ -209,25 +209,23 @@ def _read(workers: Sequence[_Worker], deadline: float) -> None:
     threads = [threading.Thread(target=read, args=(worker,)) for worker in workers for read in (rows, messages)]
     for thread in threads:
         thread.start()
-    left = len(workers)
-    while left:
+    closed: set[int] = set()
+    while len(closed) < len(workers):
         try:
             worker, line = lines.get(timeout=max(0.0, deadline - monotonic()))
         except queue.Empty:
             break
         if line is None:
-            left -= 1
+            closed.add(id(worker))
         elif line.startswith("{"):
             row = json.loads(line)
             worker.done = worker.done or "done" in row
             worker.rows += [] if "done" in row else [row]
     for worker in workers:
-        late = worker.child.poll() is None and not worker.done
-        if late:
+        if id(worker) not in closed:
             worker.child.kill()
+            worker.ended = "" if worker.done else "cut short at its time limit"
         worker.child.wait()
-        if late:
-            worker.ended = "cut short at its time limit"
     for thread in threads:
         thread.join()
     for worker in workers:
