@@ -17,6 +17,9 @@ from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
+OLDEST_PALLAS = (0, 6, 2)
+"""The first JAX whose Pallas has the compiler parameters of `kernels`."""
+
 
 class JaxBackend:
     """Arrays and tracers."""
@@ -86,8 +89,13 @@ class JaxBackend:
         platform = self.platform(like)
         if platform not in ("cpu", "cuda"):
             return f"the kernels are for GPUs that Triton knows, and the arrays are on {platform}"
-        from sincere_spec.backends.jax.kernels import PallasKernels
-
+        if jax.__version_info__ < OLDEST_PALLAS:
+            oldest = ".".join(map(str, OLDEST_PALLAS))
+            return f"its Pallas kernels need JAX {oldest} or later, and {jax.__version__} is installed"
+        try:
+            from sincere_spec.backends.jax.kernels import PallasKernels
+        except ImportError as error:
+            return f"JAX {jax.__version__} has no Pallas by Triton ({error})"
         return PallasKernels()
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
