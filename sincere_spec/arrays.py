@@ -19,6 +19,9 @@ Reduction: TypeAlias = Literal["mean", "pairs", "batch", "sum", "none"]
 Engine: TypeAlias = Literal["auto", "dense", "tiled", "kernel"]
 """The algorithm that evaluates a loss."""
 
+Where: TypeAlias = Any
+"""Which rows take part: booleans `[n]` or `[n, views]`, or a tuple with one such, or None, for each array."""
+
 ArrayT = TypeVar("ArrayT")
 T = TypeVar("T")
 

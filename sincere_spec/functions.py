@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 from sincere_spec import losses
-from sincere_spec.arrays import Array, ArrayT, Engine, Labels, Reduction
+from sincere_spec.arrays import Array, ArrayT, Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
@@ -47,6 +47,9 @@ ARGUMENTS = {
     "ids": "the identity of each anchor, by any labels: pairs of equal ids are one sample and never compared. Beside keys "
     "it needs `key_ids`.",
     "key_ids": "the identity of each key.",
+    "where": "booleans: the rows that take part. The value is that of the batch without the others, whose gradient is 0, NaN in "
+    "them included. `[n]`, or `[n, views]`, for all arrays whose rows belong together; a tuple has one mask, or None, for each "
+    "positional array, keys last.",
     "normalize": "divide each row by its norm first; a zero row stays zero, and no other depends on its scale.",
     "reduction": '"mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum by all '
     'rows, "sum", or "none" for the vector of row losses in the order of the anchors: `[n, views, d]` sample by sample; '
@@ -84,6 +87,7 @@ def _documented(function: F) -> F:
 def _value(
     record: PairLoss,
     arrays: tuple[ArrayT | None, ...],
+    where: Where | None,
     normalize: bool,
     reduction: Reduction,
     engine: Engine,
@@ -93,7 +97,15 @@ def _value(
 ) -> ArrayT:
     """The call that all functions end in; labels stand after the embeddings."""
     value: ArrayT = evaluate(
-        record, *arrays, *labels, normalize=normalize, reduction=reduction, engine=engine, tile=tile, **keys
+        record,
+        *arrays,
+        *labels,
+        where=where,
+        normalize=normalize,
+        reduction=reduction,
+        engine=engine,
+        tile=tile,
+        **keys,
     )
     return value
 
@@ -109,6 +121,7 @@ def sincere_loss(
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -134,7 +147,7 @@ def sincere_loss(
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     return _value(
-        losses.sincere(temperature, epsilon), (embeddings,), normalize, reduction, engine, tile, labels, **sides
+        losses.sincere(temperature, epsilon), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
     )
 
 
@@ -149,6 +162,7 @@ def supcon_loss(
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -173,7 +187,7 @@ def supcon_loss(
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     return _value(
-        losses.supcon(temperature, summation), (embeddings,), normalize, reduction, engine, tile, labels, **sides
+        losses.supcon(temperature, summation), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
     )
 
 
@@ -187,6 +201,7 @@ def decoupled_loss(
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -207,7 +222,9 @@ def decoupled_loss(
         -0.7367
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    return _value(losses.decoupled(temperature), (embeddings,), normalize, reduction, engine, tile, labels, **sides)
+    return _value(
+        losses.decoupled(temperature), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
+    )
 
 
 @_documented
@@ -217,6 +234,7 @@ def info_nce_loss(
     negatives: ArrayT | None = None,
     *,
     temperature: float | Array = 0.07,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -240,13 +258,16 @@ def info_nce_loss(
         >>> float(round(ss.info_nce_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    return _value(losses.info_nce(temperature), (queries, positives, negatives), normalize, reduction, engine, tile)
+    return _value(
+        losses.info_nce(temperature), (queries, positives, negatives), where, normalize, reduction, engine, tile
+    )
 
 
 @_documented
 def nt_xent_loss(
     *views: ArrayT,
     temperature: float | Array = 0.1,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -266,7 +287,7 @@ def nt_xent_loss(
         >>> float(round(ss.nt_xent_loss(a, b, temperature=0.5), 4))
         0.4302
     """
-    return _value(losses.nt_xent(temperature), views, normalize, reduction, engine, tile)
+    return _value(losses.nt_xent(temperature), views, where, normalize, reduction, engine, tile)
 
 
 @_documented
@@ -278,6 +299,7 @@ def dystress_loss(
     schedule: ScheduleName = "cosine",
     offset: float = -0.4,
     scale: float = 0.7,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -308,7 +330,7 @@ def dystress_loss(
         0.2358
     """
     record = losses.dystress(temperature_min, temperature_max, detach, schedule, offset, scale)
-    return _value(record, views, normalize, reduction, engine, tile)
+    return _value(record, views, where, normalize, reduction, engine, tile)
 
 
 @_documented
@@ -317,6 +339,7 @@ def clip_loss(
     b: ArrayT,
     *,
     temperature: float | Array = 0.07,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -336,7 +359,7 @@ def clip_loss(
         >>> float(round(ss.clip_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    return _value(losses.clip(temperature), (a, b), normalize, reduction, engine, tile)
+    return _value(losses.clip(temperature), (a, b), where, normalize, reduction, engine, tile)
 
 
 @_documented
@@ -345,6 +368,7 @@ def infoloob_loss(
     b: ArrayT,
     *,
     temperature: float | Array = 0.07,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -366,7 +390,7 @@ def infoloob_loss(
         >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
         -1.6
     """
-    return _value(losses.infoloob(temperature), (a, b), normalize, reduction, engine, tile)
+    return _value(losses.infoloob(temperature), (a, b), where, normalize, reduction, engine, tile)
 
 
 @_documented
@@ -376,6 +400,7 @@ def siglip_loss(
     *,
     temperature: float | Array = 0.1,
     bias: float | Array = -10.0,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -397,7 +422,7 @@ def siglip_loss(
         >>> float(round(ss.siglip_loss(a, b), 4))
         2.136
     """
-    return _value(losses.siglip(temperature, bias), (a, b), normalize, reduction, engine, tile)
+    return _value(losses.siglip(temperature, bias), (a, b), where, normalize, reduction, engine, tile)
 
 
 @_documented
@@ -409,6 +434,7 @@ def f_micl_loss(
     alpha: float = 40.0,
     inverse_bandwidth: float = 1.0,
     order: float = 2.0,
+    where: Where | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -439,4 +465,4 @@ def f_micl_loss(
         4.8134
     """
     record = losses.f_micl(divergence, alpha, inverse_bandwidth, order)
-    return _value(record, (view_a, view_b), normalize, reduction, engine, tile)
+    return _value(record, (view_a, view_b), where, normalize, reduction, engine, tile)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sincere_spec import losses
-from sincere_spec.arrays import Engine, Labels, Reduction
+from sincere_spec.arrays import Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.errors import EngineUnavailable, OptionError
 from sincere_spec.losses.dystress import ScheduleName
@@ -138,17 +138,19 @@ class _LabelledLoss(_TemperatureLoss):
         key_labels: Labels | None = None,
         ids: Labels | None = None,
         key_ids: Labels | None = None,
+        where: Where | None = None,
     ) -> Tensor:
         """The loss of rows with labels, compared with each other or with keys."""
-        return self._value(embeddings, labels, keys=keys, key_labels=key_labels, ids=ids, key_ids=key_ids)
+        sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
+        return self._value(embeddings, labels, where=where, **sides)
 
 
 class _TowersLoss(_TemperatureLoss):
     """A loss of two towers."""
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
         """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b)
+        return self._value(a, b, where=where)
 
 
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
@@ -251,9 +253,11 @@ class InfoNCELoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.info_nce, {"temperature": temperature}, **options)
 
-    def forward(self, queries: Tensor, positives: Tensor, negatives: Tensor | None = None) -> Tensor:
+    def forward(
+        self, queries: Tensor, positives: Tensor, negatives: Tensor | None = None, *, where: Where | None = None
+    ) -> Tensor:
         """The loss of queries, each with its positive, and perhaps a queue of negatives."""
-        return self._value(queries, positives, negatives)
+        return self._value(queries, positives, negatives, where=where)
 
 
 class NTXentLoss(_TemperatureLoss):
@@ -271,9 +275,9 @@ class NTXentLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.1, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views)
+        return self._value(*views, where=where)
 
 
 class DySTreSSLoss(_Loss):
@@ -302,9 +306,9 @@ class DySTreSSLoss(_Loss):
         own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
         super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views)
+        return self._value(*views, where=where)
 
 
 class CLIPLoss(_TowersLoss):
@@ -398,6 +402,6 @@ class FMICLLoss(_Loss):
         own = {"divergence": divergence, "alpha": alpha, "inverse_bandwidth": inverse_bandwidth, "order": order}
         super().__init__(losses.f_micl, own, **options)
 
-    def forward(self, view_a: Tensor, view_b: Tensor) -> Tensor:
+    def forward(self, view_a: Tensor, view_b: Tensor, *, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample."""
-        return self._value(view_a, view_b)
+        return self._value(view_a, view_b, where=where)

@@ -68,7 +68,8 @@ def ours(loss: str, program: Program) -> Function:
     """Our function, for the arrays of any framework but NumPy, whose gradients are not automatic."""
     from sincere_spec import evaluate
 
-    made, engine, tile = record(loss), program.name, program.tile
+    made, tile = record(loss), program.tile
+    engine: Any = program.name
 
     def value(*arrays: Any) -> Any:
         return evaluate(made, *arrays, engine=engine, tile=tile)
