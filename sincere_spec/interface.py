@@ -195,7 +195,7 @@ class Panel(NamedTuple):
 
     A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
     its factor; in a full type factors are 1. The columns from `first` to before `last` are those of a row's label.
-    Temperature and bias are 0-d arrays.
+    Columns that take part come first: `length` is their number. It, temperature and bias are 0-d arrays.
     """
 
     rows: Array
@@ -210,6 +210,7 @@ class Panel(NamedTuple):
     last: Array
     temperature: Array
     bias: Array
+    length: Array
 
 
 class LogitCotangents(NamedTuple):

@@ -60,7 +60,6 @@ class Layout:
     """
 
     size: int
-    columns: int
     entries: int
     step: int
     width: int
@@ -132,7 +131,7 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
     programs = -(-slices // shape.slices)
     slices = -(-slices // programs)
     entries = programs * slices * width
-    layout = Layout(size, panel.columns.shape[0], entries, min(shape.entries, width), width, slices, shape)
+    layout = Layout(size, entries, min(shape.entries, width), width, slices, shape)
 
     def whole(x: Array) -> Array:
         return _padded(x, size, axis=0)
@@ -151,6 +150,7 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
         last=jnp.max(jnp.reshape(whole(panel.last), (-1, size)), axis=1),
         temperature=jnp.reshape(panel.temperature, (1,)),
         bias=jnp.reshape(panel.bias, (1,)),
+        length=jnp.reshape(panel.length, (1,)),
     )
 
 
@@ -194,7 +194,7 @@ class Block:
         size, i = self.layout.size, self.i
         first, last = self.refs.first[i], self.refs.last[i]
         band = all(part.over is Pairs.POSITIVE for part in self.spec.parts)
-        whole = -(-self.layout.columns // size)
+        whole = (self.refs.length[0] + size - 1) // size
         return lax.fori_loop(first // size if band else 0, (last + size - 1) // size if band else whole, visit, state)
 
     def similarities(self, j: Any) -> Array:
@@ -241,7 +241,7 @@ class Block:
         row = {"label": label, "sample": refs.ids[here][:, None]}
         positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]})
         found = negative if positive is None or part.over is Pairs.NEGATIVE else positive
-        real = j * self.layout.size + jnp.arange(self.layout.size) < self.layout.columns
+        real = j * self.layout.size + jnp.arange(self.layout.size) < self.refs.length[0]
         return found & real[None, :]
 
     def where_labels_meet(self, part: Part, j: Any, visit: Callable[[Any], Any], state: Any) -> Any:

@@ -322,12 +322,12 @@ def tally_kernel(
     lasts,
     temperature,
     bias,
+    length,
     shifts,
     sums,
     peaks,
     slope_sums,
     n,
-    m,
     d,
     FOLDS: tl.constexpr,
     OVERS: tl.constexpr,
@@ -349,25 +349,26 @@ def tally_kernel(
     i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    count = tl.load(length)  # columns that take part; those that do not are last
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
     peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
     slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
-    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else count, BLOCK_K):
         there = tl.cast(start, tl.int64)
-        real = j < m - there
+        real = j < count - there
         column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
-        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
-        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        masked = meet | (start + BLOCK_K > count) if DISTINCT else True
         s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
             column_factor,
             n - here,
-            m - there,
+            count - there,
             d,
             kind,
             BLOCK_Q,
@@ -462,6 +463,7 @@ def pull_kernel(
     lasts,
     temperature,
     bias,
+    length,
     weights,
     shifts,
     key_weights,
@@ -499,26 +501,27 @@ def pull_kernel(
     entry = tl.program_id(1) * (SLICES * WIDTH) + tl.arange(0, WIDTH)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    count = tl.load(length)  # columns that take part; those that do not are last
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     accumulators = ()  # of each slice [block_q, width]
     for _ in tl.static_range(SLICES):
         accumulators = accumulators + (tl.zeros((BLOCK_Q, WIDTH), kind),)
     sum_dlogits, sum_dlogits_value = tl.zeros((BLOCK_Q,), kind), tl.zeros((BLOCK_Q,), kind)
-    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else count, BLOCK_K):
         there = tl.cast(start, tl.int64)
-        real = j < m - there
+        real = j < count - there
         column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
-        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
-        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        masked = meet | (start + BLOCK_K > count) if DISTINCT else True
         s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
             column_factor,
             n - here,
-            m - there,
+            count - there,
             d,
             kind,
             BLOCK_Q,

@@ -71,7 +71,7 @@ class TritonKernels:
     tile = 128  # the most rows of any shape
 
     def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
-        (n, d), m = panel.rows.shape, panel.columns.shape[0]
+        n, d = panel.rows.shape
         sums, peaks, slope_sums = (torch.empty_like(shifts) for _ in range(3))
         shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(spec)
         shape = shapes.band if chosen["BAND"] else shapes.tally
@@ -83,7 +83,6 @@ class TritonKernels:
                 peaks,
                 slope_sums,
                 n,
-                m,
                 d,
                 **chosen,
                 **_sized(shape, tile),

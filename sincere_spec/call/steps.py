@@ -269,8 +269,9 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
     subset = None
     if where:
         comparison = replace(comparison, **insides(static.backend, static.roles, given, where))
-        readable = static.backend.on_host if static.plan.is_dense else static.backend.concrete
-        if not static.backend.traces and all(readable(mask) for mask in where.values()):
+        readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
+        tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
+        if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
     if static.plan.engine == "kernel" and COMPUTE_DTYPE[static.kind] != static.kind and not exact:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
