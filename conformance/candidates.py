@@ -16,6 +16,7 @@ from sincere_spec.conformance.cases import REDUCTIONS
 from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
 from sincere_spec.conformance.judge import Answer, Unsupported
 from sincere_spec.conformance.questions import Question
+from sincere_spec.conformance.text import of_error
 from sincere_spec.errors import OptionError, unknown_choice
 
 __all__ = ["Candidate", "Foreign", "Refused", "usual", "weighs_alike"]
@@ -75,7 +76,7 @@ class Candidate:
             for part in name.split("."):
                 found = getattr(found, part)
         except BaseException as error:
-            raise Refused(f"{self.target} cannot be imported: {type(error).__name__}: {error}") from error
+            raise Refused(f"{self.target} cannot be imported: {of_error(error)}") from error
         others = {other for other in FRAMEWORKS if other not in (framework, "numpy", "array_api_strict")}
         brought = others & (set(sys.modules) - before)
         if brought:

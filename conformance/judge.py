@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from sincere_spec.conformance.questions import Array, Question, Wanted
+from sincere_spec.conformance.text import of_error, shortened
 from sincere_spec.conformance.tolerance import K, ratios, value_dtype
 
 __all__ = [
@@ -127,8 +128,7 @@ def ask(
         except Unsupported as declared:
             results.append(nothing(question, "unsupported", str(declared), framework, dtype, engine, route))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            results.append(nothing(question, "error", reason, framework, dtype, engine, route))
+            results.append(nothing(question, "error", of_error(error), framework, dtype, engine, route))
         else:
             seconds = round(clock() - began, 4)
             results += judge(
@@ -182,12 +182,6 @@ def compared(
         reason="" if right else reason,
         seconds=seconds,
     )
-
-
-def shortened(reason: str, length: int = 300) -> str:
-    """A reason in one line; of a long one its end, where causes stand, and its beginning."""
-    line = " ".join(reason.split())
-    return line if len(line) <= length else f"{line[: length // 3]} ... {line[-length * 2 // 3 :]}"
 
 
 def judge(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sincere_spec.conformance.judge import Answer, Implementation, Result, Unsupported, compared, nothing
 from sincere_spec.conformance.questions import Array, Question, Wanted
+from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype, value_dtype
 
 __all__ = ["PROPERTIES", "Outcome", "Property", "hold"]
@@ -210,7 +211,7 @@ def hold(
     except Unsupported as declared:
         results.append(nothing(question, "unsupported", str(declared), *place))
     except Exception as error:
-        results.append(nothing(question, "error", f"{type(error).__name__}: {error}", *place))
+        results.append(nothing(question, "error", of_error(error), *place))
     return results
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import sincere_spec
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.questions import DIGITS
+from sincere_spec.conformance.text import in_code, in_markdown, printable, shortened
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.transforms import TRANSFORMS
 from sincere_spec.conformance.transforms.verdicts import verdicts
@@ -229,8 +230,33 @@ def machine() -> dict[str, str]:
 
 
 def report(**fields: Any) -> Report:
-    """A report of this package on this machine."""
-    return Report(package=sincere_spec.__version__, machine=machine(), **fields)
+    """A report of this package on this machine, in which every text of others is printable."""
+    made = Report(package=sincere_spec.__version__, machine=machine(), **fields)
+    return replace(
+        made,
+        implementation=printable(made.implementation),
+        suite=printable(made.suite),
+        rows=tuple(map(printable, made.rows)),
+        frameworks=_printable(made.frameworks),
+        says=_printable(made.says),
+        results=tuple(
+            replace(
+                result,
+                case=printable(result.case),
+                row=printable(result.row),
+                profile=printable(result.profile),
+                quantity=printable(result.quantity),
+                reason=shortened(result.reason),
+            )
+            for result in made.results
+        ),
+    )
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {printable(name): _printable(x) for name, x in value.items()}
+    return printable(value) if isinstance(value, str) else value
 
 
 def to_json(made: Report) -> str:
@@ -275,8 +301,8 @@ def markdown(made: Report) -> str:
     """The report for reading."""
     parts = [
         "# Conformance report",
-        f"**{made.sentence}**",
-        "\n".join(f"- {fact}" for fact in facts(made)),
+        f"**{in_markdown(made.sentence)}**",
+        "\n".join(f"- {in_markdown(fact)}" for fact in facts(made)),
         f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
     ]
     if made.columns:
@@ -286,9 +312,9 @@ def markdown(made: Report) -> str:
     if any(result.profile == TRANSFORMS for result in made.results):
         parts += ["## Transforms", _transforms(made)]
     if made.reasons:
-        parts += ["## Not asked", "\n".join(f"- {reason}" for reason in made.reasons)]
+        parts += ["## Not asked", "\n".join(f"- {in_markdown(reason)}" for reason in made.reasons)]
     if made.failures:
-        parts += ["## Failures", "\n".join(f"- {culprit}" for culprit in made.culprits)]
+        parts += ["## Failures", "\n".join(f"- {in_markdown(culprit)}" for culprit in made.culprits)]
         parts += [_paragraph(failure) for failure in made.failures]
     return "\n\n".join(parts) + "\n"
 
@@ -300,7 +326,12 @@ def _table(made: Report, digits: bool) -> str:
     lines = [head, ["---"] + ["--:"] * len(columns)]
     for row in made.rows:
         cells = [found.get((row, column), Cell(None)) for column in columns]
-        lines.append([row, *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells)])
+        lines.append(
+            [
+                in_markdown(row),
+                *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells),
+            ]
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -318,8 +349,8 @@ def _transforms(made: Report) -> str:
 
 
 def _paragraph(failure: Failure) -> str:
-    lines = [f"### {failure.case}", failure.says]
-    lines += ["\n".join(f"- {described(result)}" for result in failure.results)]
+    lines = [f"### {in_markdown(failure.case)}", in_markdown(failure.says)]
+    lines += ["\n".join(f"- {in_code(described(result))}" for result in failure.results)]
     return "\n\n".join(lines)
 
 

@@ -22,10 +22,11 @@ from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.questions import DIGITS, LARGE, Question
 from sincere_spec.conformance.report import Column, Report, report
+from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.transforms import TRANSFORMS, checks, transforms_of
 from sincere_spec.errors import OptionError, unknown_choice
 
-__all__ = ["CannotJudge", "Event", "Request", "Unit", "batches", "plan", "run"]
+__all__ = ["CannotJudge", "Event", "Plan", "Request", "Unit", "batches", "plan", "run"]
 
 Unit = tuple[str, str, str]
 """The id of a question, a dtype and an engine: what one line of a worker answers."""
@@ -111,6 +112,8 @@ def plan(request: Request) -> Plan:
             raise unknown_choice("engine", engine, ("dense", "tiled", "kernel"))
     if request.jobs < 1:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
+    if not request.timeout > 0.0:
+        raise OptionError(f"timeout must be a positive number of seconds; got {request.timeout}.")
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
     integrity = questions.integrity(suite, compilers=not request.candidate)
@@ -290,6 +293,24 @@ def run(
     )
 
 
+def _answered(talk: Conversation, message: Mapping[str, Any]) -> tuple[Unit | None, tuple[Result, ...]]:
+    """What a worker says of a unit; nothing of what is no such thing, after which it is not heard any more."""
+    try:
+        case, dtype, engine = message["unit"]
+        results = tuple(Result.from_dict(fields) for fields in message["results"])
+        return (str(case), str(dtype), str(engine)), results
+    except (KeyError, TypeError, ValueError) as error:
+        talk.refuse(f"printed what is no result: {of_error(error)}")
+        return None, ()
+
+
+def _known(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker says of its framework."""
+    said = {name: str(message[name]) for name in ("device", "refused") if name in message}
+    versions = message.get("versions")
+    return said | ({"versions": versions} if isinstance(versions, dict) else {})
+
+
 def batches(todo: Plan, framework: str) -> list[list[Unit]]:
     """What each process of a framework is asked, in turn; the last of them also gets the real data."""
     plain: list[Unit] = []
@@ -377,9 +398,10 @@ class _Worker:
         data: list[Unit] = []
         for message in talk.lines():
             if "results" in message:
-                case, dtype, engine = message["unit"]
-                left.pop((case, dtype, engine), None)
-                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+                unit, results = _answered(talk, message)
+                if unit is not None:
+                    left.pop(unit, None)
+                self.tell(Event("results", name, results))
             elif "waiting" in message:
                 self.digits.ready.wait()
                 data = self.digits.units(columns)
@@ -388,7 +410,7 @@ class _Worker:
                 files = self.digits.files
                 talk.send([(files[case], dtype, engine) for case, dtype, engine in data if case in files])
             else:
-                facts |= message
+                facts |= _known(message)
         if digits and not data:
             self.digits.ready.wait()
             left |= dict.fromkeys(self.digits.units(columns))
@@ -410,10 +432,12 @@ class _Worker:
         facts: dict[str, Any] = {}
         for message in talk.lines():
             if "results" in message:
-                left.pop(tuple(message["unit"]), None)
-                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+                unit, results = _answered(talk, message)
+                if unit is not None:
+                    left.pop(unit, None)
+                self.tell(Event("results", name, results))
             else:
-                facts |= message
+                facts |= _known(message)
         trouble = f"the process of {name} {talk.trouble or 'left this out'}"
         if left:
             lost = (checks.result(name, unit, "all", status="error", reason=trouble) for unit in left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -17,12 +18,13 @@ from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.report import Cell, Column, Report, described, worsen
 from sincere_spec.conformance.runner import Event, Plan
+from sincere_spec.conformance.text import printable
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.transforms import TRANSFORMS
 from sincere_spec.conformance.transforms.verdicts import Verdicts, verdicts
 from sincere_spec.conformance.verdicts import Field, Verdict
 
-__all__ = ["Board", "show", "show_field", "tally"]
+__all__ = ["Board", "show", "show_field", "show_verdict", "tally", "written"]
 
 STYLE = {
     None: "dim",
@@ -149,12 +151,17 @@ def _full(columns: Iterable[Column]) -> list[Column]:
 
 def console(errors: bool = False) -> Console:
     """Standard output, or standard error; wide where it is no terminal."""
-    made = Console(stderr=errors, highlight=False)
-    return made if made.is_terminal else Console(stderr=errors, highlight=False, width=WIDEST)
+    made = Console(stderr=errors, highlight=False, emoji=False)
+    return made if made.is_terminal else Console(stderr=errors, highlight=False, emoji=False, width=WIDEST)
+
+
+def written(files: Iterable[Path], console: Console) -> None:
+    """Say where the files of a report are."""
+    console.print(Text(", ".join(printable(path) for path in files), style="dim"), soft_wrap=True)
 
 
 def show(made: Report, console: Console) -> None:
-    """The matrices, what was not asked and why, what failed, and last the verdict."""
+    """The matrices, what was not asked and why, and what failed."""
     if made.columns:
         console.print(Matrix("The suite", made.rows, made.columns, made.cells(digits=False)))
     if any(result.profile == DIGITS for result in made.results):
@@ -168,6 +175,10 @@ def show(made: Report, console: Console) -> None:
         console.print(f"[dim]{escape(reason)}[/dim]")
     if made.failures:
         _explain(made, console)
+
+
+def show_verdict(made: Report, console: Console) -> None:
+    """The verdict in one line."""
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[made.exit_status]
     console.print(Text(made.sentence, style=style), soft_wrap=True)
 

@@ -18,6 +18,7 @@ from sincere_spec.conformance.peers import PEERS, Peer
 from sincere_spec.conformance.questions import LOSSES, ORDINARY, Question
 from sincere_spec.conformance.report import in_short, machine
 from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
+from sincere_spec.conformance.text import in_code, in_markdown
 from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype
 from sincere_spec.errors import unknown_choice
 
@@ -360,8 +361,10 @@ def _section(verdict: Verdict) -> str:
             else:
                 at = f" {list(worst.at)}" if worst.at else ""
                 numbers = [f"{worst.quantity}{at} {worst.expected!r}", repr(worst.got)]
-            cells = [f"`{failed.question.id}`", failed.question.says, ", ".join(failed.dtypes), failed.kind, *numbers]
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            says = in_markdown(failed.question.says)
+            numbers = [in_markdown(number) for number in numbers]
+            cells = [in_code(failed.question.id), says, ", ".join(failed.dtypes), failed.kind, *numbers]
+            lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     smallest = verdict.smallest
     if smallest and 0 < smallest.size <= SHOWN:
