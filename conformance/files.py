@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from sincere_spec.conformance.page import html
-from sincere_spec.conformance.report import Report, junit, markdown, to_json
+from sincere_spec.conformance.report import Report, badge, junit, markdown, to_json
 
 __all__ = ["FILES", "check_writable", "publish", "save"]
 
-FILES = ("report.json", "report.html", "report.md", "report.xml")
+FILES = ("report.json", "report.html", "report.md", "report.xml", "badge.json")
 
 
 def check_writable(folder: Path, names: Iterable[str]) -> None:
@@ -28,9 +28,9 @@ def check_writable(folder: Path, names: Iterable[str]) -> None:
 
 
 def save(made: Report, folder: Path) -> tuple[Path, ...]:
-    """Write report.json, and as views of it report.html, report.md and, for CI systems, report.xml."""
-    kinds = {"json": to_json, "html": html, "md": markdown, "xml": junit}
-    return publish({f"report.{kind}": write(made) for kind, write in kinds.items()}, folder)
+    """Write report.json, and as views of it report.html, report.md, for CI systems report.xml, and badge.json."""
+    views = (to_json, html, markdown, junit, badge)
+    return publish({name: write(made) for name, write in zip(FILES, views, strict=True)}, folder)
 
 
 def publish(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:

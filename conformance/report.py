@@ -13,15 +13,30 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import sincere_spec
+from sincere_spec.conformance.failures import cause, harm, kind
 from sincere_spec.conformance.judge import Result, Status
-from sincere_spec.conformance.questions import DIGITS
+from sincere_spec.conformance.questions import DIGITS, LEVELS
 from sincere_spec.conformance.text import in_code, in_markdown, printable, shortened
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.transforms import TRANSFORMS
 from sincere_spec.conformance.transforms.verdicts import verdicts
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "earlier", "facts", "junit", "markdown", "moved", "report", "to_json"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Failure",
+    "Report",
+    "at_level",
+    "badge",
+    "earlier",
+    "facts",
+    "junit",
+    "markdown",
+    "moved",
+    "report",
+    "to_json",
+]
 
 Place = tuple[str, ...]
 """Which verdict: the case, the column, the route and the quantity."""
@@ -69,13 +84,19 @@ def in_short(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """All that went wrong with one case: the worst of it, and where else."""
+    """All that went wrong with one case: the most harmful of it, and where else."""
 
     case: str
     row: str
     says: str
     worst: Result
     results: tuple[Result, ...]
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, with its usual cause where there is one."""
+        usual = cause(self.worst)
+        return f"{kind(self.worst)}; the usual cause: {usual}" if usual else kind(self.worst)
 
 
 @dataclass(frozen=True)
@@ -128,29 +149,57 @@ class Report:
             return f"NOT JUDGED: {'; '.join(reasons) or 'nothing was asked'} ({where})"
         if self.exit_status == 1:
             wrong = self.counts["fail"] + self.counts["error"]
-            return f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
+            return (
+                f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
+                f"{self._conforms}"
+            )
         worst = max(
             (result for result in self.results if result.ratio is not None), key=lambda result: result.ratio or 0.0
         )
         at = f"{worst.case} {worst.quantity}, {worst.framework} {worst.dtype}"
         return (
             f"PASS: {self.counts['pass']} verdicts in {where}; the worst error is {worst.ratio:.2f} of the {K:g} allowed "
-            f"({at}), {self.seconds:.0f} s"
+            f"({at}), {self.seconds:.0f} s{self._conforms}"
+        )
+
+    @property
+    def _conforms(self) -> str:
+        whole = any(passed == asked for passed, asked in self.levels.values())
+        return (
+            f"; conforms: {self.conforms}" if whole else f"; conforms to no level: {self.conforms}" * bool(self.levels)
         )
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """What failed, by case, in the order of the matrix's rows."""
+        """What failed, by case, the most harmful first."""
         by_case: dict[str, list[Result]] = defaultdict(list)
         for result in self.results:
             if result.status in ("fail", "error"):
                 by_case[result.case].append(result)
         found = [
-            Failure(case, wrong[0].row, self.says.get(case, ""), max(wrong, key=_badness), tuple(wrong))
+            Failure(case, wrong[0].row, self.says.get(case, ""), min(wrong, key=harm), tuple(wrong))
             for case, wrong in by_case.items()
         ]
-        order = {row: k for k, row in enumerate(self.rows)}
-        return tuple(sorted(found, key=lambda failure: order.get(failure.row, -1)))
+        return tuple(sorted(found, key=lambda failure: harm(failure.worst)))
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Of each level of which anything was asked: how many of its cases pass, and how many could be asked."""
+        verdicts: dict[str, dict[str, bool]] = {level: {} for level in LEVELS}
+        for level, profiles in LEVELS.items():
+            for result in map(at_level, self.results):
+                if result.profile in profiles and result.status in ("pass", "fail", "error"):
+                    cases = verdicts[level]
+                    cases[result.case] = cases.get(result.case, True) and result.status == "pass"
+        return {level: (sum(cases.values()), len(cases)) for level, cases in verdicts.items() if cases}
+
+    @property
+    def conforms(self) -> str:
+        """The levels in words, such as "core, robust 6 of 8"."""
+        return ", ".join(
+            level if passed == asked else f"{level} {passed} of {asked}"
+            for level, (passed, asked) in self.levels.items()
+        )
 
     @cached_property
     def culprits(self) -> tuple[str, ...]:
@@ -179,8 +228,13 @@ class Report:
         return skipped + noted + [f"{name}, {number} times: {reason}" for (name, reason), number in declared.items()]
 
 
-def _badness(result: Result) -> tuple[bool, float]:
-    return result.status == "fail", result.ratio if result.ratio is not None else float("inf")
+def at_level(result: Result) -> Result:
+    """A verdict as the levels have it: of level core one that passes by norm, too."""
+    if result.status == "fail" and result.by_norm is not None and result.by_norm <= K:
+        return replace(
+            result, status="pass", ratio=result.by_norm, by_norm=None, reason="", at=(), expected=None, got=None
+        )
+    return result
 
 
 def cells(results: Iterable[Result]) -> dict[tuple[str, Column], Cell]:
@@ -272,6 +326,8 @@ def to_json(made: Report) -> str:
         "machine": dict(made.machine),
         "frameworks": {name: dict(facts) for name, facts in made.frameworks.items()},
         "tolerance": K,
+        "conforms": made.conforms,
+        "levels": {level: {"passed": passed, "asked": asked} for level, (passed, asked) in made.levels.items()},
         "rows": list(made.rows),
         "columns": [asdict(column) for column in made.columns],
         "counts": dict(made.counts),
@@ -281,6 +337,20 @@ def to_json(made: Report) -> str:
     results = ",\n".join("  " + json.dumps(result.to_dict(), ensure_ascii=False) for result in made.results)
     top = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
     return f'{top},\n "results": [\n{results}\n ]\n}}\n'
+
+
+def badge(made: Report) -> str:
+    """The levels as JSON for a badge, as shields.io reads it from an endpoint."""
+    message = made.conforms or made.verdict
+    passed = [cases == asked for cases, asked in made.levels.values()]
+    colour = "brightgreen" if passed and all(passed) else "green" if passed and passed[0] else "red"
+    if made.exit_status == 2:
+        message, colour = "not judged", "lightgrey"
+    elif not passed:
+        colour = "brightgreen" if made.exit_status == 0 else "red"
+    whose = made.rows[0] if len(made.rows) == 1 else "losses"
+    fields = {"schemaVersion": 1, "label": f"{whose} conformance", "message": message, "color": colour}
+    return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
 
 def facts(made: Report) -> list[str]:
@@ -349,7 +419,7 @@ def _transforms(made: Report) -> str:
 
 
 def _paragraph(failure: Failure) -> str:
-    lines = [f"### {in_markdown(failure.case)}", in_markdown(failure.says)]
+    lines = [f"### {in_markdown(failure.case)}", in_markdown(failure.says), in_markdown(failure.kind)]
     lines += ["\n".join(f"- {in_code(described(result))}" for result in failure.results)]
     return "\n\n".join(lines)
 

@@ -20,8 +20,8 @@ from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.programs import Executable
-from sincere_spec.conformance.questions import DIGITS, LARGE, Question
-from sincere_spec.conformance.report import Column, Report, report
+from sincere_spec.conformance.questions import DIGITS, LARGE, LEVELS, Question
+from sincere_spec.conformance.report import Column, Report, at_level, report
 from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.transforms import TRANSFORMS, checks, transforms_of
 from sincere_spec.errors import OptionError, unknown_choice
@@ -51,12 +51,14 @@ class CannotJudge(Exception):
 class Request:
     """What is to be judged; empty means all there is, but of engines that are compiled or interpreted a sample.
 
-    A `candidate` is judged instead of this package: a callable as one row in one framework, a program as all that it can.
+    `levels` stand for profiles, and have the cases of level core judged by norm. A `candidate` is judged instead of this
+    package: a callable as one row in one framework, a program as all that it can.
     """
 
     frameworks: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     digits: bool = True
@@ -112,8 +114,16 @@ def plan(request: Request) -> Plan:
             raise unknown_choice("engine", engine, ("dense", "tiled", "kernel"))
     if request.jobs < 1:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
+    for level in request.levels:
+        if level not in LEVELS:
+            raise unknown_choice("level", level, LEVELS)
+    if request.levels and request.profiles:
+        raise OptionError("a level is so many profiles; give levels or profiles.")
     if not request.timeout > 0.0:
         raise OptionError(f"timeout must be a positive number of seconds; got {request.timeout}.")
+    if request.levels:
+        profiles = tuple(profile for level in request.levels for profile in LEVELS[level])
+        request = replace(request, profiles=profiles, digits=False, transforms=False)
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
     integrity = questions.integrity(suite, compilers=not request.candidate)
@@ -288,7 +298,7 @@ def run(
         columns=todo.columns,
         frameworks=named,
         says=says,
-        results=tuple(results),
+        results=tuple(map(at_level, results) if request.levels else results),
         seconds=round(time.monotonic() - began, 1),
     )
 

@@ -207,6 +207,7 @@ def _explain(made: Report, console: Console) -> None:
     for failure in made.failures[:SHOWN]:
         console.print(f"[bold red]{escape(failure.case)}[/bold red]  {escape(failure.says)}", soft_wrap=True)
         more = f" [dim](and {len(failure.results) - 1} more)[/dim]" if len(failure.results) > 1 else ""
+        console.print(f"  {escape(failure.kind)}", soft_wrap=True)
         console.print(f"  {escape(described(failure.worst))}{more}", soft_wrap=True)
     if len(made.failures) > SHOWN:
         console.print(f"[dim]... and {len(made.failures) - SHOWN} more cases, in the report[/dim]")

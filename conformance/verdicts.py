@@ -12,6 +12,7 @@ from typing import Any
 
 import sincere_spec
 from sincere_spec.conformance import cases
+from sincere_spec.conformance.failures import harm, kind
 from sincere_spec.conformance.frameworks import FRAMEWORKS
 from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.peers import PEERS, Peer
@@ -19,12 +20,11 @@ from sincere_spec.conformance.questions import LOSSES, ORDINARY, Question
 from sincere_spec.conformance.report import in_short, machine
 from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
 from sincere_spec.conformance.text import in_code, in_markdown
-from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype
+from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import unknown_choice
 
 __all__ = ["Failed", "Field", "Verdict", "chosen", "judged", "markdown", "to_json"]
 
-FEW = 1e-3  # an error of less than this part of its scale is one of digits, and not of the loss
 SHOWN = 24  # so many numbers of an input are shown
 
 
@@ -215,28 +215,11 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
     )
 
 
-KINDS = ("fewer digits", "zero", "another number", "shape or type", "no gradient", "NaN or infinity", "raises")
-"""What can be wrong with an answer, the worst last."""
-
-
-def kind(result: Result) -> str:
-    """What is wrong with an answer, in the words of `KINDS`."""
-    if result.status == "error":
-        return "raises"
-    if result.ratio is None:
-        return "no gradient" if result.reason == "no gradient came" else "shape or type"
-    if result.reason.startswith("not finite"):
-        return "NaN or infinity"
-    if result.ratio * PRECISIONS[compute_dtype(result.dtype)].unit < FEW:
-        return "fewer digits"
-    return "zero" if result.got == 0 else "another number"
-
-
 def _failed(question: Question, results: Sequence[Result]) -> Failed | None:
     wrong = [result for result in results if result.status in ("fail", "error")]
     if not wrong:
         return None
-    worst = max(wrong, key=lambda result: (KINDS.index(kind(result)), result.ratio or 0.0))
+    worst = min(wrong, key=harm)
     return Failed(question, kind(worst), worst, tuple(dict.fromkeys(result.dtype for result in wrong)))
 
 

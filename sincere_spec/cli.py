@@ -73,13 +73,20 @@ def verify(
         list[str] | None,
         typer.Option(help="core, degenerate, precision, ..., integrity, digits or transforms; again for more."),
     ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(help="core, robust or extreme: so many profiles, core judged by norm; again for more."),
+    ] = None,
     dtype: Annotated[
         list[str] | None, typer.Option(help="float16, bfloat16, float32 or float64; again for more.")
     ] = None,
     engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
     report: Annotated[
-        str, typer.Option(metavar="PATH", help="Where report.json, report.html, report.md and report.xml (JUnit) go.")
+        str,
+        typer.Option(
+            metavar="PATH", help="Where report.json, report.html, report.md, report.xml (JUnit) and badge.json go."
+        ),
     ] = "conformance-report",
     compare: Annotated[
         str | None,
@@ -156,7 +163,8 @@ def verify(
                 candidate=Executable(program, timeout / 2) if program else callable_,
                 frameworks=_words("--framework", framework),
                 losses=_words("--loss", loss),
-                profiles=_words("--profile", profile) or (ORDINARY if quick else ()),
+                profiles=_words("--profile", profile) or (ORDINARY if quick and not level else ()),
+                levels=_words("--level", level),
                 dtypes=_words("--dtype", dtype) or (("float32",) if quick else ()),
                 engines=_words("--engine", engine) or (("dense",) if quick else ()),
                 digits=digits and not quick,

@@ -466,7 +466,8 @@ def test_verify_passes(tmp_path: Path) -> None:
     assert "PASS: " in done.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "here" / "report.json").read_text(encoding="utf-8"))["verdict"] == "pass"
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
-        f"report.{kind}" for kind in ("html", "json", "md", "xml")
+        "badge.json",
+        *(f"report.{kind}" for kind in ("html", "json", "md", "xml")),
     ]
 
 
