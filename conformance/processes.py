@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -19,6 +19,8 @@ __all__ = ["Conversation", "Ended", "Processes", "ended_by_signals", "follow"]
 
 LINE = 16 * 2**20
 """The longest line that is read, in characters."""
+SLICE = 0.02
+"""Seconds between two looks at a process that is waited for."""
 TAIL = 8192
 """So many of the last bytes of a process's standard error are kept."""
 
@@ -129,15 +131,21 @@ class Conversation:
     """A process that is sent lines of JSON and answers with lines of JSON objects.
 
     `trouble` says what went wrong with it; from then on it has ended. What it prints on standard error is read and
-    forgotten, but for the end of it.
+    forgotten, but for the end of it. `limit` is asked again and again for a reason to end the process, which is then
+    `stopped`; silence for longer than `timeout` seconds is another.
     """
 
     def __init__(
-        self, processes: Processes, command: Sequence[str], variables: Mapping[str, str], timeout: float
+        self,
+        processes: Processes,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        timeout: float,
+        limit: Callable[[int], str] = lambda process: "",
     ) -> None:
-        self.trouble = ""
-        self._processes, self._timeout = processes, timeout
-        self._silence, self._waiting, self._tail, self._hung = 0.0, False, b"", False
+        self.trouble, self.stopped, self.timeout = "", "", timeout
+        self._processes, self._limit = processes, limit
+        self._silence, self._waiting, self._tail = 0.0, False, b""
         self._over = threading.Event()
         self._process = processes.start(command, variables)
         self._errors = threading.Thread(target=self._drain, daemon=True)
@@ -208,11 +216,11 @@ class Conversation:
 
     def _watch(self) -> None:
         # Counted in slices, so that a machine that sleeps for an hour has been silent for one slice and not for an hour.
-        slice_ = min(1.0, self._timeout / 4)
-        while not self._over.wait(slice_):
-            self._silence += slice_ if self._waiting else 0.0
-            if self._silence >= self._timeout:
-                self._hung = True
+        while not self._over.wait(SLICE):
+            self._silence += SLICE if self._waiting else 0.0
+            silent = f"said nothing for {self.timeout:g} s and was ended" if self._silence >= self.timeout else ""
+            self.stopped = silent or self._limit(self._process.pid)
+            if self.stopped:
                 self._processes.kill(self._process)
                 return
 
@@ -225,16 +233,16 @@ class Conversation:
 
     def _explain(self) -> None:
         """Why it ended before it was done."""
-        if self._hung:
-            self.trouble = f"said nothing for {self._timeout:g} s and was ended"
+        if self.stopped:
+            self.trouble = self.stopped
             return
         try:
-            status = self._process.wait(self._timeout)
+            status = self._process.wait(self.timeout)
         except subprocess.TimeoutExpired:
             self.trouble = "closed its output before it was done"
             return
         self._processes.kill(self._process)  # what it has started may hold its standard error open
-        self._errors.join(self._timeout)
+        self._errors.join(self.timeout)
         said = [line.strip() for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
         how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         self.trouble = f"{how} before it was done" + (f": {printable(said[-1][-200:])}" if said else "")
