@@ -26,7 +26,7 @@ from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.transforms import TRANSFORMS, checks, transforms_of
 from sincere_spec.errors import OptionError, unknown_choice
 
-__all__ = ["CannotJudge", "Event", "Plan", "Request", "Unit", "batches", "plan", "run"]
+__all__ = ["CannotJudge", "Event", "Plan", "Request", "Unit", "asked", "batches", "estimate", "plan", "run"]
 
 Unit = tuple[str, str, str]
 """The id of a question, a dtype and an engine: what one line of a worker answers."""
@@ -40,6 +40,16 @@ SAMPLED = (
     "runs; --engine tiled or kernel asks all"
 )
 LEFT_OUT = "large batches, which are compiled too, are left out; --profile large asks them"
+PACE = {
+    "numpy": (0.01, 0.01),
+    "array_api_strict": (0.02, 0.02),
+    "torch": (0.03, 0.6),
+    "jax": (0.06, 2.0),
+    "tensorflow": (0.06, 1.5),
+}
+"""Seconds of a question, and of one that is compiled or interpreted, on one core; only an estimate is made of them."""
+BEGIN, TRANSFORM, REAL = 5.0, 0.7, 40.0
+"""Seconds of a framework's start, of one transform, and of the real data."""
 SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
 
 
@@ -319,6 +329,23 @@ def _known(message: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: str(message[name]) for name in ("device", "refused") if name in message}
     versions = message.get("versions")
     return said | ({"versions": versions} if isinstance(versions, dict) else {})
+
+
+def asked(todo: Plan) -> int:
+    """How many questions there are, but for those on real data."""
+    return sum(map(len, (*todo.units.values(), *todo.transforms.values())))
+
+
+def estimate(todo: Plan, jobs: int) -> float:
+    """About how many seconds a run takes, with a core for each process."""
+    each = [
+        BEGIN
+        + sum(PACE[name][_slow(Column(name, *unit[1:]))] for unit in todo.units[name])
+        + TRANSFORM * len(todo.transforms[name])
+        + REAL * todo.digits
+        for name in todo.units
+    ]
+    return max(sum(each) / jobs, max(each, default=0.0))
 
 
 def batches(todo: Plan, framework: str) -> list[list[Unit]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 try:
     import typer
-    from rich.table import Table
 
     from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
@@ -28,6 +27,7 @@ except ImportError as error:
     sys.stderr.write(f"sincere-spec: {missing} is not installed; try: pip install 'sincere-spec[verify]'\n")
     raise SystemExit(2) from None
 
+import sincere_spec
 from sincere_spec import catalogue
 from sincere_spec.errors import OptionError, SincereSpecError
 
@@ -36,8 +36,22 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Contrastive losses, defined once for every framework, and the suite that holds every framework to it.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"sincere-spec {sincere_spec.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and nothing else.")
+    ] = False,
+) -> None:
+    """Contrastive losses, defined once for every framework, and the suite that holds every framework to it."""
 
 
 def _words(option: str, given: list[str] | None) -> tuple[str, ...]:
@@ -247,35 +261,28 @@ def _earlier(path: Path) -> dict[Place, str]:
 
 
 def _judged(request: Request, todo: Plan, quiet: bool) -> Report:
-    with terminal.Board(terminal.console(errors=quiet), todo).live() as board:
+    with terminal.Board(terminal.console(errors=quiet), todo, request.jobs).live() as board:
         return run(request, board)
 
 
 @app.command("losses")
 def show_losses(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="A loss, such as sincere; all of them if none is named.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The catalogue as JSON on standard output.")] = False,
 ) -> None:
     """The catalogue: every loss with its formula, and the stages that compute it.
 
-    Example: `sincere-spec losses --json`
+    Example: `sincere-spec losses sincere`
     """
-    entries = catalogue.entries()
-    if as_json:
-        sys.stdout.write(json.dumps([entry.to_dict() for entry in entries], indent=1, ensure_ascii=False) + "\n")
-        return
-    out = terminal.console()
-    for entry in entries:
-        out.print(entry.signature, style="bold", markup=False)
-        out.print(f"{entry.summary} {entry.source}.", markup=False)
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-        table.add_column(style="cyan")
-        for line in entry.formula:
-            table.add_row(line)
-        out.print(table)
-        out.print(f"  {'; '.join((*entry.stages, f'loss = {entry.loss}'))}\n", style="dim", markup=False)
+    try:
+        found = catalogue.entries(name or ())
+    except SincereSpecError as error:
+        _refuse("losses", error)
+    sys.stdout.write(catalogue.as_json(found) if as_json else catalogue.shown(found))
 
 
-@app.command()
 def bench(
     framework: Annotated[
         list[str] | None, typer.Option(help="numpy, torch, jax or tensorflow; again for more.")
@@ -349,6 +356,10 @@ def bench(
         sys.stderr.write("sincere-spec bench: interrupted; the framework that was being measured is not written.\n")
         raise typer.Exit(command.CANNOT) from None
     raise typer.Exit(status)
+
+
+if find_spec("sincere_spec.bench") is not None:  # of a checkout; wheels have none
+    app.command()(bench)
 
 
 def verify_alone() -> None:
