@@ -279,9 +279,8 @@ which call here is the same loss, so that numbers can be compared when one moves
 the suite the numbers are others: mostly rare ones, such as an empty batch, or a loss that is smaller than a rounding
 error of its terms. Many of these are choices that a package is free to make.
 
-Each loss is called as its documentation shows, in a process of its own, with one temperature and with the average that is
-its default. Is a call or a comparison here not what you mean your package to be used as? Please open an issue: that is our
-mistake, and is mended."""
+Each loss is called as its documentation shows, in a process of its own, with one temperature and one average. Is a call or
+a comparison here not what you mean your package to be used as? Please open an issue: that is our mistake, and is mended."""
 
 LEGEND = """\
 *core* are ordinary batches: unequal classes, singletons, two towers, queues, and the averages; value and gradient are held

@@ -308,7 +308,9 @@ def bench(
     ] = False,
     render: Annotated[
         bool,
-        typer.Option("--render", help="Measure nothing: figures, and README.md's tables, from the JSON in --output."),
+        typer.Option(
+            "--render", help="Measure nothing: figures, and the tables of docs/speed.md, from the JSON in --output."
+        ),
     ] = False,
     crossover: Annotated[
         bool, typer.Option("--crossover", help="Only find from how many pairs on tiles are faster; prints the table.")

@@ -21,10 +21,10 @@ PROCESS = {  # the framework of each, beside whose other tests it runs
 }
 
 
-def test_every_example_is_run_and_named_in_the_readme() -> None:
+def test_every_example_is_run_and_named_in_the_recipes() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PROCESS)
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    assert all(f"examples/{name}.py" in readme for name in PROCESS)
+    page = (EXAMPLES.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert all(f"examples/{name}.py" in page for name in PROCESS)
 
 
 @pytest.mark.parametrize(("name", "framework"), PROCESS.items())

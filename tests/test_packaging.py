@@ -27,6 +27,7 @@ NOT_SOURCE = (
     "build",
     "dist",
     "conformance-report",
+    "_build",
     "*.egg-info",
     "__pycache__",
     ".*_cache",

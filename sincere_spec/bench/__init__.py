@@ -10,7 +10,7 @@
     measure     a whole run: times, memory, the overhead of a call
     crossover   from how many pairs on tiles are faster than the matrix
     results     what was measured, as data
-    report      Markdown tables of results, and the README's
+    report      Markdown tables of results, and the page's
     plots       figures of results
     command     what `sincere-spec bench` does
 
