@@ -34,7 +34,7 @@ def gathered(reports: list[dict[str, Any]]) -> dict[str, Any]:
         "versions": {
             name: known.get("versions", {}) for report in reports for name, known in report["frameworks"].items()
         },
-        "worst": worst,
+        "worst": {loss: worst[loss] for report in reports for loss in report["rows"] if loss in worst},
     }
 
 
