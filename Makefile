@@ -2,6 +2,7 @@
 #
 #   make verify     every loss, in every framework, against the oracle and on real data
 #   make test       the tests
+#   make docs       the site, in docs/_build/html: strict, and every link inside it is followed
 #   make bench      speed and memory, against the plain formulas and peers: hours; ARGS=--quick for minutes
 #
 # ARGS goes to the command: make test ARGS="-k sincere". PYTHON makes the environment: make test PYTHON=python3.12
@@ -14,7 +15,7 @@ INSTALLED := $(VENV)/.installed-$(shell find sincere_spec backends conformance -
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install verify test bench lint format
+.PHONY: help install verify test docs bench lint format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -24,6 +25,10 @@ verify: install
 
 test: install
 	@$(IN)/python -m pytest $(ARGS)
+
+docs: install
+	@$(IN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(IN)/python docs/make/links.py docs/_build/html
 
 # matplotlib and the peers are no part of the environment that the other two commands need.
 bench: install

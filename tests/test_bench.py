@@ -273,12 +273,12 @@ def test_a_readme_is_rewritten_between_its_markers_only() -> None:
         report.rewrite("nothing", "new")
 
 
-def test_the_readme_has_the_tables_of_the_committed_results() -> None:
+def test_the_page_has_the_tables_of_the_committed_results() -> None:
     folder = ROOT / command.RESULTS
-    readme = ROOT / "README.md"
+    page = ROOT / command.PAGE
     found = results.read(folder) if folder.is_dir() else []
-    text = readme.read_text(encoding="utf-8")
-    assert report.block(text) == report.render(found, report.link(folder, readme)), "run sincere-spec bench --render"
+    text = page.read_text(encoding="utf-8")
+    assert report.block(text) == report.render(found, report.link(folder, page)), "run sincere-spec bench --render"
 
 
 # --- the crossover ---
@@ -358,10 +358,11 @@ def test_the_command_measures_writes_and_prints_json(tmp_path: Path) -> None:
     assert {row["size"] for row in printed["times"]} == {16, 32}
     assert "numpy: clip N=32" in done.stderr
 
-    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n", encoding="utf-8")
+    (page := tmp_path / "docs" / "speed.md").parent.mkdir()
+    page.write_text(f"{report.BEGIN}\n{report.END}\n", encoding="utf-8")
     if (tmp_path / "out" / "numpy-cpu.svg").exists():  # where matplotlib is installed
         assert bench("--render", "--output", "out", cwd=tmp_path).returncode == 0
-        assert "(out/numpy-cpu.svg)" in (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert "(../out/numpy-cpu.svg)" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.torch import namespace
 from sincere_spec.backends.torch.autograd import Product, Value, full_precision
-from sincere_spec.errors import UnknownArrayError
+from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
@@ -36,6 +36,8 @@ class TorchBackend:
             raise UnknownArrayError(
                 f"{argument}: expected a dense tensor; got a {kind} one: convert it, for example by to_dense()."
             )
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # it would keep this batch's labels and counts for all others
+            raise EngineUnavailable("torch.jit.trace cannot trace it; torch.export and torch.compile do.")
         return x
 
     def dtype_name(self, x: Array) -> str:

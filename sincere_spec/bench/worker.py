@@ -22,6 +22,7 @@ from sincere_spec.bench.frameworks import Framework, Place, Step, load
 from sincere_spec.bench.peers import find
 from sincere_spec.bench.resident import Peak, release, resident
 from sincere_spec.bench.settings import SINGLE_SIZE
+from sincere_spec.conformance.processes import follow
 from sincere_spec.errors import EngineUnavailable
 
 TILE = 512  # rows of a tile of the unit
@@ -249,6 +250,7 @@ def versions(framework: str) -> dict[str, str]:
 
 def main() -> None:
     """Serve jobs until the input ends."""
+    follow(os.getppid())
     # What a framework prints goes to stderr; stdout belongs to the events.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
