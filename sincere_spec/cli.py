@@ -325,8 +325,8 @@ def bench(
     """Speed and memory, forward and backward, against the plain formula and installed peers.
 
     Compared programs take turns in one process for each framework. A time is quoted in milliseconds and in units: one
-    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, and one that
-    is not ours at 60 s.
+    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, on a GPU at
+    the device's memory, and one that is not ours at 60 s.
 
     Exit status: 0 if all of it could be measured, 1 if a program failed, 2 if it could not run.
 

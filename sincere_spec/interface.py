@@ -141,6 +141,9 @@ class EagerBackend(Backend, Protocol):
     def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
         """The array, which is given up for it, with values added there; a column may be named twice."""
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        """The sweeps of tiles on a device, by its vendor's matrix products; None where the engine's own tiles are meant."""
+
 
 class TracingBackend(Backend, Protocol):
     """What an adapter supplies besides, if its framework compiles programs and has loops of its own."""

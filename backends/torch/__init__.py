@@ -128,6 +128,13 @@ class TorchBackend:
             )
         return launch.obstacle(logit) or launch.TritonKernels()
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        if like.device.type != "cuda" or isinstance(self.kernels(like, logit), str):
+            return None
+        from sincere_spec.backends.torch import strips
+
+        return strips.StripKernels() if strips.AVAILABLE else None
+
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         moving = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
         if not moving and forward_ad._current_level < 0:

@@ -73,7 +73,7 @@ class TritonKernels:
     def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         n, d = panel.rows.shape
         sums, peaks, slope_sums = (torch.empty_like(shifts) for _ in range(3))
-        shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(spec)
+        shapes, chosen = SHAPES[panel.rows.element_size()], constants(spec)
         shape = shapes.band if chosen["BAND"] else shapes.tally
         subtracting = tuple(part.minus is not None for part in spec.parts)
         with torch.cuda.device_of(shifts):  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ class TritonKernels:
                 n,
                 m,
                 d,
-                **_chosen(spec),
+                **constants(spec),
                 **_sized(shape, tile),
                 OWN=own is not None,
                 OTHERS=others is not None,
@@ -148,7 +148,7 @@ def _sized(shape: Shape, tile: int) -> dict[str, int]:
     }
 
 
-def _chosen(spec: KernelSpec) -> dict[str, Any]:
+def constants(spec: KernelSpec) -> dict[str, Any]:
     """The constants that a program is compiled for."""
     numbers: tuple[Any, ...] = astuple(spec.logit)  # type: ignore[call-overload]
     return {
