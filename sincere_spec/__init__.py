@@ -7,7 +7,7 @@ Example:
     0.4302
 """
 
-from sincere_spec import losses
+from sincere_spec import losses, metrics
 from sincere_spec.backends import register_backend
 from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.errors import (
@@ -55,6 +55,7 @@ __all__ = [
     "f_micl_loss",
     "info_nce_loss",
     "losses",
+    "metrics",
     "nt_xent_loss",
     "register_backend",
     "siglip_loss",
