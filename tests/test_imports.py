@@ -231,6 +231,7 @@ CORE = [
     name
     for name in of("sincere_spec")
     if not within(name, "sincere_spec.backends", "sincere_spec.bench", "sincere_spec.conformance", "sincere_spec.cli")
+    and not within(name, "sincere_spec.study")
     and name not in ("sincere_spec.torch", "sincere_spec.keras")
     and name != "sincere_spec.metrics.host"  # float64 statistics of NumPy, imported where they are asked for
 ]
