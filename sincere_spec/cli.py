@@ -1,4 +1,4 @@
-"""The command `sincere-spec`: `verify` runs the conformance suite, `losses` shows the catalogue, `bench` measures."""
+"""The command `sincere-spec`: `verify` judges, `losses` shows the catalogue, `bench` times, `measure` and `study` measure."""
 
 from __future__ import annotations
 
@@ -301,6 +301,70 @@ def bench(
         sys.stderr.write("sincere-spec bench: interrupted; the framework that was being measured is not written.\n")
         raise typer.Exit(command.CANNOT) from None
     raise typer.Exit(status)
+
+
+@app.command("measure")
+def measure_files(
+    embeddings: Annotated[str, typer.Argument(help="[rows, d]: .npy, .npz (as file.npz:name), .csv or .pt.")],
+    labels: Annotated[str, typer.Argument(help="One class a row, in a file of the same kinds; strings in .csv.")],
+    keys: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="EMBEDDINGS LABELS",
+            help="Search these rows, such as the training set's, instead of each row's others.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(help="Also what sincere, supcon, supcon_in or decoupled does to these rows.", show_default="none"),
+    ] = "",
+    temperature: Annotated[float, typer.Option(help="Of the loss.")] = 0.1,
+    k: Annotated[str, typer.Option(help="Of recall@k and of the k-NN vote, with commas.")] = "1,5,10",
+    framework: Annotated[str, typer.Option(help="numpy, torch, jax or tensorflow.")] = "numpy",
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the histograms of nearest similarities: .svg, .png or .pdf.", show_default="none"),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the rows for 95 % intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The measures as JSON on standard output, and no table.")
+    ] = False,
+) -> None:
+    """Every measure of embeddings from files: geometry, neighbours, retrieval, and what a loss does to them.
+
+    No file is unpickled. Rows are normalised; rows of zeros are left out and counted.
+
+    Exit status: 0 if it was measured, 2 if it could not be.
+
+    Example: `sincere-spec measure test.npz:z test.npz:labels --keys train.npz:z train.npz:labels --figure nearest.svg`
+    """
+    from sincere_spec import measure
+
+    try:
+        numbers = tuple(int(word) if word.strip().isdigit() else 0 for word in k.split(","))
+        if 0 in numbers:
+            raise OptionError(f"--k is positive integers with commas; got {k}")
+        measure.run(
+            embeddings,
+            labels,
+            keys=keys,
+            loss=loss,
+            temperature=temperature,
+            k=numbers,
+            framework=framework,
+            as_json=as_json,
+            figure=figure,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    except ImportError as error:
+        missing = (error.name or str(error)).partition(".")[0]
+        sys.stderr.write(f"sincere-spec measure: {missing} is not installed; try: pip install 'sincere-spec[study]'\n")
+        raise typer.Exit(2) from None
+    except (SincereSpecError, measure.CannotMeasure, OSError) as error:
+        sys.stderr.write(f"sincere-spec measure: {error}\n")
+        raise typer.Exit(2) from None
 
 
 @app.command("study")

@@ -99,6 +99,8 @@ class Worker:
                 self.child.stdin.close()
         self.child.kill()
         self.child.wait()
+        if self.child.stdout is not None:
+            self.child.stdout.close()
         self.errors.close()
 
 
