@@ -113,6 +113,15 @@ class Backend(Protocol):
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
 
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        """The `k` largest entries of each row of a matrix in descending order, and their columns; of equal ones the first.
+
+        No entry may be NaN.
+        """
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        """The sums `[count, d]` of the rows `[n, d]` of each segment, which are numbered from 0; differentiable."""
+
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         """`steps.forward` of the arrays, as a node of the framework's graph whose gradient is `steps.backward`."""
 
