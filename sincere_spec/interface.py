@@ -202,7 +202,7 @@ class KernelSpec:
     distinct: bool
 
 
-class Panel(NamedTuple):
+class KernelOperands(NamedTuple):
     """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`, sorted by label: arrays of one float dtype.
 
     A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
@@ -240,11 +240,16 @@ class Kernels(Protocol):
 
     tile: int
 
-    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, words: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         """By part and row: Σ ψ(t), for LOGSUMEXP relative to the peak; the peak; Σ scale ψ′(t) if the part subtracts a stage."""
 
     def pull(
-        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        words: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
 

@@ -16,7 +16,7 @@ import triton
 from sincere_spec.arrays import Array
 from sincere_spec.backends.torch.kernels import strip_cotangent_kernel, strip_tally_kernel
 from sincere_spec.backends.torch.launch import TritonKernels, constants
-from sincere_spec.interface import KernelSpec, LogitCotangents, Panel
+from sincere_spec.interface import KernelOperands, KernelSpec, LogitCotangents
 from sincere_spec.spec.words import Fold
 
 ENTRIES = 1 << 26
@@ -34,7 +34,7 @@ class StripKernels:
 
     tile = 2048
 
-    def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, spec: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         chosen = constants(spec)
         if chosen.pop("BAND"):  # pairs of equal labels alone: few, and kernels know where
             return TritonKernels().tally(spec, panel, shifts, TritonKernels.tile)
@@ -67,7 +67,12 @@ class StripKernels:
         return sums, maxima, slope_sums
 
     def pull(
-        self, spec: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        spec: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         chosen = constants(spec)
         if chosen.pop("BAND"):
@@ -111,13 +116,13 @@ class StripKernels:
         return gradient, sums, moments
 
 
-def _half(panel: Panel) -> bool:
+def _half(panel: KernelOperands) -> bool:
     """Whether rows are of a half type."""
     half: bool = panel.rows.dtype != panel.row_factors.dtype
     return half
 
 
-def _strips(panel: Panel, tile: int) -> Iterator[tuple[slice, Iterator[tuple[slice, tuple[Any, ...]]]]]:
+def _strips(panel: KernelOperands, tile: int) -> Iterator[tuple[slice, Iterator[tuple[slice, tuple[Any, ...]]]]]:
     """Strips of rows; of each, spans of columns with their products and what a kernel reads beside these."""
     n, m = panel.rows.shape[0], panel.columns.shape[0]
     width = max(1, min(m, max(tile, ENTRIES // tile)))

@@ -16,7 +16,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.prune import specialise
-from sincere_spec.interface import Kernels, KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
 
@@ -79,10 +79,10 @@ class KernelSweep:
         """The rows that have a loss, and what they are compared with."""
         return [(side, other) for side, other, _ in self.with_losses()]
 
-    def panel(self, side: KernelRows, other: KernelRows) -> Panel:
+    def panel(self, side: KernelRows, other: KernelRows) -> KernelOperands:
         """The rows of one side, to be compared with those of another."""
         first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
-        return Panel(
+        return KernelOperands(
             side.rows,
             other.rows,
             side.factors,
