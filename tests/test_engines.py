@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from catalogue import CALLS, EXACT, Call, distance, rule
+from differences import central_differences
+from edges import EDGES, MADE_DIFFERENTLY, assert_near
 from frameworks import load
 from hypothesis import given
 from hypothesis import strategies as st
-from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
-from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, Call, distance, rule
+from catalogue import CALLS, Call, distance, reduction_of, rule
+from edges import EDGES, MADE_DIFFERENTLY, assert_near
 from frameworks import COMPUTED_IN, UNIT, load
-from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
 
 import sincere_spec as ss
 from sincere_spec import losses
@@ -26,8 +26,6 @@ from sincere_spec.conformance.questions import Question
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Logit, Similarity
-
-REDUCTIONS = ("mean", "pairs", "batch", "sum")
 
 # Triton's interpreter takes a few milliseconds for an operation of a tile, and that of Pallas compiles every shape.
 interpreted = pytest.mark.parametrize("framework", ["torch"], indirect=True)
@@ -44,7 +42,7 @@ def _triton(request: pytest.FixtureRequest, need: Any) -> None:
 def test_kernels_give_the_dense_answer(framework: str, name: str) -> None:
     here, call = load(framework), CALLS[name].with_parameters()
     arrays = here.arrays(call.arrays)
-    reduction = REDUCTIONS[len(name) % len(REDUCTIONS)]
+    reduction = reduction_of(name)
     want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction=reduction)
     value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction=reduction)
     bound = rule("float64", call.temperature)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, LABELS, Call, distance, rule
+from catalogue import CALLS, LABELS, Call, distance, reduction_of, rule
 from frameworks import load
 
 import sincere_spec as ss
 from sincere_spec.errors import DtypeError, MixedBackendsError, ShapeError
 
 ENGINES = [{"engine": "dense"}, {"engine": "tiled", "tile": 2}]
-REDUCTIONS = ("mean", "pairs", "batch", "sum")
 MASKS = {
     6: [True, True, False, True, True, False],
     3: [True, False, True],
@@ -77,9 +76,7 @@ def test_the_loss_of_some_rows_is_that_of_the_batch_without_the_others(
     framework: str, name: str, options: dict[str, Any]
 ) -> None:
     call = CALLS[name].with_parameters() if framework not in ("jax", "tensorflow") else CALLS[name]
-    assert_is_sliced(
-        framework, call, REDUCTIONS[sorted(CALLS).index(name) % len(REDUCTIONS)], where_of(call), **options
-    )
+    assert_is_sliced(framework, call, reduction_of(name), where_of(call), **options)
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
