@@ -104,10 +104,7 @@ def test_gradients_of_shards_under_cotangents_of_all_rows_are_those_of_the_batch
             {part: joined(lambda c, part=part: c.maxima[part]) for part in own.maxima},
             family.StageResults(
                 {stage: joined(lambda c, stage=stage: c.stages.values[stage]) for stage in own.stages.values},
-                {
-                    stage: joined(lambda c, stage=stage: xp.astype(c.stages.present[stage], c_dtype(c))) > 0.0
-                    for stage in own.stages.present
-                },
+                {stage: joined(lambda c, stage=stage: empty(xp, c, stage)) > 0.0 for stage in own.stages.empty},
             ),
         )
         found.append(here.numbers(family.gradients(both, everyone, counts, frozenset({"anchors"})).anchors))
@@ -118,8 +115,10 @@ def test_gradients_of_shards_under_cotangents_of_all_rows_are_those_of_the_batch
     np.testing.assert_allclose(np.concatenate(found), gradient, rtol=1e-12, atol=1e-15)
 
 
-def c_dtype(cotangents: family.RowCotangents) -> Any:
-    return next(iter(cotangents.weights.values())).dtype
+def empty(xp: Any, cotangents: family.RowCotangents, stage: str) -> Any:
+    """1 for each row that has no pairs in a stage."""
+    like, found = next(iter(cotangents.weights.values())), cotangents.stages.empty[stage]
+    return xp.zeros_like(like) if found is None else xp.astype(found, like.dtype)
 
 
 class Asymmetric(SameLabel):

@@ -141,8 +141,8 @@ class KernelSweep:
         for whole, made, rest in zip(found, zip(*tables, strict=True), (0.0, -float("inf"), 0.0), strict=True):
             table = made[0] if len(made) == 1 else xp.concat(made, axis=1)
             for number, part in enumerate(parts):  # a row with an empty reference has no pairs
-                there = None if part.minus is None else stages.present[part.minus]
-                whole[part] = table[number, :] if there is None else xp.where(there, table[number, :], rest)
+                empty = None if part.minus is None else stages.empty[part.minus]
+                whole[part] = table[number, :] if empty is None else xp.where(empty, rest, table[number, :])
         return found
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
@@ -150,8 +150,8 @@ class KernelSweep:
         xp, both, parts = self.xp, self.comparison.both_ways, tuple(cotangents.weights)
         weights, shifts = [], []
         for part, weight in cotangents.weights.items():  # a row with an empty reference has no pairs
-            present = cotangents.stages.present
-            weights.append(weight if part.minus is None else xp.where(present[part.minus], weight, 0.0))
+            empty = None if part.minus is None else cotangents.stages.empty[part.minus]
+            weights.append(weight if empty is None else xp.where(empty, 0.0, weight))
             shifts.append(_shift(xp, part, cotangents.stages.values, weight) + cotangents.maxima.get(part, 0.0))
         tables = [_stacked(xp, table) for table in (weights, shifts)] if parts else []  # [parts, rows]
         by_side = {

@@ -441,8 +441,10 @@ def _argument(
     """The pairs of a tile that a part sees from one of its roles, and the argument of its fold."""
     if part.minus is None:
         return mask, sweep.argument(part, logits)
-    there = role.along(stages.present[part.minus])
-    mask = there if mask is None else mask & there
+    empty = stages.empty[part.minus]
+    if empty is not None:
+        there = ~role.along(empty)
+        mask = there if mask is None else mask & there
     return mask, sweep.argument(part, logits - role.along(stages.values[part.minus]))
 
 
