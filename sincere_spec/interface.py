@@ -102,7 +102,7 @@ class Backend(Protocol):
         """`a @ b`, in the full precision of the dtype where the framework lets a call ask for it."""
 
     def exp_of(self, x: Array) -> Array:
-        """The exponential of an array that is given up for it: in place where the framework can."""
+        """The exponential; may overwrite its argument, where the framework can."""
 
     def has_columns(self, like: Array) -> bool:
         """Whether a few columns of each row can be read and written by themselves: as an `EagerBackend`, on the host."""
@@ -145,10 +145,10 @@ class EagerBackend(Backend, Protocol):
         """The entries of each row in some columns of its own."""
 
     def with_columns(self, x: Array, columns: Array, value: float) -> Array:
-        """The array, which is given up for it, with a value there."""
+        """The array with a value there; may overwrite its argument."""
 
     def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
-        """The array, which is given up for it, with values added there; a column may be named twice."""
+        """The array with values added there, also twice to one column; may overwrite its argument."""
 
     def strips(self, like: Array, logit: Logit) -> Kernels | None:
         """The sweeps of tiles on a device, by its vendor's matrix products; None where the engine's own tiles are meant."""

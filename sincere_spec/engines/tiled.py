@@ -37,7 +37,7 @@ class Block:
 
 
 Masks: TypeAlias = Sequence[tuple[Piece, Array]]
-"""Which pairs of some pieces of a tile are seen."""
+"""The pieces of a tile that need a mask, and the masks."""
 
 
 @dataclass(frozen=True)
