@@ -1,4 +1,4 @@
-"""The README's table of published scales: what published code returns, and the call here that returns the same.
+"""The table of published scales in docs/switch.md: what published code returns, and the call here that returns the same.
 
 The published values are written from what that code computes, term by term, on rows of unit length in float64. They share
 nothing with the package, and their names are those of the table.

@@ -51,7 +51,7 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
     feed it to `embeddings.backward(gradient)` or to a gradient cache.
 
     Args:
-        loss, *arguments, and every keyword: as in `evaluate`; the reduction must be a scalar one.
+        loss, arguments and every keyword: as in `evaluate`; the reduction must be a scalar one.
 
     Returns:
         `(value, gradient)`; the gradient is one array for one array given, and a named tuple by argument for more
@@ -83,7 +83,7 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
     """Which backend and engine a call would run on, and why; nothing is computed.
 
     Args:
-        loss, *arguments, and every keyword: as in `evaluate`.
+        loss, arguments and every keyword: as in `evaluate`.
 
     Returns:
         A record that prints as a sentence, with the fields `backend`, `engine`, `tile` and `reason`.
