@@ -66,7 +66,8 @@ def _measured() -> dict[str, str]:
             for row in result["memory"]
             if (row["loss"], row["size"]) == ("sincere", 65536) and row["program"].partition("@")[0] == program
         ]
-        return f"{row['extra'] / 1e6:.0f} MB" if row["status"] == "ok" else str(row["reason"])
+        extra = (row["extra"] - row["gradients"]) / 1e6
+        return f"{extra:.0f} MB" if row["status"] == "ok" else str(row["reason"])
 
     worth = json.loads((HERE / "data" / "referee.json").read_text(encoding="utf-8"))
     return {

@@ -38,11 +38,12 @@ class Entry:
 
 def entries(names: Iterable[str] = ()) -> tuple[Entry, ...]:
     """Every loss, or those of some names, with its defaults; raises OptionError for an unknown name."""
-    wanted = [name.removesuffix("_loss") for name in names]
+    known = {loss.name: loss for loss in losses.TABLE}
+    wanted = [name.removesuffix("_loss") for name in names] or list(known)
     for name in wanted:
-        if name not in losses.__all__:
-            raise unknown_choice("loss", name, losses.__all__)
-    return tuple(_entry(name) for name in wanted or losses.__all__)
+        if name not in known:
+            raise unknown_choice("loss", name, known)
+    return tuple(_entry(known[name]) for name in wanted)
 
 
 def shown(found: Iterable[Entry]) -> str:
@@ -59,16 +60,15 @@ def as_json(found: Iterable[Entry]) -> str:
     return json.dumps([entry.to_dict() for entry in found], indent=1, ensure_ascii=False) + "\n"
 
 
-def _entry(name: str) -> Entry:
-    function = getattr(functions, f"{name}_loss")
-    record = getattr(losses, name)()
+def _entry(loss: losses.BuiltIn) -> Entry:
+    function, record = getattr(functions, loss.function), loss.record()
     summary, *paragraphs = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip().split("\n\n")
     source = next((p for p in paragraphs if not p.startswith(" ")), "")
     formula = [line.strip() for p in paragraphs if p.startswith(" ") for line in p.splitlines()]
-    own = ", ".join(_parameter(p) for p in inspect.signature(getattr(losses, name)).parameters.values())
+    own = ", ".join(_parameter(p) for p in inspect.signature(loss.record).parameters.values())
     return Entry(
-        name=f"{name}_loss",
-        signature=f"{name}_loss({record.arrangement.signature}{', ' if own else ''}{own})",
+        name=loss.function,
+        signature=f"{loss.function}({record.arrangement.signature}{', ' if own else ''}{own})",
         summary=" ".join(summary.split()),
         source=" ".join(source.split()).rstrip(":"),
         formula=tuple(formula),

@@ -312,6 +312,12 @@ def bench(
             "--render", help="Measure nothing: figures, and the tables of docs/speed.md, from the JSON in --output."
         ),
     ] = False,
+    adopt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure nothing: make the tables of crossovers and shapes from this folder of a device run."
+        ),
+    ] = None,
     crossover: Annotated[
         bool, typer.Option("--crossover", help="Only find from how many pairs on tiles are faster; prints the table.")
     ] = False,
@@ -329,7 +335,9 @@ def bench(
     from sincere_spec.bench import command
 
     try:
-        if render:
+        if adopt:
+            status = command.adopt(adopt)
+        elif render:
             status = command.render(output or command.RESULTS)
         else:
             chosen = command.settings(
