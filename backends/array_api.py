@@ -13,6 +13,9 @@ from sincere_spec.errors import ShapeError, UnknownArrayError
 from sincere_spec.interface import Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
+SEGMENTS = 512
+"""The segments that are summed at a time where the library has no scatter: a product with their masks."""
+
 
 class ArrayApiBackend:
     """Plain arrays: no tracing, no gradients of the framework's own."""
@@ -128,8 +131,46 @@ class ArrayApiBackend:
             return None
         return f"arrays of {type(like).__module__.partition('.')[0]} are computed later, and tiles need numbers now"
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        return None
+
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return f"there are no kernels for {self.namespace(like).__name__.rpartition('.')[2]}"
+
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        xp = self.namespace(x)
+        if array_api_compat.is_numpy_array(x):
+            numpy = sys.modules["numpy"]
+            if k == 1:
+                columns = numpy.argmax(x, axis=1)[:, None]
+                return x[_places(x, columns)], columns
+            least = numpy.partition(x, x.shape[1] - k, axis=1)[:, x.shape[1] - k, None]
+            above, level = x > least, x == least
+            kept = above | (level & (numpy.cumsum(level, axis=1) <= k - numpy.sum(above, axis=1, keepdims=True)))
+            found = numpy.reshape(numpy.nonzero(kept)[1], (-1, k))
+            order = numpy.argsort(-x[_places(x, found)], axis=1, stable=True)
+            columns = found[_places(x, order)]
+            return x[_places(x, columns)], columns
+        columns = xp.argsort(x, axis=1, descending=True, stable=True)[:, :k]
+        return xp.take_along_axis(x, columns, axis=1), columns
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        xp = self.namespace(x)
+        if array_api_compat.is_numpy_array(x) and x.shape[0]:
+            numpy = sys.modules["numpy"]
+            order = numpy.argsort(segments, stable=True)
+            ordered = segments[order]
+            first = numpy.flatnonzero(numpy.append(True, ordered[1:] != ordered[:-1]))
+            sums = numpy.zeros((count, x.shape[1]), dtype=x.dtype)
+            sums[ordered[first]] = numpy.add.reduceat(x[order], first, axis=0)
+            return sums
+        if not count:
+            return x[:0, :]
+        numbers, parts = xp.arange(count, device=self.device(x)), []
+        for start in range(0, count, SEGMENTS):
+            mask = numbers[start : min(start + SEGMENTS, count)][:, None] == segments[None, :]
+            parts.append(xp.astype(mask, x.dtype) @ x)
+        return xp.concat(parts, axis=0)
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         return steps.value(*arrays)

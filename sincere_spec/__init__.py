@@ -7,7 +7,7 @@ Example:
     0.4302
 """
 
-from sincere_spec import functions, losses
+from sincere_spec import functions, losses, metrics
 from sincere_spec.backends import register_backend
 from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.errors import (
@@ -40,6 +40,7 @@ __all__ = [
     "evaluate",
     "explain",
     "losses",
+    "metrics",
     "register_backend",
     "value_and_gradient",
 ]

@@ -51,5 +51,12 @@ NAMESPACE = frozenset(
 TILES_NAMESPACE = (NAMESPACE - {"minimum"}) | {"argsort", "searchsorted", "take", "zeros"}
 """What the tiled engine may use: it sorts by label, too."""
 
+METRICS_NAMESPACE = (NAMESPACE - {"cos", "minimum", "sin"}) | {
+    "argsort",
+    "cumulative_sum",
+    "take",
+}
+"""What the measures use, besides an adapter's `largest` and `segment_sums`."""
+
 COMPUTE_DTYPE = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 """The dtype in which a loss of embeddings of a dtype is computed."""

@@ -38,12 +38,12 @@ class Entry:
 
 def entries(names: Iterable[str] = ()) -> tuple[Entry, ...]:
     """Every loss, or those of some names, with its defaults; raises OptionError for an unknown name."""
-    known = {loss.name: loss for loss in losses.TABLE}
-    wanted = [name.removesuffix("_loss") for name in names] or list(known)
+    wanted = [name.removesuffix("_loss") for name in names]
+    table = {loss.name: loss for loss in losses.TABLE}
     for name in wanted:
-        if name not in known:
-            raise unknown_choice("loss", name, known)
-    return tuple(_entry(known[name]) for name in wanted)
+        if name not in table:
+            raise unknown_choice("loss", name, table)
+    return tuple(_entry(table[name]) for name in wanted or table)
 
 
 def shown(found: Iterable[Entry]) -> str:

@@ -1,4 +1,4 @@
-"""The command `sincere-spec`: `verify` runs the conformance suite, `losses` shows the catalogue, `bench` measures."""
+"""The command `sincere-spec`: `verify` judges, `losses` shows the catalogue, `bench` times, `measure` and `study` measure."""
 
 from __future__ import annotations
 
@@ -325,8 +325,8 @@ def bench(
     """Speed and memory, forward and backward, against the plain formula and installed peers.
 
     Compared programs take turns in one process for each framework. A time is quoted in milliseconds and in units: one
-    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, and one that
-    is not ours at 60 s.
+    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, on a GPU at
+    the device's memory, and one that is not ours at 60 s.
 
     Exit status: 0 if all of it could be measured, 1 if a program failed, 2 if it could not run.
 
@@ -370,6 +370,137 @@ def bench(
 
 if find_spec("sincere_spec.bench") is not None:  # of a checkout; wheels have none
     app.command()(bench)
+
+
+@app.command("measure")
+def measure_files(
+    embeddings: Annotated[str, typer.Argument(help="[rows, d]: .npy, .npz (as file.npz:name), .csv or .pt.")],
+    labels: Annotated[str, typer.Argument(help="One class a row, in a file of the same kinds; strings in .csv.")],
+    keys: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="EMBEDDINGS LABELS",
+            help="Search these rows, such as the training set's, instead of each row's others.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(help="Also what sincere, supcon, supcon_in or decoupled does to these rows.", show_default="none"),
+    ] = "",
+    temperature: Annotated[float, typer.Option(help="Of the loss.")] = 0.1,
+    k: Annotated[str, typer.Option(help="Of recall@k and of the k-NN vote, with commas.")] = "1,5,10",
+    framework: Annotated[str, typer.Option(help="numpy, torch, jax or tensorflow.")] = "numpy",
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the histograms of nearest similarities: .svg, .png or .pdf.", show_default="none"),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the rows for 95 % intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The measures as JSON on standard output, and no table.")
+    ] = False,
+) -> None:
+    """Every measure of embeddings from files: geometry, neighbours, retrieval, and what a loss does to them.
+
+    No file is unpickled. Rows are normalised; rows of zeros are left out and counted.
+
+    Exit status: 0 if it was measured, 2 if it could not be.
+
+    Example: `sincere-spec measure test.npz:z test.npz:labels --keys train.npz:z train.npz:labels --figure nearest.svg`
+    """
+    from sincere_spec import measure
+
+    try:
+        numbers = tuple(int(word) if word.strip().isdigit() else 0 for word in k.split(","))
+        if 0 in numbers:
+            raise OptionError(f"--k is positive integers with commas; got {k}")
+        measure.run(
+            embeddings,
+            labels,
+            keys=keys,
+            loss=loss,
+            temperature=temperature,
+            k=numbers,
+            framework=framework,
+            as_json=as_json,
+            figure=figure,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    except ImportError as error:
+        missing = (error.name or str(error)).partition(".")[0]
+        sys.stderr.write(f"sincere-spec measure: {missing} is not installed; try: pip install 'sincere-spec[study]'\n")
+        raise typer.Exit(2) from None
+    except (SincereSpecError, measure.CannotMeasure, OSError) as error:
+        sys.stderr.write(f"sincere-spec measure: {error}\n")
+        raise typer.Exit(2) from None
+
+
+@app.command("study")
+def study_claims(
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="repulsion, separation, temperature, divergences or equivalence; again for more."),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="fashion, digits, or a folder of Fashion-MNIST or CIFAR-10 (cifar-10-batches-py).",
+            show_default="Fashion-MNIST where it is found, else digits",
+        ),
+    ] = "",
+    framework: Annotated[
+        str,
+        typer.Option(
+            help="torch, jax, tensorflow or numpy; all compares every one.", show_default="the first installed"
+        ),
+    ] = "",
+    loss: Annotated[
+        list[str] | None, typer.Option(help="sincere, supcon_out, supcon_in or cross_entropy; again for more.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each loss.", show_default="3; with --quick 1")] = None,
+    images: Annotated[int, typer.Option(help="Training images.")] = 8192,
+    epochs: Annotated[int | None, typer.Option(help="Passes over them.", show_default="8; of digits 40")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Digits, one seed, two parts: under a minute.")] = False,
+    output: Annotated[Path, typer.Option(help="Where study.json, study.html, study.md and the figures go.")] = Path(
+        "study-report"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Also keep all embeddings, in output/runs/*.npz.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="study.json on standard output, too.")] = False,
+) -> None:
+    """The papers' claims, measured: trains small encoders on real images, and says of each claim whether it is seen.
+
+    By default 39 trainings and their measures, about six minutes of one quiet core; --quick trains on digits. Verdicts are
+    computed by the rule that is printed beside each.
+
+    Exit status: 0 if it was run, whatever the verdicts are; 2 if it could not be run, or was cut short.
+
+    Example: `sincere-spec study --part equivalence --framework all`
+    """
+    try:
+        from sincere_spec.study import command
+    except ImportError as error:
+        missing = (error.name or str(error)).partition(".")[0]
+        sys.stderr.write(f"sincere-spec study: {missing} is not installed; try: pip install 'sincere-spec[study]'\n")
+        raise typer.Exit(2) from None
+    try:
+        status = command.run(
+            parts=_words("--part", part),
+            data=data,
+            framework=framework,
+            losses=_words("--loss", loss),
+            seeds=seeds,
+            images=images,
+            epochs=epochs,
+            quick=quick,
+            output=output,
+            keep=keep,
+            as_json=as_json,
+        )
+    except (command.CannotRun, command.DataError, SincereSpecError, OSError) as error:
+        sys.stderr.write(f"sincere-spec study: {error}\n")
+        raise typer.Exit(2) from None
+    raise typer.Exit(status)
 
 
 def verify_alone() -> None:

@@ -102,7 +102,7 @@ class Backend(Protocol):
         """`a @ b`, in the full precision of the dtype where the framework lets a call ask for it."""
 
     def exp_of(self, x: Array) -> Array:
-        """The exponential of an array that is given up for it: in place where the framework can."""
+        """The exponential; may overwrite its argument, where the framework can."""
 
     def has_columns(self, like: Array) -> bool:
         """Whether a few columns of each row can be read and written by themselves: as an `EagerBackend`, on the host."""
@@ -112,6 +112,15 @@ class Backend(Protocol):
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
+
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        """The `k` largest entries of each row of a matrix in descending order, and their columns; of equal ones the first.
+
+        No entry may be NaN.
+        """
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        """The sums `[count, d]` of the rows `[n, d]` of each segment, which are numbered from 0; differentiable."""
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         """`steps.forward` of the arrays, as a node of the framework's graph whose gradient is `steps.backward`."""
@@ -136,10 +145,13 @@ class EagerBackend(Backend, Protocol):
         """The entries of each row in some columns of its own."""
 
     def with_columns(self, x: Array, columns: Array, value: float) -> Array:
-        """The array, which is given up for it, with a value there."""
+        """The array with a value there; may overwrite its argument."""
 
     def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
-        """The array, which is given up for it, with values added there; a column may be named twice."""
+        """The array with values added there, also twice to one column; may overwrite its argument."""
+
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        """The sweeps of tiles on a device, by its vendor's matrix products; None where the engine's own tiles are meant."""
 
 
 class TracingBackend(Backend, Protocol):
@@ -190,7 +202,7 @@ class KernelSpec:
     distinct: bool
 
 
-class Panel(NamedTuple):
+class KernelOperands(NamedTuple):
     """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`, sorted by label: arrays of one float dtype.
 
     A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
@@ -228,11 +240,16 @@ class Kernels(Protocol):
 
     tile: int
 
-    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, words: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         """By part and row: Σ ψ(t), for LOGSUMEXP relative to the peak; the peak; Σ scale ψ′(t) if the part subtracts a stage."""
 
     def pull(
-        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        words: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
 

@@ -145,6 +145,14 @@ class _LabelledLoss(_TemperatureLoss):
         return self._value(embeddings, labels, where=where, **sides)
 
 
+class _TowersLoss(_TemperatureLoss):
+    """A loss of two towers."""
+
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
+        """The loss of two towers, whose rows belong to each other in order."""
+        return self._value(a, b, where=where)
+
+
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
     if not isinstance(learnable, bool):
         raise OptionError(f"{keyword} must be True or False; got {learnable!r}.")
@@ -303,7 +311,7 @@ class DySTreSSLoss(_Loss):
         return self._value(*views, where=where)
 
 
-class CLIPLoss(_TemperatureLoss):
+class CLIPLoss(_TowersLoss):
     """CLIP, with the keywords of `sincere_spec.clip_loss`.
 
     Example:
@@ -320,12 +328,8 @@ class CLIPLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.clip, {"temperature": temperature}, **options)
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, where=where)
 
-
-class InfoLOOBLoss(_TemperatureLoss):
+class InfoLOOBLoss(_TowersLoss):
     """InfoLOOB, with the keywords of `sincere_spec.infoloob_loss`.
 
     Example:
@@ -340,12 +344,8 @@ class InfoLOOBLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.infoloob, {"temperature": temperature}, **options)
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, where=where)
 
-
-class SigLIPLoss(_TemperatureLoss):
+class SigLIPLoss(_TowersLoss):
     """SigLIP, with the keywords of `sincere_spec.siglip_loss`; `learnable_bias` makes the bias the parameter `logit_bias`.
 
     Example:
@@ -374,9 +374,8 @@ class SigLIPLoss(_TemperatureLoss):
         """The arguments of the constructor."""
         return f"{super().extra_repr()}, learnable_bias={self.logit_bias is not None}"
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, bias=self.logit_bias, where=where)
+    def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
+        return super()._value(*arguments, bias=self.logit_bias, **keywords)
 
 
 class FMICLLoss(_Loss):

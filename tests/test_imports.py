@@ -144,6 +144,14 @@ LAYERS = {
         "sincere_spec.interface",
         *FOUNDATIONS,
     ),
+    "sincere_spec.metrics": (
+        "sincere_spec.call",
+        "sincere_spec.engines",
+        "sincere_spec.losses",
+        "sincere_spec.spec",
+        "sincere_spec.interface",
+        *FOUNDATIONS,
+    ),
 }
 
 
@@ -223,7 +231,10 @@ CORE = [
     name
     for name in of("sincere_spec")
     if not within(name, "sincere_spec.backends", "sincere_spec.bench", "sincere_spec.conformance", "sincere_spec.cli")
+    and not within(name, "sincere_spec.study")
     and name not in ("sincere_spec.torch", "sincere_spec.keras")
+    # Float64 statistics of NumPy, imported where they are asked for; and the command that reads its files.
+    and name not in ("sincere_spec.metrics.host", "sincere_spec.measure")
 ]
 
 

@@ -244,43 +244,6 @@ def test_the_constraints_pin_what_the_extras_name() -> None:
     assert direct - {"sincere-spec"} <= pinned.keys()
 
 
-def test_the_command_of_the_base_install(installed: Path, tmp_path: Path) -> None:
-    """With array-api-compat alone: help, the version and the catalogue; and what `verify` needs."""
-    import array_api_compat
-
-    (site := tmp_path / "site").mkdir()
-    (site / "array_api_compat").symlink_to(Path(array_api_compat.__file__).parent)
-    (site / "sincere_spec").symlink_to(installed / "sincere_spec")
-    code = f"import sys; sys.path.append({str(site)!r}); from sincere_spec.__main__ import main; sys.exit(main())"
-
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True, timeout=60, check=False
-        )
-
-    assert command("--version").stdout.startswith("sincere-spec ")
-    for help_ in (command("--help"), command()):
-        assert help_.returncode == 0, help_.stderr
-        assert "losses" in help_.stdout
-        assert "pip install 'sincere-spec[verify]'" in help_.stdout
-    assert command("losses").stdout.count("loss_i = ") >= 9
-    one = command("losses", "clip")
-    assert one.stdout.startswith("clip_loss(a, b, temperature=0.07)")
-    assert "sincere_loss" not in one.stdout
-    wrong = command("losses", "clp")
-    assert (wrong.returncode, 'did you mean "clip"?' in wrong.stderr) == (2, True)
-    missing = command("verify", "--quick")
-    assert missing.returncode == 2
-    assert len(missing.stderr.splitlines()) == 1
-    assert "try: pip install 'sincere-spec[verify]'" in missing.stderr
-
-
-def test_the_urls(metadata: email.message.Message) -> None:
-    urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
-    assert {"Homepage", "Documentation", "Repository", "Issues", "Changelog"} <= set(urls)
-    assert all(url.startswith("https://github.com/sincere-spec/sincere-spec") for url in urls.values())
-
-
 # --- types: what a checker sees of an install ---
 
 SCRIPT = Path(__file__).parent / "data" / "user_script.py"
@@ -332,3 +295,40 @@ def test_pyright_sees_the_types_of_an_install(environment: Path, tmp_path: Path,
     found = json.loads(checked(sys.executable, *checker, SCRIPT.name, cwd=tmp_path))["generalDiagnostics"]
     lines = {line["range"]["start"]["line"] + 1 for line in found if line["severity"] == "error"}
     assert lines == WRONG, found
+
+
+def test_the_command_of_the_base_install(installed: Path, tmp_path: Path) -> None:
+    """With array-api-compat alone: help, the version and the catalogue; and what `verify` needs."""
+    import array_api_compat
+
+    (site := tmp_path / "site").mkdir()
+    (site / "array_api_compat").symlink_to(Path(array_api_compat.__file__).parent)
+    (site / "sincere_spec").symlink_to(installed / "sincere_spec")
+    code = f"import sys; sys.path.append({str(site)!r}); from sincere_spec.__main__ import main; sys.exit(main())"
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert command("--version").stdout.startswith("sincere-spec ")
+    for help_ in (command("--help"), command()):
+        assert help_.returncode == 0, help_.stderr
+        assert "losses" in help_.stdout
+        assert "pip install 'sincere-spec[verify]'" in help_.stdout
+    assert command("losses").stdout.count("loss_i = ") >= 9
+    one = command("losses", "clip")
+    assert one.stdout.startswith("clip_loss(a, b, temperature=0.07)")
+    assert "sincere_loss" not in one.stdout
+    wrong = command("losses", "clp")
+    assert (wrong.returncode, 'did you mean "clip"?' in wrong.stderr) == (2, True)
+    missing = command("verify", "--quick")
+    assert missing.returncode == 2
+    assert len(missing.stderr.splitlines()) == 1
+    assert "try: pip install 'sincere-spec[verify]'" in missing.stderr
+
+
+def test_the_urls(metadata: email.message.Message) -> None:
+    urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
+    assert {"Homepage", "Documentation", "Repository", "Issues", "Changelog"} <= set(urls)
+    assert all(url.startswith("https://github.com/sincere-spec/sincere-spec") for url in urls.values())

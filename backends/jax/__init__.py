@@ -98,6 +98,13 @@ class JaxBackend:
             return f"JAX {jax.__version__} has no Pallas by Triton ({error})"
         return PallasKernels()
 
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        values, columns = lax.top_k(x, k)
+        return values, columns
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        return jax.ops.segment_sum(x, segments, count)
+
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         # A rule's gradient is rounded before it meets the cotangent: in half precision it could vanish.
         arrays = tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in arrays)

@@ -16,6 +16,7 @@ argsort = jnp.argsort
 astype = jnp.astype
 concat = jnp.concat
 cos = jnp.cos
+cumulative_sum = jnp.cumulative_sum
 exp = jnp.exp
 log = jnp.log
 logaddexp = jnp.logaddexp

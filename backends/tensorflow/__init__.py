@@ -88,6 +88,13 @@ class TensorFlowBackend:
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return "TensorFlow has no kernel language: its fast path is the tiled engine, which XLA compiles"
 
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        values, columns = tf.math.top_k(x, k)
+        return values, columns
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        return tf.math.unsorted_segment_sum(x, segments, count)
+
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         if forwardprop_util.pack_tangents(arrays).tangents:
             raise EngineUnavailable(

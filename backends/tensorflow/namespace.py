@@ -42,6 +42,11 @@ def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     return tf.concat(arrays, axis)
 
 
+def cumulative_sum(x: Array, axis: int) -> Array:
+    """The sums of the entries up to each one along an axis."""
+    return tf.cumsum(x, axis)
+
+
 def logaddexp(x: Array, y: Array) -> Array:
     """`log(exp(x) + exp(y))` for finite `y`; its slope at x = y is one half, which a maximum would not give."""
     return y + tf.nn.softplus(x - y)

@@ -128,6 +128,24 @@ class TorchBackend:
             )
         return launch.obstacle(logit) or launch.TritonKernels()
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        if like.device.type != "cuda" or isinstance(self.kernels(like, logit), str):
+            return None
+        from sincere_spec.backends.torch import strips
+
+        return strips.StripKernels() if strips.AVAILABLE else None
+
+    def largest(self, x: Array, k: int) -> tuple[Array, Array]:
+        least = torch.topk(x, k, dim=1).values[:, -1:]
+        above, level = x > least, x == least
+        kept = above | (level & (level.cumsum(1) <= k - above.sum(1, keepdim=True)))
+        columns = kept.nonzero()[:, 1].reshape(-1, k)
+        values, order = torch.sort(x.gather(1, columns), dim=1, descending=True, stable=True)
+        return values, columns.gather(1, order)
+
+    def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
+        return torch.zeros(count, x.shape[1], dtype=x.dtype, device=x.device).index_add(0, segments, x)
+
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         moving = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
         if not moving and forward_ad._current_level < 0:

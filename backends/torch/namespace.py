@@ -39,6 +39,11 @@ def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     return torch.cat(tuple(arrays), dim=axis)
 
 
+def cumulative_sum(x: Array, axis: int) -> Array:
+    """The sums of the entries up to each one along an axis."""
+    return torch.cumsum(x, dim=axis)
+
+
 def matrix_transpose(x: Array) -> Array:
     """The transpose of a matrix."""
     return x.mT

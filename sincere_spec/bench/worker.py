@@ -261,7 +261,9 @@ def main() -> None:
     except Exception as error:
         print(json.dumps({"event": "refused", "reason": f"{type(error).__name__}: {error}"}), file=out, flush=True)
         return
-    worker.tell("ready", versions=versions(setup["framework"]), device=worker.framework.device_name())
+    framework = worker.framework
+    facts = {"device": framework.device_name(), "memory": framework.memory_limit()}
+    worker.tell("ready", versions=versions(setup["framework"]), **facts)
     jobs = {"time": worker.time, "memory": worker.memory, "overhead": worker.overhead}
     for line in sys.stdin:
         job = json.loads(line)

@@ -44,6 +44,9 @@ class Keywords(TypedDict, total=False):
     tile: int | None
 
 
+KEYWORDS = Keywords.__annotations__.keys()
+
+
 @dataclass(frozen=True)
 class Call:
     """A call as it came."""
@@ -101,8 +104,9 @@ class Problem:
 
 def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:
     """The call of the function of that name; raises TypeError for a keyword that it does not have."""
-    for keyword in keywords.keys() - Keywords.__annotations__.keys():
-        near = get_close_matches(keyword, Keywords.__annotations__, n=1)
+    if not keywords.keys() <= KEYWORDS:
+        keyword = next(iter(keywords.keys() - KEYWORDS))
+        near = get_close_matches(keyword, KEYWORDS, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(Keywords.__annotations__)}."
         raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}: {advice}")
     return Call(loss, arguments, **keywords)

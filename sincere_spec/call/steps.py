@@ -7,7 +7,7 @@ temperature, new labels or another batch of the same size compile nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -30,6 +30,7 @@ from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normal
 from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.parts import Residuals
 from sincere_spec.engines.subset import Subset, put_back, take_inside
+from sincere_spec.interface import Kernels
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import PairLoss, Roles
 
@@ -48,9 +49,10 @@ class Saved(NamedTuple):
 class Static:
     """The static, hashable part of a call: the jit cache key.
 
-    `names` are the arguments that receive a gradient, `constants` the arrays that receive none, `masks` the constant that says
-    which rows of an array take part, by its name, `kind` is the dtype in which embeddings came, `fixed_shift` what
-    `traced.fixed_shift_is_safe` says, if that is known, and `numbers` are parameters that are no arrays.
+    `names` are the arguments that receive a gradient. The constants are the attributes that the relation reads, of rows and,
+    if columns stand `apart`, of columns; masks, of which `masks` says by array which is its; and parameters that are `held`.
+    `kind` is the dtype in which embeddings came, `fixed_shift` what `traced.fixed_shift_is_safe` says, if that is known, and
+    `numbers` are parameters that are no arrays.
     """
 
     backend: Any  # a `Backend`, of the kind that the engine asks for
@@ -58,8 +60,10 @@ class Static:
     loss: PairLoss
     roles: Roles
     names: tuple[str, ...]
-    constants: tuple[str, ...]
-    masks: tuple[tuple[str, str], ...]
+    reads: tuple[str, ...]
+    apart: bool
+    masks: tuple[tuple[str, int], ...]
+    held: tuple[str, ...]
     relation: Relation
     samples: Samples
     normalize: bool
@@ -143,21 +147,20 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
                 safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
                 fixed_shift = bool(safe)
             numbers = {}
-    constants = {f"row {name}": x for name, x in problem.rows.items()}
-    if problem.columns is not problem.rows:
-        constants |= {f"column {name}": x for name, x in problem.columns.items()}
-    masks = {name: f"where {first_of(problem.where, x)}" for name, x in problem.where.items()}
-    constants |= {constant: problem.where[constant.partition(" ")[2]] for constant in masks.values()}
-    held = {name: x for name, x in given.items() if isinstance(x, float) and name not in numbers}
-    constants |= {name: backend.number(x, kind) for name, x in held.items()}
+    apart = problem.columns is not problem.rows
+    attributes = (*problem.rows.values(), *(problem.columns.values() if apart else ()))
+    masks = list({id(mask): mask for mask in problem.where.values()}.values())  # one for several arrays is one constant
+    held = tuple(name for name, x in given.items() if isinstance(x, float) and name not in numbers)
     static = Static(
         backend=backend,
         plan=replace(plan, reason=""),
         loss=loss,
         roles=problem.roles,
         names=tuple(problem.arguments),
-        constants=tuple(constants),
-        masks=tuple(masks.items()),
+        reads=tuple(problem.rows),
+        apart=apart,
+        masks=tuple((name, next(i for i, x in enumerate(masks) if x is mask)) for name, mask in problem.where.items()),
+        held=held,
         relation=problem.relation,
         samples=problem.samples,
         normalize=problem.normalize,
@@ -166,12 +169,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         fixed_shift=fixed_shift,
         numbers=tuple(numbers.items()),
     )
-    return Steps(static, tuple(constants.values()))
-
-
-def first_of(masks: Mapping[str, Array], mask: Array) -> str:
-    """The first name that has this mask: one for several arrays is one constant."""
-    return next(name for name, other in masks.items() if other is mask)
+    return Steps(static, (*attributes, *masks, *(backend.number(given[name], kind) for name in held)))
 
 
 class Opened(NamedTuple):
@@ -225,12 +223,27 @@ def _names(key: Key) -> list[str]:
 
 def _layout(static: Static) -> family.LayOut:
     """How the plan's engine lays a comparison out."""
-    backend, tile = static.backend, static.plan.rows_of_tile
+    tile = static.plan.rows_of_tile
+
+    def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
+        kernels = _kernels(static, given.anchors)
+        if kernels is not None:
+            return kernel.lay_out(given, laid, kernels, tile)
+        if static.backend.traces:
+            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift)
+        return tiled.lay_out(given, laid, tile=tile)
+
+    return lay_out
+
+
+def _kernels(static: Static, like: Array) -> Kernels | None:
+    """The sweeps of a device: fused kernels where these are the engine, or strips where tiles run on a device."""
+    made: Kernels | None = None
     if static.plan.engine == "kernel":
-        return lambda given, laid: kernel.lay_out(given, laid, backend.kernels(given.anchors, given.loss.logit), tile)
-    if backend.traces:
-        return partial(traced.lay_out, tile=tile, fixed_shift=static.fixed_shift)
-    return partial(tiled.lay_out, tile=tile)
+        made = static.backend.kernels(like, static.loss.logit)
+    elif static.plan.engine == "tiled" and not static.backend.traces:
+        made = static.backend.strips(like, static.loss.logit)
+    return made
 
 
 def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -245,13 +258,18 @@ def _by_rows(static: Static) -> ByRows:
 def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
     """The arrays of a call under their names; `exact` for operations that the framework will differentiate."""
     by_rows = _at_once if exact else _by_rows(static)
-    held = dict(zip(static.constants, constants, strict=True))
-    rows, columns = (_of_kind(held, kind) for kind in ("row", "column"))
-    where = {name: held[constant] for name, constant in static.masks}
+    count = len(static.reads)
+    rows = columns = dict(zip(static.reads, constants, strict=False))
+    if static.apart:
+        columns, count = dict(zip(static.reads, constants[count:], strict=False)), 2 * count
+    where = {name: constants[count + number] for name, number in static.masks}
     given = dict(zip(static.names, arrays, strict=True)) | dict(static.numbers)
-    temperature, bias = (given.pop(name) if name in given else held[name] for name in PARAMETERS)
+    if static.held:
+        given |= zip(static.held, constants[-len(static.held) :], strict=True)
+    temperature, bias = (given.pop(name) for name in PARAMETERS)
     xp = static.backend.namespace(arrays[0])
-    given = {name: xp.where(where[name][:, None], x, 0.0) if name in where else x for name, x in given.items()}
+    for name, mask in where.items():
+        given[name] = xp.where(mask[:, None], given[name], 0.0)
     embedded = {name: _embed(static, x, by_rows) for name, x in given.items()}
     comparison = Comparison(
         static.backend,
@@ -260,7 +278,7 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
         *gather(xp, static.roles, {name: x.rows for name, x in embedded.items()}),
         relation=static.relation,
         rows=rows,
-        columns=columns or rows,
+        columns=columns,
         both_ways=static.roles.both_ways,
         samples=static.samples,
         alike=None if static.loss.arrangement.labelled else static.roles.alike,
@@ -273,13 +291,10 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
         tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
         if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
-    if static.plan.engine == "kernel" and COMPUTE_DTYPE[static.kind] != static.kind and not exact:
+    half = COMPUTE_DTYPE[static.kind] != static.kind
+    if half and not exact and _kernels(static, arrays[0]) is not None:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
     return Opened(static, given, embedded, comparison, subset)
-
-
-def _of_kind(constants: Mapping[str, Array], kind: str) -> dict[str, Array]:
-    return {name.partition(" ")[2]: x for name, x in constants.items() if name.startswith(kind + " ")}
 
 
 def _raise(static: Static, x: Array) -> Array:

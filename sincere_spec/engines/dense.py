@@ -179,9 +179,9 @@ def _masks(comparison: Comparison) -> tuple[Array, Array]:
 
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
     """A panel of the pairs under a mask, and how many each row has of them."""
-    seen = xp.astype(mask, similarity.dtype)  # numbers: a selection by booleans costs ten times as much in torch
-    panel = Panel(similarity, mask, (seen - 0.5) * float("inf"), ways=ways)
-    return panel, panel.by_row(xp, xp.sum, [seen])
+    number = xp.astype(mask, similarity.dtype)  # a selection by booleans costs ten times as much in torch
+    panel = Panel(similarity, mask, (number - 0.5) * float("inf"), ways=ways)
+    return panel, panel.by_row(xp, xp.sum, [number])
 
 
 def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:

@@ -31,10 +31,10 @@ class RowSums(NamedTuple):
 
 
 class StageResults(NamedTuple):
-    """By earlier stage, `[rows]`: its result, and which rows have pairs in it."""
+    """By earlier stage, `[rows]`: its result, and which rows have no pairs in it; None if all have."""
 
     values: dict[str, Array]
-    present: dict[str, Array]
+    empty: dict[str, Array | None]
 
 
 class RowCotangents(NamedTuple):
@@ -213,7 +213,7 @@ def _same_sample(comparison: Comparison, dtype: Any) -> Array:
 
 def reduce_stages(sweep: Sweep, loss: PairLoss, counts: rows.Counts) -> Residuals:
     """The stages of every row: a sweep for each level of them."""
-    xp, stages, slopes = sweep.comparison.xp, StageResults({}, rows.present(loss, counts)), {}
+    xp, stages, slopes = sweep.comparison.xp, StageResults({}, rows.empty_stages(loss, counts)), {}
     found = RowSums({}, {}, {})
     for level in levels_of(loss):
         inside = [part for part in level if not _over_partner(sweep, part)]
@@ -235,7 +235,7 @@ def weigh_parts(
 ) -> RowCotangents:
     """What a sweep needs of every row to make the gradient by its similarities, from that by its loss, `[rows]`."""
     weights = residuals.weights_of(sweep.comparison.xp, loss, row_cotangents / sweep.comparison.temperature)
-    stages = StageResults(residuals.results_of(loss), rows.present(loss, counts))
+    stages = StageResults(residuals.results_of(loss), rows.empty_stages(loss, counts))
     return RowCotangents(weights, residuals.maxima_of(loss), stages)
 
 
@@ -275,7 +275,8 @@ def _partner_argument(
     )
     there = counts.positive > 0.0
     if part.minus is not None:  # a row with an empty reference has no pairs
-        there, logits = there & stages.present[part.minus], logits - stages.values[part.minus]
+        empty, logits = stages.empty[part.minus], logits - stages.values[part.minus]
+        there = there if empty is None else there & ~empty
     return there, sweep.comparison.xp.where(there, part.scale * logits + part.offset, 0.0)
 
 

@@ -16,7 +16,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.prune import specialise
-from sincere_spec.interface import Kernels, KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
 
@@ -79,10 +79,10 @@ class KernelSweep:
         """The rows that have a loss, and what they are compared with."""
         return [(side, other) for side, other, _ in self.with_losses()]
 
-    def panel(self, side: KernelRows, other: KernelRows) -> Panel:
+    def panel(self, side: KernelRows, other: KernelRows) -> KernelOperands:
         """The rows of one side, to be compared with those of another."""
         first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
-        return Panel(
+        return KernelOperands(
             side.rows,
             other.rows,
             side.factors,
@@ -141,8 +141,8 @@ class KernelSweep:
         for whole, made, rest in zip(found, zip(*tables, strict=True), (0.0, -float("inf"), 0.0), strict=True):
             table = made[0] if len(made) == 1 else xp.concat(made, axis=1)
             for number, part in enumerate(parts):  # a row with an empty reference has no pairs
-                there = None if part.minus is None else stages.present[part.minus]
-                whole[part] = table[number, :] if there is None else xp.where(there, table[number, :], rest)
+                empty = None if part.minus is None else stages.empty[part.minus]
+                whole[part] = table[number, :] if empty is None else xp.where(empty, rest, table[number, :])
         return found
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
@@ -150,8 +150,8 @@ class KernelSweep:
         xp, both, parts = self.xp, self.comparison.both_ways, tuple(cotangents.weights)
         weights, shifts = [], []
         for part, weight in cotangents.weights.items():  # a row with an empty reference has no pairs
-            present = cotangents.stages.present
-            weights.append(weight if part.minus is None else xp.where(present[part.minus], weight, 0.0))
+            empty = None if part.minus is None else cotangents.stages.empty[part.minus]
+            weights.append(weight if empty is None else xp.where(empty, 0.0, weight))
             shifts.append(_shift(xp, part, cotangents.stages.values, weight) + cotangents.maxima.get(part, 0.0))
         tables = [_stacked(xp, table) for table in (weights, shifts)] if parts else []  # [parts, rows]
         by_side = {

@@ -5,32 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.rows import Counts, term_cotangents, without_pairs
 from sincere_spec.interface import Part
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
 
-# How far logits may lie below the largest possible one before their exponentials, or the weights that undo them, leave
-# the range of the dtype: about two thirds of it.
+# How far below a fixed shift logits may lie: about two thirds of the range of exponentials in the dtype.
 SPREAD = {"float32": 60.0, "float64": 480.0}
 
 
 class Residuals(NamedTuple):
-    """What a forward pass keeps: vectors by row, in tuples that every framework can pass on.
+    """What the forward pass keeps for the backward: vectors by row, in tuples that every framework can pass on.
 
-    They are the results of the stages, the slopes of those that subtract one, and the maxima of `exponential` parts. `laid`
-    has the rows as they lie in tiles: without these a compiler may lay them out for the second pass before it has given up
-    those of the first.
+    `laid` is the layout, which the backward pass takes over. In a compiled program it has the rows as they lie in tiles: laid
+    out a second time, they would be in memory twice.
     """
 
-    results: tuple[Array, ...]
-    slopes: tuple[Array, ...]
-    maxima: tuple[Array, ...]
-    positive: Array
-    negative: Array
-    laid: tuple[Array, ...] = ()
+    results: tuple[Array, ...]  # of each stage [rows]
+    slopes: tuple[Array, ...]  # of each stage that subtracts one, the derivative by that one [rows]
+    maxima: tuple[Array, ...]  # of each part of a log-sum-exp [rows]
+    positive: Array  # [rows]
+    negative: Array  # [rows]
+    laid: tuple[Any, ...] = ()
 
     @property
     def counts(self) -> Counts:

@@ -102,13 +102,9 @@ def rows_with_empty_reference(loss: PairLoss, counts: Counts, minus: str) -> Arr
     return without_pairs(loss, counts, next(stage for stage in loss.stages if stage.name == minus))
 
 
-def present(loss: PairLoss, counts: Counts) -> dict[str, Array]:
-    """Which rows have pairs in each stage."""
-    found: dict[str, Array] = {}
-    for stage in loss.stages:
-        own = counts.over(stage.over) > 0.0
-        found[stage.name] = own if stage.minus is None else own & found[stage.minus]
-    return found
+def empty_stages(loss: PairLoss, counts: Counts) -> dict[str, Array | None]:
+    """By stage, which rows have no pairs in it; None if all have."""
+    return {stage.name: without_pairs(loss, counts, stage) for stage in loss.stages}
 
 
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:

@@ -11,7 +11,7 @@ Tiles are updated in place where the framework can, so this file is for arrays t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -19,7 +19,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Samples
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.layout import Piece, RowOrder, Tile, sort_rows, tiles_of
-from sincere_spec.engines.parts import shift_of
+from sincere_spec.engines.parts import exponential, shift_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import EagerBackend, Part
 from sincere_spec.spec import elementwise
@@ -37,7 +37,7 @@ class Block:
 
 
 Masks: TypeAlias = Sequence[tuple[Piece, Array]]
-"""Which pairs of some pieces of a tile are seen."""
+"""The pieces of a tile that need a mask, and the masks."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class TiledSweep:
     keys: Array  # [m, d], sorted; `rows` where the anchors are their own keys
     partners: Array | None  # [n, d], in the order of `rows`
     scratch: Array  # [tile * tile]
+    masked: bool  # whether every tile needs a mask
+    shifts: Mapping[Part, float | None]  # what arguments of exponentials are relative to; None for a running maximum
 
     @property
     def backend(self) -> EagerBackend:
@@ -83,7 +85,7 @@ class TiledSweep:
 
     def tiles(self) -> Iterator[Tile]:
         """Every pair once, in tiles; those on the diagonal of a symmetric comparison have every pair from either end."""
-        return tiles_of(self.anchors, self.columns, self.comparison.masked)
+        return tiles_of(self.anchors, self.columns, self.masked)
 
     def roles(self, tile: Tile) -> tuple[tuple[slice, int], ...]:
         """The rows of a tile, and its columns if these are other rows with a loss; and the axis to sum over for each."""
@@ -97,11 +99,9 @@ class TiledSweep:
         return slice(columns.start + offset, columns.stop + offset)
 
     def shift(self, part: Part) -> float | None:
-        """What all arguments of a part's exponential are relative to; None if that must be found."""
-        if not self.comparison.unit_rows:
-            return None
-        kind = self.backend.dtype_name(self.scratch)
-        return shift_of(part, self.loss.logit, float(self.comparison.temperature), float(self.comparison.bias), kind)
+        """What all arguments of a part's exponential are relative to; None for a running maximum."""
+        shift: float | None = self.shifts.get(part)
+        return shift
 
     def similarities(self, piece: Piece) -> Array:
         """The similarities of a piece, in an array that the next one overwrites."""
@@ -198,7 +198,7 @@ class TiledSweep:
         positive = tuple(part for part in parts if part.over is Pairs.POSITIVE)
         negative = tuple(part for part in parts if part.over is Pairs.NEGATIVE)
         for tile in self.tiles():
-            if self.comparison.masked:
+            if self.masked:
                 for block in self.blocks(tile, tile, self.logits(tile)):
                     _add(self, found, block, positive + negative, stages)
             elif negative:
@@ -242,7 +242,18 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         keys=keys,
         partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
         scratch=backend.scratch(comparison.anchors, min(tile, anchors.length) * min(tile, columns.length)),
+        masked=comparison.masked,
+        shifts=_shifts(comparison, loss),
     )
+
+
+def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:
+    """What the arguments of each part's exponential are relative to, on unit rows; None for a running maximum."""
+    if not comparison.unit_rows:
+        return {}
+    kind = comparison.backend.dtype_name(comparison.anchors)
+    temperature, bias = float(comparison.temperature), float(comparison.bias)
+    return {part: shift_of(part, loss.logit, temperature, bias, kind) for part in exponential(loss)}
 
 
 def _argument(part: Part, logits: Array) -> Array:
@@ -325,7 +336,8 @@ def _masked_argument(block: Block, part: Part, stages: StageResults) -> tuple[Ar
     """The pairs of a block that a part sees, and the argument of its fold."""
     mask, t = block.positive if part.over is Pairs.POSITIVE else block.negative, block.logits
     if part.minus is not None:
-        mask = mask & stages.present[part.minus][block.span][:, None]
+        empty = stages.empty[part.minus]
+        mask = mask if empty is None else mask & ~empty[block.span][:, None]
         t = t - stages.values[part.minus][block.span][:, None]
     if part.scale != 1.0:
         t = part.scale * t
@@ -347,7 +359,7 @@ def _gradients(
         logits = sweep.unbiased(tile)
         kept = logits + 0.0 if "temperature" in needed else logits  # without the bias, which would round it
         logits = sweep.biased(logits)
-        if sweep.comparison.masked:
+        if sweep.masked:
             dlogits = _blocks_dlogits(sweep, sweep.blocks(tile, tile, logits), cotangents)  # [tile, tile]
         else:
             banded = sweep.banded(tile, logits) if positive.weights else []

@@ -441,8 +441,10 @@ def _argument(
     """The pairs of a tile that a part sees from one of its roles, and the argument of its fold."""
     if part.minus is None:
         return mask, sweep.argument(part, logits)
-    there = role.along(stages.present[part.minus])
-    mask = there if mask is None else mask & there
+    empty = stages.empty[part.minus]
+    if empty is not None:
+        there = ~role.along(empty)
+        mask = there if mask is None else mask & there
     return mask, sweep.argument(part, logits - role.along(stages.values[part.minus]))
 
 
@@ -472,11 +474,11 @@ def _gradients(
 ) -> PairGradients:
     xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
     anchors, columns = sweep.anchors.embeddings, sweep.columns.embeddings  # [n, d], [m, d]
-    linear = logit.unit_slope  # then Euler's relation makes Σ C s of the gradient
-    wants_value = "temperature" in needed and not linear
-    wants_sum = "bias" in needed or ("temperature" in needed and linear and not isinstance(logit, Similarity))
+    unit_slope = logit.unit_slope  # then Σ C s is Σ anchors * danchors: Euler's relation
+    wants_value = "temperature" in needed and not unit_slope
+    wants_sum = "bias" in needed or ("temperature" in needed and unit_slope and not isinstance(logit, Similarity))
     wants_columns = "keys" in needed and not sweep.symmetric
-    wants_anchors = sweep.symmetric or "anchors" in needed or ("temperature" in needed and linear)
+    wants_anchors = sweep.symmetric or "anchors" in needed or ("temperature" in needed and unit_slope)
     nil = xp.sum(anchors[:0, :])
     flow = Flow(
         xp.zeros_like(anchors) if wants_anchors else anchors[:0, :],
@@ -519,7 +521,7 @@ def _gradients(
                 flow = flow._replace(
                     sum_dlogits_value=flow.sum_dlogits_value + share * xp.sum(dlogits * logit.value(xp, similarity))
                 )
-            if not linear:
+            if not unit_slope:
                 dlogits = dlogits * logit.slope(xp, similarity)
             a = backend.rows_of(anchors, i * size, size)
             b = backend.rows_of(columns, j * size, size)
@@ -537,7 +539,7 @@ def _gradients(
     flow = swept(flow, Pairs.NEGATIVE)
     if sweep.partners is None:
         flow = swept(flow, Pairs.POSITIVE)
-    if "temperature" in needed and linear:
+    if "temperature" in needed and unit_slope:
         along = xp.sum(anchors * flow.anchors)
         along = 0.5 * along if sweep.symmetric else along
         if not isinstance(logit, Similarity):

@@ -1,0 +1,155 @@
+"""What is read on the host, by NumPy in float64: medians, bootstrap intervals and spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sincere_spec.arrays import Array
+from sincere_spec.interface import Backend
+from sincere_spec.metrics.sample import Sample
+
+BLOCK = 4096
+"""The rows that are read at a time for a covariance."""
+
+ROUNDING = 1e-13
+"""Up to this share of the sum of squares, what is left by centring is rounding."""
+
+
+def on_host(backend: Backend, x: Array) -> np.ndarray[Any, Any]:
+    """A vector or matrix as a float64 array of NumPy."""
+    return np.asarray(backend.to_host(backend.hold(x)), dtype=np.float64)
+
+
+def median(values: np.ndarray[Any, Any]) -> float:
+    """The median of the entries that are not NaN; NaN of none."""
+    kept = values[~np.isnan(values)]
+    return float(np.median(kept)) if kept.size else float("nan")
+
+
+def mean(values: np.ndarray[Any, Any]) -> float:
+    """The mean of the entries that are not NaN; NaN of none."""
+    kept = values[~np.isnan(values)]
+    return float(np.mean(kept)) if kept.size else float("nan")
+
+
+def median_difference(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """The difference of the medians of two vectors, over the rows where both are defined."""
+    defined = ~(np.isnan(one) | np.isnan(other))
+    return median(one[defined]) - median(other[defined])
+
+
+def below(values: np.ndarray[Any, Any], bound: float) -> np.ndarray[Any, Any]:
+    """1.0 where a value is below a bound, 0.0 where it is not, NaN where it is NaN."""
+    found: np.ndarray[Any, Any] = np.where(np.isnan(values), np.nan, (values < bound).astype(np.float64))
+    return found
+
+
+def spread(backend: Backend, rows: Array) -> float:
+    """The standard deviation of the coordinates, root mean square over them, times √d: 1 for rows spread evenly."""
+    n, d = rows.shape
+    if not n or not d:
+        return float("nan")
+    total, squares = np.zeros(d), np.zeros(d)
+    for start in range(0, n, BLOCK):
+        part = on_host(backend, rows[start : min(start + BLOCK, n), :])
+        total += part.sum(axis=0)
+        squares += (part * part).sum(axis=0)
+    return float(np.sqrt(np.maximum((squares / n - (total / n) ** 2).sum(), 0.0)))
+
+
+def class_counts(sample: Sample) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """By row, how many columns are negatives and how many positives; the same sample is neither."""
+    backend = sample.backend
+    labels, others = (np.asarray(backend.to_host(x)) for x in (sample.labels, sample.column_labels))
+    _, joined = np.unique(np.concatenate([labels, others]), return_inverse=True)
+    places, column_places = joined[: len(labels)], joined[len(labels) :]
+    alike = np.bincount(column_places, minlength=joined.max(initial=0) + 1)[places]
+    negatives, positives = len(others) - alike, alike
+    if sample.ids is None:
+        return negatives, positives - 1 if sample.own else positives
+    ids, column_ids = (np.asarray(backend.to_host(x)) for x in (sample.ids, sample.column_ids))
+    for i in range(len(labels)):  # the columns of a row's sample, by label
+        itself = others[column_ids == ids[i]] == labels[i]
+        positives[i] -= itself.sum()
+        negatives[i] -= (~itself).sum()
+    return negatives, positives
+
+
+def mean_bound(
+    losses: np.ndarray[Any, Any], negatives: np.ndarray[Any, Any], positives: np.ndarray[Any, Any]
+) -> tuple[float, float]:
+    """The mean of `log(negatives + 1) - loss` over the rows with both, and of the first summand alone."""
+    rows = (negatives > 0) & (positives > 0)
+    if not rows.any():
+        return float("nan"), float("nan")
+    ceiling = np.log1p(negatives[rows])
+    return float((ceiling - losses[rows]).mean()), float(ceiling.mean())
+
+
+def intervals(
+    vectors: Mapping[str, Sequence[np.ndarray[Any, Any]]],
+    statistics: Mapping[str, Callable[..., float]],
+    resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """The 95 % percentile intervals of statistics over resampled rows: the same rows for all of them, seeded."""
+    if not resamples:
+        return {}
+    length = max((len(vector) for given in vectors.values() for vector in given), default=0)
+    if not length:
+        return {name: (float("nan"), float("nan")) for name in vectors}
+    random = np.random.default_rng(seed)
+    found: dict[str, list[float]] = {name: [] for name in vectors}
+    for _ in range(resamples):
+        rows = random.integers(0, length, length)
+        for name, given in vectors.items():
+            found[name].append(statistics[name](*(vector[rows] for vector in given)))
+    bounds = {}
+    for name, values in found.items():
+        kept = np.asarray([value for value in values if value == value])
+        low, high = np.quantile(kept, (0.025, 0.975)) if kept.size else (np.nan, np.nan)
+        bounds[name] = (float(low), float(high))
+    return bounds
+
+
+def singular_values(backend: Backend, rows: Array, centred: bool) -> np.ndarray[Any, Any]:
+    """The singular values of a matrix, from the smaller of its two Gram matrices."""
+    n, d = rows.shape
+    if n < d:
+        matrix = on_host(backend, rows)
+        if centred and n:
+            size = (matrix * matrix).sum()
+            matrix = matrix - matrix.mean(axis=0)
+            if (matrix * matrix).sum() <= ROUNDING * size:
+                matrix = np.zeros_like(matrix)
+        gram = matrix @ matrix.T
+    else:
+        gram, total = np.zeros((d, d)), np.zeros(d)
+        for start in range(0, n, BLOCK):
+            part = on_host(backend, rows[start : min(start + BLOCK, n), :])
+            gram += part.T @ part
+            total += part.sum(axis=0)
+        if centred and n:
+            size = np.trace(gram)
+            gram -= np.outer(total, total) / n
+            if np.trace(gram) <= ROUNDING * size:  # all rows are equal: what is left is rounding
+                gram = np.zeros_like(gram)
+    if not np.isfinite(gram).all():
+        return np.full(min(n, d), np.nan)
+    found: np.ndarray[Any, Any] = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
+    return found
+
+
+def effective_rank(values: np.ndarray[Any, Any], kind: str) -> float:
+    """The exponential of the entropy of singular values, or of their squares; NaN where all are 0."""
+    shares = values if kind == "rankme" else values * values
+    if not shares.sum() > 0.0:
+        return float("nan")
+    shares = shares / shares.sum()
+    if kind == "rankme":
+        shares = shares + 1e-7
+    shares = shares[shares > 0.0]
+    return float(min(np.exp(-(shares * np.log(shares)).sum()), len(values)))

@@ -1,0 +1,1 @@
+"""The parts of a study: which trainings each needs, and which claims it judges."""
