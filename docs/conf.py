@@ -13,6 +13,11 @@ sys.path.insert(0, str(HERE.parent))
 # Keras is documented on the backend that may be imported beside torch.
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
+from docutils import nodes  # noqa: E402
+from docutils.utils.math import latex2mathml  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
+from sphinx.writers.html5 import HTML5Translator  # noqa: E402
+
 import sincere_spec  # noqa: E402
 
 project = "sincere-spec"
@@ -24,7 +29,6 @@ html_title = f"sincere-spec {release}"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
@@ -32,6 +36,7 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "make", "data"]
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_static_path = ["pictures"]
 html_theme_options = {
     "source_repository": "https://github.com/sincere-spec/sincere-spec",
@@ -66,7 +71,8 @@ def _measured() -> dict[str, str]:
             for row in result["memory"]
             if (row["loss"], row["size"]) == ("sincere", 65536) and row["program"].partition("@")[0] == program
         ]
-        return f"{row['extra'] / 1e6:.0f} MB" if row["status"] == "ok" else str(row["reason"])
+        extra = (row["extra"] - row["gradients"]) / 1e6
+        return f"{extra:.0f} MB" if row["status"] == "ok" else str(row["reason"])
 
     worth = json.loads((HERE / "data" / "referee.json").read_text(encoding="utf-8"))
     return {
@@ -81,3 +87,19 @@ def _measured() -> dict[str, str]:
 
 
 myst_substitutions = _measured()
+
+
+def _inline(writer: HTML5Translator, node: nodes.math) -> None:
+    writer.body.append(latex2mathml.tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
+    formula = latex2mathml.tex2mathml(node.astext(), as_block=True)
+    writer.body.append(f'<div class="math" style="overflow-x: auto; padding: 0.5em 0">{formula}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Formulas are MathML: no script, and no other site."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

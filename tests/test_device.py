@@ -300,9 +300,10 @@ def test_auto_takes_kernels_where_a_run_found_them_faster(
 def test_a_run_is_rendered(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
     need("matplotlib")
     monkeypatch.chdir(tmp_path)
-    Path("README.md").write_text("before\n<!-- bench:begin -->\n<!-- bench:end -->\nafter\n", encoding="utf-8")
+    Path("docs").mkdir()
+    Path("docs/speed.md").write_text("before\n<!-- bench:begin -->\n<!-- bench:end -->\nafter\n", encoding="utf-8")
     assert command.render(results.parent) == command.DONE
-    text = Path("README.md").read_text(encoding="utf-8")
+    text = Path("docs/speed.md").read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert "**An invented device**, commit 0000000000, 2026-01-01; torch 2.11.0." in text
     ours = "5 ms, 5.0 units, 999 MB | 4 ms, 4.0 units, 999 MB"
@@ -311,7 +312,7 @@ def test_a_run_is_rendered(results: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "memeff: 6 ms, 6.0 units" in text
     assert "| bfloat16 | 512 | 2048 | 524288 | never |" in text
     assert (results / "torch-cuda-bfloat16.svg").read_text(encoding="utf-8").startswith("<?xml")
-    assert f"({results.relative_to(tmp_path).as_posix()}/torch-cuda-bfloat16.svg)" in text
+    assert f"(../{results.relative_to(tmp_path).as_posix()}/torch-cuda-bfloat16.svg)" in text
 
 
 def test_every_program_of_a_run_has_a_style() -> None:
