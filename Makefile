@@ -9,7 +9,8 @@
 PYTHON    ?= python3
 VENV      := .venv
 IN        := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# The install links each module, so it is made again when their list changes.
+INSTALLED := $(VENV)/.installed-$(shell find sincere_spec backends conformance -name '*.py' | sort | cksum | cut -d' ' -f1)
 ARGS      ?=
 
 .DEFAULT_GOAL := help

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sincere_spec import losses
 from sincere_spec.conformance.cases import DTYPES, SUITE, Case, Expected, Numbers, load
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+LOSSES = tuple(loss.name for loss in losses.TABLE)
 ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 LARGE = "large"  # the profile of recipes and properties

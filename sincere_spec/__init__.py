@@ -7,7 +7,7 @@ Example:
     0.4302
 """
 
-from sincere_spec import losses, metrics
+from sincere_spec import functions, losses, metrics
 from sincere_spec.backends import register_backend
 from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.errors import (
@@ -21,17 +21,7 @@ from sincere_spec.errors import (
     SincereSpecError,
     UnknownArrayError,
 )
-from sincere_spec.functions import (
-    clip_loss,
-    decoupled_loss,
-    dystress_loss,
-    f_micl_loss,
-    info_nce_loss,
-    nt_xent_loss,
-    siglip_loss,
-    sincere_loss,
-    supcon_loss,
-)
+from sincere_spec.functions import *
 from sincere_spec.spec.words import PairLoss
 
 __version__ = "0.1.0"
@@ -47,19 +37,11 @@ __all__ = [
     "ShapeError",
     "SincereSpecError",
     "UnknownArrayError",
-    "clip_loss",
-    "decoupled_loss",
-    "dystress_loss",
     "evaluate",
     "explain",
-    "f_micl_loss",
-    "info_nce_loss",
     "losses",
     "metrics",
-    "nt_xent_loss",
     "register_backend",
-    "siglip_loss",
-    "sincere_loss",
-    "supcon_loss",
     "value_and_gradient",
 ]
+__all__ += functions.__all__

@@ -1,8 +1,8 @@
-"""What stands for arrays in signatures, and the functions of the Array API standard that the package uses."""
+"""What stands for arrays and options in signatures, and the functions of the Array API standard that the package uses."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
 """An array of the caller's framework. The frameworks share operators and `shape`, but no static type."""
@@ -12,6 +12,15 @@ Namespace: TypeAlias = Any
 
 Labels: TypeAlias = Any
 """What names a class a row, as array or list: integers of any width, strings, integer-valued floats, one-hot rows."""
+
+Reduction: TypeAlias = Literal["mean", "pairs", "batch", "sum", "none"]
+"""What becomes of the row losses."""
+
+Engine: TypeAlias = Literal["auto", "dense", "tiled", "kernel"]
+"""The algorithm that evaluates a loss."""
+
+Where: TypeAlias = Any
+"""Which rows take part: booleans `[n]` or `[n, views]`, or a tuple with one such, or None, for each array."""
 
 ArrayT = TypeVar("ArrayT")
 T = TypeVar("T")

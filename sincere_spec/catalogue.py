@@ -35,19 +35,18 @@ class Entry:
 
 def entries() -> tuple[Entry, ...]:
     """Every loss, with its defaults."""
-    return tuple(_entry(name) for name in losses.__all__)
+    return tuple(_entry(loss) for loss in losses.TABLE)
 
 
-def _entry(name: str) -> Entry:
-    function = getattr(functions, f"{name}_loss")
-    record = getattr(losses, name)()
+def _entry(loss: losses.BuiltIn) -> Entry:
+    function, record = getattr(functions, loss.function), loss.record()
     summary, *paragraphs = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip().split("\n\n")
     source = next((p for p in paragraphs if not p.startswith(" ")), "")
     formula = [line.strip() for p in paragraphs if p.startswith(" ") for line in p.splitlines()]
-    own = ", ".join(_parameter(p) for p in inspect.signature(getattr(losses, name)).parameters.values())
+    own = ", ".join(_parameter(p) for p in inspect.signature(loss.record).parameters.values())
     return Entry(
-        name=f"{name}_loss",
-        signature=f"{name}_loss({record.arrangement.signature}{', ' if own else ''}{own})",
+        name=loss.function,
+        signature=f"{loss.function}({record.arrangement.signature}{', ' if own else ''}{own})",
         summary=" ".join(summary.split()),
         source=" ".join(source.split()).rstrip(":"),
         formula=tuple(formula),

@@ -254,6 +254,12 @@ def bench(
         bool,
         typer.Option("--render", help="Measure nothing: figures, and README.md's tables, from the JSON in --output."),
     ] = False,
+    adopt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure nothing: make the tables of crossovers and shapes from this folder of a device run."
+        ),
+    ] = None,
     crossover: Annotated[
         bool, typer.Option("--crossover", help="Only find from how many pairs on tiles are faster; prints the table.")
     ] = False,
@@ -271,7 +277,9 @@ def bench(
     from sincere_spec.bench import command
 
     try:
-        if render:
+        if adopt:
+            status = command.adopt(adopt)
+        elif render:
             status = command.render(output or command.RESULTS)
         else:
             chosen = command.settings(

@@ -2,11 +2,115 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
+from textwrap import fill
+from typing import Any, TypeVar
+
 from sincere_spec import losses
-from sincere_spec.arrays import Array, ArrayT, Labels
+from sincere_spec.arrays import Array, ArrayT, Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate
+from sincere_spec.losses.dystress import ScheduleName
+from sincere_spec.losses.f_micl import Divergence
+from sincere_spec.losses.supcon import Summation
+from sincere_spec.spec.words import PairLoss
+
+__all__ = [
+    "clip_loss",
+    "decoupled_loss",
+    "dystress_loss",
+    "f_micl_loss",
+    "info_nce_loss",
+    "infoloob_loss",
+    "nt_xent_loss",
+    "siglip_loss",
+    "sincere_loss",
+    "supcon_loss",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ARGUMENTS = {
+    "embeddings": "`[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label; floats.",
+    "labels": "n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.",
+    "queries": "`[n, d]`, floats.",
+    "negatives": "`[k, d]`, a queue that every query is compared with; None takes the other rows of `positives`.",
+    "views": "two or more arrays `[n, d]`, floats; row i of each is the same sample.",
+    "a": "`[n, d]`, floats.",
+    "b": "`[n, d]`, floats: row i is the positive of row i of `a`.",
+    "view_a": "`[n, d]`, floats.",
+    "view_b": "`[n, d]`, floats: row i is the same sample as row i of `view_a`.",
+    "temperature": "divides the similarities; a positive number, or a 0-d array, which then receives a gradient.",
+    "keys": "`[m, d]`, floats: compare the anchors with these instead of with each other. Needs `key_labels`.",
+    "key_labels": "the labels of the m keys, of the same kinds as `labels`.",
+    "ids": "the identity of each anchor, by any labels: pairs of equal ids are one sample and never compared. Beside keys "
+    "it needs `key_ids`.",
+    "key_ids": "the identity of each key.",
+    "where": "booleans: the rows that take part. The value is that of the batch without the others, whose gradient is 0, NaN in "
+    "them included. `[n]`, or `[n, views]`, for all arrays whose rows belong together; a tuple has one mask, or None, for each "
+    "positional array, keys last.",
+    "normalize": "divide each row by its norm first; a zero row stays zero, and no other depends on its scale.",
+    "reduction": '"mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum by all '
+    'rows, "sum", or "none" for the vector of row losses in the order of the anchors: `[n, views, d]` sample by sample; '
+    "several views all rows of the first, then of the next; two directions a to b, then b to a.",
+    "engine": '"auto", or one of "dense", "tiled", "kernel", which then never falls back to another.',
+    "tile": "rows in a tile, for a kernel a power of two from 16 on; None chooses.",
+}
+"""What the arguments are that several functions share."""
+
+ENDING = """Returns:
+    A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
+
+Raises:
+    SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
+        `sincere_spec.errors`.
+
+"""
 
 
+def _documented(function: F) -> F:
+    """Complete a docstring: all arguments in order, each its own entry, and what is returned and raised."""
+    if function.__doc__:
+        head, _, tail = inspect.getdoc(function).partition("Example:\n")  # type: ignore[union-attr]
+        head, _, own = head.partition("Args:\n")
+        entries = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", own, re.MULTILINE | re.DOTALL)) if own else {}
+        lines = [head.rstrip(), "", "Args:"]
+        for name, parameter in inspect.signature(function).parameters.items():
+            text = " ".join(entries.get(name, ARGUMENTS.get(name, "")).split())
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+            lines.append(fill(f"{stars}{name}: {text}", 116, initial_indent="    ", subsequent_indent="        "))
+        function.__doc__ = "\n".join([*lines, "", f"{ENDING}Example:\n{tail.rstrip()}", ""])
+    return function
+
+
+def _value(
+    record: PairLoss,
+    arrays: tuple[ArrayT | None, ...],
+    where: Where | None,
+    normalize: bool,
+    reduction: Reduction,
+    engine: Engine,
+    tile: int | None,
+    *labels: Labels,
+    **keys: Any,
+) -> ArrayT:
+    """The call that all functions end in; labels stand after the embeddings."""
+    value: ArrayT = evaluate(
+        record,
+        *arrays,
+        *labels,
+        where=where,
+        normalize=normalize,
+        reduction=reduction,
+        engine=engine,
+        tile=tile,
+        **keys,
+    )
+    return value
+
+
+@_documented
 def sincere_loss(
     embeddings: ArrayT,
     labels: Labels,
@@ -17,9 +121,10 @@ def sincere_loss(
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Pull rows of one class together against all other classes, without positives repelling each other.
@@ -32,25 +137,7 @@ def sincere_loss(
     loss is -epsilon.
 
     Args:
-        embeddings: `[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label.
-        labels: n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
         epsilon: the margin of epsilon-SupInfoNCE (arXiv 2211.05568), in units of logits; 0 is SINCERE.
-        keys, key_labels: `[m, d]` and its m labels: compare the anchors with these instead of with each other.
-        ids, key_ids: a sample's identity for each anchor and key (any labels will do); pairs of equal ids are never
-            compared.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -58,35 +145,27 @@ def sincere_loss(
         >>> float(round(ss.sincere_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
-    value: ArrayT = evaluate(
-        losses.sincere(temperature, epsilon),
-        embeddings,
-        labels,
-        keys=keys,
-        key_labels=key_labels,
-        ids=ids,
-        key_ids=key_ids,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
+    sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
+    return _value(
+        losses.sincere(temperature, epsilon), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
     )
-    return value
 
 
+@_documented
 def supcon_loss(
     embeddings: ArrayT,
     labels: Labels,
     temperature: float | Array = 0.1,
     *,
-    summation: str = "out",
+    summation: Summation = "out",
     keys: ArrayT | None = None,
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Pull rows of one class together against all other rows, other positives included.
@@ -98,25 +177,7 @@ def supcon_loss(
     Rows without a positive do not count. The published scale temperature / base_temperature is 1.
 
     Args:
-        embeddings: `[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label.
-        labels: n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
         summation: "out" or "in": where the sum over positives stands.
-        keys, key_labels: `[m, d]` and its m labels: compare the anchors with these instead of with each other.
-        ids, key_ids: a sample's identity for each anchor and key (any labels will do); pairs of equal ids are never
-            compared.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -124,22 +185,13 @@ def supcon_loss(
         >>> float(round(ss.supcon_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
-    value: ArrayT = evaluate(
-        losses.supcon(temperature, summation),
-        embeddings,
-        labels,
-        keys=keys,
-        key_labels=key_labels,
-        ids=ids,
-        key_ids=key_ids,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
+    sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
+    return _value(
+        losses.supcon(temperature, summation), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
     )
-    return value
 
 
+@_documented
 def decoupled_loss(
     embeddings: ArrayT,
     labels: Labels,
@@ -149,9 +201,10 @@ def decoupled_loss(
     key_labels: Labels | None = None,
     ids: Labels | None = None,
     key_ids: Labels | None = None,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Attract positives and repel negatives independently: only negatives are in the denominator.
@@ -162,57 +215,29 @@ def decoupled_loss(
 
     The loss can be negative. Rows without a positive, or without a negative, do not count.
 
-    Args:
-        embeddings: `[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label.
-        labels: n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
-        keys, key_labels: `[m, d]` and its m labels: compare the anchors with these instead of with each other.
-        ids, key_ids: a sample's identity for each anchor and key (any labels will do); pairs of equal ids are never
-            compared.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
         >>> float(round(ss.decoupled_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         -0.7367
     """
-    value: ArrayT = evaluate(
-        losses.decoupled(temperature),
-        embeddings,
-        labels,
-        keys=keys,
-        key_labels=key_labels,
-        ids=ids,
-        key_ids=key_ids,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
+    sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
+    return _value(
+        losses.decoupled(temperature), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
     )
-    return value
 
 
+@_documented
 def info_nce_loss(
     queries: ArrayT,
     positives: ArrayT,
     negatives: ArrayT | None = None,
     *,
     temperature: float | Array = 0.07,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Tell each query's own positive from a queue of negatives, or from the other rows' positives.
@@ -224,21 +249,7 @@ def info_nce_loss(
     Gradients flow into every array, the queue included: detach it if it must not learn.
 
     Args:
-        queries, positives: `[n, d]` each; row i of one belongs to row i of the other.
-        negatives: `[k, d]`, a queue that every query is compared with; None takes the other rows of `positives`.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
+        positives: `[n, d]`, floats: row i is the positive of row i of the queries.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -247,25 +258,19 @@ def info_nce_loss(
         >>> float(round(ss.info_nce_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    value: ArrayT = evaluate(
-        losses.info_nce(temperature),
-        queries,
-        positives,
-        negatives,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
+    return _value(
+        losses.info_nce(temperature), (queries, positives, negatives), where, normalize, reduction, engine, tile
     )
-    return value
 
 
+@_documented
 def nt_xent_loss(
     *views: ArrayT,
     temperature: float | Array = 0.1,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Find a sample's other views among all rows of all views.
@@ -275,23 +280,6 @@ def nt_xent_loss(
 
         loss_i = mean_p -log( exp(a_ip) / Σ_{j != i} exp(a_ij) )
 
-    Args:
-        *views: two or more arrays `[n, d]`; row i of each is the same sample.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
-            then of the next.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
@@ -299,28 +287,22 @@ def nt_xent_loss(
         >>> float(round(ss.nt_xent_loss(a, b, temperature=0.5), 4))
         0.4302
     """
-    value: ArrayT = evaluate(
-        losses.nt_xent(temperature),
-        *views,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-    )
-    return value
+    return _value(losses.nt_xent(temperature), views, where, normalize, reduction, engine, tile)
 
 
+@_documented
 def dystress_loss(
     *views: ArrayT,
     temperature_min: float = 0.1,
     temperature_max: float = 0.2,
     detach: bool = True,
-    schedule: str = "cosine",
+    schedule: ScheduleName = "cosine",
     offset: float = -0.4,
     scale: float = 0.7,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """NT-Xent with a temperature that depends on each pair's similarity.
@@ -333,23 +315,12 @@ def dystress_loss(
     Above max / min = 4.504 the cosine's logit is no longer increasing in s.
 
     Args:
-        *views: two or more arrays `[n, d]`; row i of each is the same sample.
-        temperature_min, temperature_max: positive numbers, the range of τ.
+        temperature_min: the smallest τ, a positive number.
+        temperature_max: the largest τ, a number not below `temperature_min`.
         detach: hold τ(s) constant in the gradient, as the authors' code does for this loss; False differentiates it.
-        schedule: "cosine", or "shifted" with `offset` and `scale`.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses, all rows of the first view,
-            then of the next.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
+        schedule: "cosine" or "shifted".
+        offset: of "shifted": τ is largest from s = -offset on.
+        scale: of "shifted": the width of its cosine, a positive number of similarities.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -358,25 +329,20 @@ def dystress_loss(
         >>> float(round(ss.dystress_loss(a, b), 4))
         0.2358
     """
-    value: ArrayT = evaluate(
-        losses.dystress(temperature_min, temperature_max, detach, schedule, offset, scale),
-        *views,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-    )
-    return value
+    record = losses.dystress(temperature_min, temperature_max, detach, schedule, offset, scale)
+    return _value(record, views, where, normalize, reduction, engine, tile)
 
 
+@_documented
 def clip_loss(
     a: ArrayT,
     b: ArrayT,
     *,
     temperature: float | Array = 0.07,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Match two towers row by row, in both directions.
@@ -386,22 +352,6 @@ def clip_loss(
 
         loss_i = -log( exp(a_ii) / Σ_j exp(a_ij) )          and the same for the columns
 
-    Args:
-        a, b: `[n, d]` each; row i of one belongs to row i of the other.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses, a to b, then b to a.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
@@ -409,27 +359,51 @@ def clip_loss(
         >>> float(round(ss.clip_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    value: ArrayT = evaluate(
-        losses.clip(temperature),
-        a,
-        b,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-    )
-    return value
+    return _value(losses.clip(temperature), (a, b), where, normalize, reduction, engine, tile)
 
 
+@_documented
+def infoloob_loss(
+    a: ArrayT,
+    b: ArrayT,
+    *,
+    temperature: float | Array = 0.07,
+    where: Where | None = None,
+    normalize: bool = True,
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    tile: int | None = None,
+) -> ArrayT:
+    """Match two towers row by row, in both directions, with the positive left out of the denominator.
+
+    InfoLOOB (CLOOB, Fürst et al., arXiv 2110.11316), without the Hopfield retrieval: the gradient does not vanish as
+    pairs agree. The mean over the 2n rows is half of the published sum of two means:
+
+        loss_i = log Σ_{j != i} exp(a_ij) - a_ii          and the same for the columns
+
+    The loss can be negative. A single pair has no negatives, and does not count.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> b = np.asarray([[0.8, 0.6], [-0.6, 0.8]])
+        >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
+        -1.6
+    """
+    return _value(losses.infoloob(temperature), (a, b), where, normalize, reduction, engine, tile)
+
+
+@_documented
 def siglip_loss(
     a: ArrayT,
     b: ArrayT,
     *,
     temperature: float | Array = 0.1,
     bias: float | Array = -10.0,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Match two towers by a yes or no for every pair.
@@ -439,21 +413,7 @@ def siglip_loss(
         loss_i = softplus(-a_ii) + Σ_{j != i} softplus(a_ij)          a_ij = s_ij / temperature + bias
 
     Args:
-        a, b: `[n, d]` each; row i of one belongs to row i of the other.
-        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
         bias: added to every logit; a number, or a 0-d array, which then receives a gradient.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -462,35 +422,28 @@ def siglip_loss(
         >>> float(round(ss.siglip_loss(a, b), 4))
         2.136
     """
-    value: ArrayT = evaluate(
-        losses.siglip(temperature, bias),
-        a,
-        b,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-    )
-    return value
+    return _value(losses.siglip(temperature, bias), (a, b), where, normalize, reduction, engine, tile)
 
 
+@_documented
 def f_micl_loss(
     view_a: ArrayT,
     view_b: ArrayT,
     *,
-    divergence: str = "kl",
+    divergence: Divergence = "kl",
     alpha: float = 40.0,
     inverse_bandwidth: float = 1.0,
     order: float = 2.0,
+    where: Where | None = None,
     normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
     tile: int | None = None,
 ) -> ArrayT:
     """Maximise the f-mutual information that two views of a sample share.
 
-    f-MICL (Lu et al., arXiv 2402.10150), negated, with the Gaussian kernel G(x, y) = exp(-inverse_bandwidth ‖x -
-    y‖²) and f of the divergence, f* its conjugate:
+    f-MICL (Lu et al., arXiv 2402.10150), negated, with the kernel G(x, y) = exp(-inverse_bandwidth ‖x - y‖²),
+    f of the divergence and f* its conjugate:
 
         loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))
 
@@ -498,24 +451,11 @@ def f_micl_loss(
     features collapse, and does not classify "jeffreys".
 
     Args:
-        view_a, view_b: `[n, d]` each; row i of one is the same sample as row i of the other.
         divergence: "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman" or
             "jeffreys".
-        alpha: the weight of the negatives.
-        inverse_bandwidth: 1 / (2 σ²) of the kernel.
-        order: of the Tsallis divergence, positive and not 1.
-        normalize: divide each row by its norm first; a zero row stays zero, and no other depends on its scale.
-        reduction: "mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum
-            by all rows, "sum", or "none" for the vector of row losses.
-        engine: "auto", or one of "dense", "tiled", "kernel", which then never slope_sums back.
-        tile: rows in a tile, for a kernel a power of two from 16 on; None chooses.
-
-    Returns:
-        A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-    Raises:
-        SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-            `sincere_spec.errors`.
+        alpha: the weight of the negatives, not negative.
+        inverse_bandwidth: 1 / (2 σ²) of the kernel, a positive number.
+        order: of the Tsallis divergence, positive and not 1; other divergences do not read it.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -524,13 +464,5 @@ def f_micl_loss(
         >>> float(round(ss.f_micl_loss(a, b), 4))
         4.8134
     """
-    value: ArrayT = evaluate(
-        losses.f_micl(divergence, alpha, inverse_bandwidth, order),
-        view_a,
-        view_b,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-    )
-    return value
+    record = losses.f_micl(divergence, alpha, inverse_bandwidth, order)
+    return _value(record, (view_a, view_b), where, normalize, reduction, engine, tile)

@@ -10,8 +10,27 @@ from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.spec.words import Fold, Logit, Pairs
 
 
+class Static(Protocol):
+    """What of steps is no array; it hashes, so that a compiled program is found again by it."""
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the value is a scalar, not a vector by row."""
+
+    def steps(self, constants: tuple[Array, ...]) -> Differentiable:
+        """The steps with these constants."""
+
+
 class Differentiable(Protocol):
     """A function of arrays with a hand-written gradient, and an exact composite for whatever is beyond the first order."""
+
+    @property
+    def static(self) -> Static:
+        """What is no array."""
+
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """The arrays that receive no gradient."""
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
         """The value, and what `backward` wants to have kept for the gradients that will be wanted."""
@@ -133,10 +152,7 @@ class EagerBackend(Backend, Protocol):
 
 
 class TracingBackend(Backend, Protocol):
-    """What an adapter supplies besides, if its framework compiles programs and has loops of its own.
-
-    Its `differentiable` gets `Described` steps where there are tiles.
-    """
+    """What an adapter supplies besides, if its framework compiles programs and has loops of its own."""
 
     def loop(self, start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
         """`state = body(i, state)` for each i from `start` to before `stop`; states are nested tuples of arrays."""
@@ -156,31 +172,8 @@ class TracingBackend(Backend, Protocol):
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""
 
-    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
-        """`function(description, *arrays)`, compiled once for each description and each shape of the arrays."""
-
-
-class Description(Protocol):
-    """What of steps is no array; it hashes."""
-
-    @property
-    def scalar(self) -> bool:
-        """Whether the value is a scalar, not a vector by row."""
-
-    def steps(self, constants: tuple[Array, ...]) -> Differentiable:
-        """The steps that it describes."""
-
-
-class Described(Differentiable, Protocol):
-    """Steps taken apart into what is no array, and the arrays that receive no gradient."""
-
-    @property
-    def description(self) -> Description:
-        """What is no array."""
-
-    @property
-    def constants(self) -> tuple[Array, ...]:
-        """The arrays that receive no gradient."""
+    def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
+        """`function(static, *arrays)`, compiled once for each static part and each shape of the arrays."""
 
 
 class Part(NamedTuple):
@@ -236,7 +229,7 @@ class LogitCotangents(NamedTuple):
 
 
 class Kernels(Protocol):
-    """Device code that knows the words of the protocol, and no loss. A program owns some rows: no sum depends on the order.
+    """Device code that knows the words of `spec`, and no loss. A program owns some rows: no sum depends on the order.
 
     A pair's part has the argument `t = scale * a + offset - shift`, with a shift by part and row; for LOGSUMEXP ψ′ is `exp`.
     """

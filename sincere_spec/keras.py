@@ -53,18 +53,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import keras
 import numpy as np
 from keras import ops
 
 from sincere_spec import losses
-from sincere_spec.arrays import Array, Labels
+from sincere_spec.arrays import Array, Engine, Labels
 from sincere_spec.call.dispatch import backend_of
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.call.labels import as_integers
 from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError
+from sincere_spec.losses.dystress import ScheduleName
+from sincere_spec.losses.f_micl import Divergence
+from sincere_spec.losses.supcon import Summation
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -75,6 +78,7 @@ __all__ = [
     "DecoupledLoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SigLIPLoss",
@@ -85,13 +89,16 @@ __all__ = [
 registered = keras.saving.register_keras_serializable(package="sincere_spec")
 
 
+KerasReduction: TypeAlias = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none"]
+
+
 class Options(TypedDict, total=False):
     """The keywords that every loss has: those of every function, then Keras's."""
 
     normalize: bool
-    engine: str
+    engine: Engine
     tile: int | None
-    reduction: str | None
+    reduction: KerasReduction | None
     name: str | None
     dtype: Any
 
@@ -114,9 +121,9 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         /,
         *,
         normalize: bool = True,
-        engine: str = "auto",
+        engine: Engine = "auto",
         tile: int | None = None,
-        reduction: str | None = "sum_over_batch_size",
+        reduction: KerasReduction | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
@@ -241,7 +248,7 @@ class SincereLoss(Labelled):
 class SupConLoss(Labelled):
     """SupCon of embeddings and labels; see `supcon_loss`."""
 
-    def __init__(self, temperature: float = 0.1, *, summation: str = "out", **options: Unpack[Options]) -> None:
+    def __init__(self, temperature: float = 0.1, *, summation: Summation = "out", **options: Unpack[Options]) -> None:
         super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
 
 
@@ -279,7 +286,7 @@ class DySTreSSLoss(Unlabelled):
         temperature_min: float = 0.1,
         temperature_max: float = 0.2,
         detach: bool = True,
-        schedule: str = "cosine",
+        schedule: ScheduleName = "cosine",
         offset: float = -0.4,
         scale: float = 0.7,
         **options: Unpack[Options],
@@ -297,6 +304,14 @@ class CLIPLoss(Unlabelled):
 
 
 @registered
+class InfoLOOBLoss(Unlabelled):
+    """InfoLOOB of two towers, in both directions; see `infoloob_loss`."""
+
+    def __init__(self, *, temperature: float = 0.07, **options: Unpack[Options]) -> None:
+        super().__init__(losses.infoloob, {"temperature": temperature}, **options)
+
+
+@registered
 class SigLIPLoss(Unlabelled):
     """SigLIP of two towers; see `siglip_loss`."""
 
@@ -311,7 +326,7 @@ class FMICLLoss(Unlabelled):
     def __init__(
         self,
         *,
-        divergence: str = "kl",
+        divergence: Divergence = "kl",
         alpha: float = 40.0,
         inverse_bandwidth: float = 1.0,
         order: float = 2.0,

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from sincere_spec import losses
-from sincere_spec.arrays import Labels
+from sincere_spec.arrays import Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.errors import EngineUnavailable, OptionError
+from sincere_spec.losses.dystress import ScheduleName
+from sincere_spec.losses.f_micl import Divergence
+from sincere_spec.losses.supcon import Summation
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ __all__ = [
     "DecoupledLoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SigLIPLoss",
@@ -42,8 +46,8 @@ LARGEST_SCALE = 100.0  # CLIP's
 
 class _Options(TypedDict, total=False):
     normalize: bool
-    reduction: str
-    engine: str
+    reduction: Reduction
+    engine: Engine
     tile: int | None
 
 
@@ -61,8 +65,8 @@ class _Loss(nn.Module):
         /,
         *,
         normalize: bool = True,
-        reduction: str = "mean",
-        engine: str = "auto",
+        reduction: Reduction = "mean",
+        engine: Engine = "auto",
         tile: int | None = None,
     ) -> None:
         super().__init__()
@@ -134,9 +138,11 @@ class _LabelledLoss(_TemperatureLoss):
         key_labels: Labels | None = None,
         ids: Labels | None = None,
         key_ids: Labels | None = None,
+        where: Where | None = None,
     ) -> Tensor:
         """The loss of rows with labels, compared with each other or with keys."""
-        return self._value(embeddings, labels, keys=keys, key_labels=key_labels, ids=ids, key_ids=key_ids)
+        sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
+        return self._value(embeddings, labels, where=where, **sides)
 
 
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
@@ -203,7 +209,7 @@ class SupConLoss(_LabelledLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.1, *, summation: str = "out", **options: Unpack[_TemperatureOptions]
+        self, temperature: float = 0.1, *, summation: Summation = "out", **options: Unpack[_TemperatureOptions]
     ) -> None:
         super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
 
@@ -239,9 +245,11 @@ class InfoNCELoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.info_nce, {"temperature": temperature}, **options)
 
-    def forward(self, queries: Tensor, positives: Tensor, negatives: Tensor | None = None) -> Tensor:
+    def forward(
+        self, queries: Tensor, positives: Tensor, negatives: Tensor | None = None, *, where: Where | None = None
+    ) -> Tensor:
         """The loss of queries, each with its positive, and perhaps a queue of negatives."""
-        return self._value(queries, positives, negatives)
+        return self._value(queries, positives, negatives, where=where)
 
 
 class NTXentLoss(_TemperatureLoss):
@@ -259,9 +267,9 @@ class NTXentLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.1, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views)
+        return self._value(*views, where=where)
 
 
 class DySTreSSLoss(_Loss):
@@ -282,7 +290,7 @@ class DySTreSSLoss(_Loss):
         temperature_min: float = 0.1,
         temperature_max: float = 0.2,
         detach: bool = True,
-        schedule: str = "cosine",
+        schedule: ScheduleName = "cosine",
         offset: float = -0.4,
         scale: float = 0.7,
         **options: Unpack[_Options],
@@ -290,9 +298,9 @@ class DySTreSSLoss(_Loss):
         own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
         super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views)
+        return self._value(*views, where=where)
 
 
 class CLIPLoss(_TemperatureLoss):
@@ -312,9 +320,29 @@ class CLIPLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.clip, {"temperature": temperature}, **options)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
         """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b)
+        return self._value(a, b, where=where)
+
+
+class InfoLOOBLoss(_TemperatureLoss):
+    """InfoLOOB, with the keywords of `sincere_spec.infoloob_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sincere_spec.torch import InfoLOOBLoss
+        >>> loss = InfoLOOBLoss(temperature=0.5)
+        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+        >>> round(loss(a, b).item(), 4)
+        -1.6
+    """
+
+    def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
+        super().__init__(losses.infoloob, {"temperature": temperature}, **options)
+
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
+        """The loss of two towers, whose rows belong to each other in order."""
+        return self._value(a, b, where=where)
 
 
 class SigLIPLoss(_TemperatureLoss):
@@ -346,9 +374,9 @@ class SigLIPLoss(_TemperatureLoss):
         """The arguments of the constructor."""
         return f"{super().extra_repr()}, learnable_bias={self.logit_bias is not None}"
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
         """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, bias=self.logit_bias)
+        return self._value(a, b, bias=self.logit_bias, where=where)
 
 
 class FMICLLoss(_Loss):
@@ -366,7 +394,7 @@ class FMICLLoss(_Loss):
     def __init__(
         self,
         *,
-        divergence: str = "kl",
+        divergence: Divergence = "kl",
         alpha: float = 40.0,
         inverse_bandwidth: float = 1.0,
         order: float = 2.0,
@@ -375,6 +403,6 @@ class FMICLLoss(_Loss):
         own = {"divergence": divergence, "alpha": alpha, "inverse_bandwidth": inverse_bandwidth, "order": order}
         super().__init__(losses.f_micl, own, **options)
 
-    def forward(self, view_a: Tensor, view_b: Tensor) -> Tensor:
+    def forward(self, view_a: Tensor, view_b: Tensor, *, where: Where | None = None) -> Tensor:
         """The loss of two views of each sample."""
-        return self._value(view_a, view_b)
+        return self._value(view_a, view_b, where=where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import sqrt
@@ -12,7 +13,7 @@ from frameworks import COMPUTED_IN, UNIT, Framework
 
 import sincere_spec as ss
 from sincere_spec import losses
-from sincere_spec.spec.words import PairLoss
+from sincere_spec.spec.words import PairLoss, Similarity
 
 WIDTH = 4
 KEYWORDS = ("keys", "temperature", "bias")
@@ -23,7 +24,8 @@ DIVERGENCES = ("kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "
 class Call:
     """A loss and what it is called with: arrays by argument, the labels, and other keywords.
 
-    `dot` says that its logits are similarity / temperature, `exact` that its gradient is the derivative of its value.
+    `dot` says that its logits are similarity / temperature, `exact` that its gradient is the derivative of its value. `name`
+    is that of the built-in loss, and `own` has the keywords of its record.
     """
 
     loss: PairLoss
@@ -32,6 +34,8 @@ class Call:
     options: Mapping[str, Any] = field(default_factory=dict)
     dot: bool = True
     exact: bool = True
+    name: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:
@@ -72,35 +76,47 @@ LABELS = [0, 0, 0, 1, 1, 2]  # a class of three, one of two, and a row without a
 KEYS = {"key_labels": [0, 1, 1, 2, 3, 0, 1]}
 
 
-def _labelled(loss: PairLoss, seed: int, **options: Any) -> Call:
-    rows = {"embeddings": 6} | ({"keys": 7} if options else {})
-    return Call(loss, draw(seed, **rows), LABELS, options)
+ROWS = {"queries": 3, "positives": 3, "a": 3, "b": 3, "view_a": 3, "view_b": 3}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "sincere": {"": {}, "epsilon": {"epsilon": 0.5}, "keys": {}},
+    "supcon": {"out": {}, "in": {"summation": "in"}, "in_keys": {"summation": "in"}},
+    "info_nce": {"": {}, "queue": {}},
+    "nt_xent": {"": {}, "three_views": {}},
+    "dystress": {"": {}, "cosine": {"detach": False}, "shifted": {"detach": False, "schedule": "shifted"}},
+    "siglip": {"": {"bias": -2.0}},
+    "f_micl": {name: {"divergence": name, "alpha": 4.0, "order": 1.5} for name in DIVERGENCES},
+}
+"""The forms of a loss, by what follows its name, with the keywords of each: one form with its defaults where none is named."""
 
 
-def _views(loss: PairLoss, seed: int, count: int = 2, **facts: bool) -> Call:
-    return Call(loss, draw(seed, **{f"view_{v}": 6 // count for v in range(count)}), **facts)
+def _call(loss: losses.BuiltIn, form: str, own: dict[str, Any], seed: int) -> Call:
+    if "temperature" in inspect.signature(loss.record).parameters:
+        own = {"temperature": 0.2} | own
+    record, labelled = loss.record(**own), loss.record().arrangement.labelled
+    keys = labelled and form.endswith("keys")
+    if labelled:
+        arrays = draw(seed, embeddings=6, **({"keys": 7} if keys else {}))
+    elif record.arrangement.signature == "*views":
+        count = 3 if form == "three_views" else 2
+        arrays = draw(seed, **{f"view_{v}": 6 // count for v in range(count)})
+    else:
+        names = record.arrangement.names(2)
+        arrays = draw(seed, **{name: ROWS[name] for name in names}, **({"negatives": 5} if form == "queue" else {}))
+    return Call(
+        record,
+        arrays,
+        LABELS if labelled else None,
+        KEYS if keys else {},
+        dot=isinstance(record.logit, Similarity),
+        exact=not record.logit.held,
+        name=loss.name,
+        own=own,
+    )
 
 
+_FORMS = [(loss, form, own) for loss in losses.TABLE for form, own in VARIANTS.get(loss.name, {"": {}}).items()]
 CALLS: dict[str, Call] = {
-    "sincere": _labelled(losses.sincere(0.2), 1),
-    "sincere_epsilon": _labelled(losses.sincere(0.2, epsilon=0.5), 2),
-    "sincere_keys": _labelled(losses.sincere(0.2), 3, **KEYS),
-    "supcon_out": _labelled(losses.supcon(0.2), 4),
-    "supcon_in": _labelled(losses.supcon(0.2, "in"), 5),
-    "supcon_in_keys": _labelled(losses.supcon(0.2, "in"), 6, **KEYS),
-    "decoupled": _labelled(losses.decoupled(0.2), 7),
-    "info_nce": Call(losses.info_nce(0.2), draw(8, queries=3, positives=3)),
-    "info_nce_queue": Call(losses.info_nce(0.2), draw(9, queries=3, positives=3, negatives=5)),
-    "nt_xent": _views(losses.nt_xent(0.2), 10),
-    "nt_xent_three_views": _views(losses.nt_xent(0.2), 11, count=3),
-    "dystress": _views(losses.dystress(0.1, 0.2), 12, dot=False, exact=False),
-    "dystress_cosine": _views(losses.dystress(0.1, 0.2, detach=False), 13, dot=False),
-    "dystress_shifted": _views(losses.dystress(0.1, 0.2, detach=False, schedule="shifted"), 14, dot=False),
-    "clip": Call(losses.clip(0.2), draw(15, a=3, b=3)),
-    "siglip": Call(losses.siglip(0.2, -2.0), draw(16, a=3, b=3)),
-} | {
-    f"f_micl_{name}": Call(losses.f_micl(name, 4.0, order=1.5), draw(17 + i, view_a=3, view_b=3), dot=False)
-    for i, name in enumerate(DIVERGENCES)
+    f"{loss.name}_{form}".rstrip("_"): _call(loss, form, own, seed) for seed, (loss, form, own) in enumerate(_FORMS, 1)
 }
 EXACT = [name for name, call in CALLS.items() if call.exact]
 LABELLED = [name for name, call in CALLS.items() if call.labels is not None and not call.options]

@@ -3,7 +3,15 @@
 import triton
 import triton.language as tl
 
-from sincere_spec.backends.torch.kernels import fold_slope, fold_value, logit_slope, logit_value, related, unit, weighed
+from sincere_spec.backends.torch.kernels import (
+    coefficient_dot,
+    fold_slope,
+    fold_value,
+    logit_slope,
+    logit_value,
+    related,
+    unit,
+)
 
 
 @triton.jit
@@ -35,4 +43,4 @@ def weighing(coefficients, rows, out, size: tl.constexpr):
     i = tl.arange(0, size)
     place = i[:, None] * size + i[None, :]
     nothing = tl.zeros((size, size), tl.float32)
-    tl.store(out + place, weighed(tl.load(coefficients + place), tl.load(rows + place), nothing))
+    tl.store(out + place, coefficient_dot(tl.load(coefficients + place), tl.load(rows + place), nothing))

@@ -210,7 +210,7 @@ class Plain:
             nobody = np.zeros_like(here)
             return [Side(names[:1], names[1:], np.hstack([here, ~queue]), np.hstack([nobody, queue]))]
         both = [Side(names[:1], names[1:], here, apart), Side(names[1:], names[:1], here, apart)]
-        return both if question.loss == "clip" else both[:1]
+        return both if question.loss in ("clip", "infoloob") else both[:1]
 
     def labelled(self, question: Question) -> Side:
         x, given = question.arrays["embeddings"], question.integers
@@ -236,7 +236,7 @@ class Plain:
 
     def counting(self, question: Question, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
         counts = positive.any(axis=1)
-        return counts & negative.any(axis=1) if question.loss == "decoupled" else counts
+        return counts & negative.any(axis=1) if question.loss in ("decoupled", "infoloob") else counts
 
     # the formulas
 
@@ -265,7 +265,13 @@ class Plain:
 
     def rows(self, question: Question, a: Any, positive: np.ndarray, negative: np.ndarray) -> Any:
         """The loss of each row."""
-        form = {"sincere": self.margin, "decoupled": self.decoupled, "siglip": self.pairwise, "f_micl": self.divergence}
+        form = {
+            "sincere": self.margin,
+            "decoupled": self.decoupled,
+            "infoloob": self.decoupled,
+            "siglip": self.pairwise,
+            "f_micl": self.divergence,
+        }
         if question.loss == "supcon":
             return (self.outside if question.options["summation"] == "out" else self.inside)(
                 a, positive, negative, **question.options

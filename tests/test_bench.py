@@ -23,7 +23,7 @@ from sincere_spec.bench.peers import PEERS
 from sincere_spec.bench.process import Died, Process, Stopped, environment
 from sincere_spec.bench.resident import Peak, resident
 from sincere_spec.bench.results import Memory, Overhead, Result, Time
-from sincere_spec.bench.settings import ENGINES, LOSSES, Settings
+from sincere_spec.bench.settings import DEFAULT_LOSSES, ENGINES, LOSSES, Settings
 
 ROOT = Path(__file__).parents[1]
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts a process's peak so")
@@ -56,7 +56,11 @@ def test_a_program_is_the_loss(framework_name: str, loss: str, program: Program,
     bench = load(framework_name, Place("cpu", "float64", 1))
     inputs = draw(loss, 12, 8, 5)
     arrays = bench.arrays(inputs)
-    function = bench.plain(loss) if program.kind == "plain" else bench.ours(loss, program)
+    try:
+        function = bench.plain(loss) if program.kind == "plain" else bench.ours(loss, program)
+    except KeyError:
+        assert loss not in DEFAULT_LOSSES
+        pytest.skip("no plain formula of it is written for the benchmark, which then measures our engines alone")
     value, gradients = bench.step(function, program, arrays, len(inputs.embeddings))()
     known_value, known_gradients = expected(loss, 12)
     assert number(value) == pytest.approx(known_value, rel=1e-11)

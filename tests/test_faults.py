@@ -323,6 +323,33 @@ FAULTS: dict[str, Fault] = {
         sides("clip", lambda question, right: right[:1]),
         ("clip/ordinary", "clip/unnormalised"),
     ),
+    "one direction of InfoLOOB": Fault(
+        "Only a is compared with b.",
+        sides("infoloob", lambda question, right: right[:1]),
+        ("infoloob/ordinary", "infoloob/unnormalised"),
+    ),
+    "the positive in InfoLOOB's denominator": Fault(
+        "The positive is not left out below: it is CLIP.",
+        {
+            "rows": lambda self, question, a, positive, negative: (
+                self.margin(a, positive, negative)
+                if question.loss == "infoloob"
+                else Plain.rows(self, question, a, positive, negative)
+            )
+        },
+        ("infoloob/ordinary", "infoloob/sum"),
+        spared_by="clip/ordinary",
+    ),
+    "a number for minus infinity": Fault(
+        "The positive is left out of the denominator by a logit of -1000: CLOOB's code.",
+        {
+            "decoupled": lambda self, a, positive, negative, **_: (
+                self.level(self.xp.among(~positive, a, -1000.0), positive | negative)[:, 0] - self.average(a, positive)
+            )
+        },
+        ("infoloob/opposite",),
+        spared_by="infoloob/ordinary",
+    ),
     "negatives across the views": Fault(
         "f-MICL's negatives are taken from the other view, as InfoNCE's are.",
         sides(
@@ -379,6 +406,7 @@ FAULTS: dict[str, Fault] = {
             "info_nce/queue-sum",
             "clip/sum",
             "f_micl/sum",
+            "infoloob/sum",
         ),
     ),
     '"none" leaves NaN': Fault(
@@ -393,11 +421,11 @@ FAULTS: dict[str, Fault] = {
         {
             "order": lambda self, question, rows: (
                 rows[transposed(question, rows.shape[0])]
-                if question.loss in ("nt_xent", "dystress", "clip") and question.reduction == "none"
+                if question.loss in ("nt_xent", "dystress", "clip", "infoloob") and question.reduction == "none"
                 else rows
             )
         },
-        ("nt_xent/none", "nt_xent/three-views-none", "dystress/none", "clip/none"),
+        ("nt_xent/none", "nt_xent/three-views-none", "dystress/none", "clip/none", "infoloob/none"),
         spared_by="nt_xent/two-views",
     ),
     "one cotangent for all rows": Fault(

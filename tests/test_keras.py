@@ -20,24 +20,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning"),
 ]
 
-LABELLED = {"SincereLoss": "sincere_loss", "SupConLoss": "supcon_loss", "DecoupledLoss": "decoupled_loss"}
-UNLABELLED = {
-    "InfoNCELoss": "info_nce_loss",
-    "NTXentLoss": "nt_xent_loss",
-    "DySTreSSLoss": "dystress_loss",
-    "CLIPLoss": "clip_loss",
-    "SigLIPLoss": "siglip_loss",
-    "FMICLLoss": "f_micl_loss",
-}
-FUNCTIONS = LABELLED | UNLABELLED
-OWN_OPTIONS = {
+FUNCTIONS = {loss.class_name: loss.function for loss in ss.losses.TABLE}
+LABELLED = [loss.class_name for loss in ss.losses.TABLE if loss.record().arrangement.labelled]
+UNLABELLED = [name for name in FUNCTIONS if name not in LABELLED]
+OWN_OPTIONS: dict[str, dict[str, Any]] = {name: {"temperature": 0.2} for name in FUNCTIONS} | {
     "SincereLoss": {"temperature": 0.2, "epsilon": 0.5},
     "SupConLoss": {"temperature": 0.2, "summation": "in"},
-    "DecoupledLoss": {"temperature": 0.2},
-    "InfoNCELoss": {"temperature": 0.2},
-    "NTXentLoss": {"temperature": 0.2},
     "DySTreSSLoss": {"temperature_min": 0.2, "temperature_max": 0.3, "detach": False, "schedule": "shifted"},
-    "CLIPLoss": {"temperature": 0.2},
     "SigLIPLoss": {"temperature": 0.2, "bias": -2.0},
     "FMICLLoss": {"divergence": "tsallis", "alpha": 2.0, "inverse_bandwidth": 0.5, "order": 1.5},
 }

@@ -23,7 +23,8 @@ from sincere_spec import losses
 from sincere_spec.conformance import frameworks, judge, questions
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.questions import Question
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Logit, Similarity
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum")
@@ -377,8 +378,10 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
     from device_words import relation
 
     numbers = torch.tensor([[i >> bit & 1 for i in range(16)] for bit in range(4)])
-    positive, negative = relations.by_label(*numbers)
-    want = relations.beside_partners(*numbers[:2]) if partners else positive if over == "positive" else negative
+    label, key_label, sample, key_sample = numbers
+    row, column = {"label": label, "sample": sample}, {"label": key_label, "sample": key_sample}
+    positive, negative = (OtherLabel() if partners else SameLabel()).pair(row, column)
+    want = positive if over == "positive" else negative
     got = torch.empty(16, dtype=torch.int32)
     relation[(1,)](numbers, got, over, partners, 16)
     assert torch.equal(got.bool(), want)
@@ -457,27 +460,38 @@ TorchBackend.kernels = lambda self, like, logit: launch.TritonKernels()
 for name, dtype in {cases!r}:
     call = ragged(name, 64, 64, 512)
     call.value_and_gradient(load("torch").arrays(call.arrays, dtype), engine="kernel")
-    for program in {{id(program): program for program in made}}.values():
-        text = program.asm["ptx"]
-        print(json.dumps([name, dtype, bool(program.asm["cubin"]), program.metadata.shared, "wgmma" in text]))
+    programs = [
+        [program.name, bool(program.asm["cubin"]), program.metadata.shared, "wgmma" in program.asm["ptx"], program.asm["ttgir"]]
+        for program in {{id(program): program for program in made}}.values()
+    ]
+    print(json.dumps([name, dtype, programs]))
     made.clear()
 """
+
+COMPILED_CASES = [
+    ("sincere", "bfloat16"),
+    ("clip", "bfloat16"),
+    ("clip", "float16"),
+    ("dystress_shifted", "bfloat16"),
+    ("supcon_out", "bfloat16"),
+    ("sincere", "float32"),
+    ("dystress_shifted", "float32"),
+    ("f_micl_vincze_le_cam", "float64"),
+]
+SPILLED = {("supcon_out", "bfloat16"): 80}
+"""Bytes of registers that may be spilled: SupCon has three parts, two of them log-sum-exps."""
 
 
 @pytest.mark.framework("torch")
 def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
-    """To the machine code of an H100 or H200; none is here to run it. Registers suffice, and half types go to tensor cores."""
-    cases = [
-        ("sincere", "bfloat16"),
-        ("sincere", "float32"),
-        ("clip", "float16"),
-        ("dystress_shifted", "float32"),
-        ("f_micl_vincze_le_cam", "float64"),
-    ]
+    """To the machine code of an H100 or H200; none is here to run it. Registers suffice, and half types go to tensor cores.
+
+    No accumulator of a gradient changes its layout between the products of a tile, which would take it through shared memory.
+    """
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_DUMP_PTXAS_LOG": "1"}
     del environment["TRITON_INTERPRET"]
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED.format(tests=str(Path(__file__).parent), cases=cases)],
+        [sys.executable, "-c", COMPILED.format(tests=str(Path(__file__).parent), cases=COMPILED_CASES)],
         capture_output=True,
         text=True,
         env=environment,
@@ -485,18 +499,30 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    programs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert {(name, dtype) for name, dtype, *_ in programs} == set(cases)
-    for name, dtype, made, shared, tensor_cores in programs:
-        assert made
-        assert shared <= 227 * 1024, (name, dtype)
-        assert tensor_cores == (dtype in ("float16", "bfloat16")), (name, dtype)
-    spilled = re.findall(r"(\d+) bytes spill stores", done.stdout)
-    assert len(spilled) == len(programs)
-    assert set(spilled) == {"0"}
+    found, spilled = [], []
+    for line in done.stdout.splitlines():
+        spilled += map(int, re.findall(r"(\d+) bytes spill stores", line))
+        if not line.startswith("["):
+            continue
+        name, dtype, programs = json.loads(line)
+        found.append((name, dtype))
+        assert sum(spilled) <= SPILLED.get((name, dtype), 0), (name, dtype, spilled)
+        spilled = []
+        half = dtype in ("float16", "bfloat16")
+        for kernel, cubin, shared, tensor_cores, text in programs:
+            assert cubin
+            assert shared <= 227 * 1024, (name, dtype, kernel)
+            assert tensor_cores == half, (name, dtype, kernel)
+            assert not re.findall(r"convert_layout .*xf32, #mma\d*> -> tensor<\w+xf32, #mma", text), (
+                name,
+                dtype,
+                kernel,
+            )
+    assert found == COMPILED_CASES
 
 
 @pytest.mark.framework("jax")
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.11 on
 @pytest.mark.parametrize(("name", "dtype"), [("sincere", "float32"), ("f_micl_vincze_le_cam", "float64")])
 def test_every_pallas_kernel_is_lowered_for_a_gpu(name: str, dtype: str) -> None:
     """To the programs that XLA has Triton compile; none is here to run them."""
@@ -565,6 +591,14 @@ def test_what_triton_cannot_serve_is_refused_with_the_reason(monkeypatch: pytest
     z, labels = torch.eye(4), [0, 0, 1, 1]
     with pytest.raises(ss.EngineUnavailable, match=r"no Triton function exists for the logit Cubed"):
         ss.evaluate(replace(losses.sincere(), logit=Cubed()), z, labels, engine="kernel")
+    with monkeypatch.context() as m:
+        m.setattr("triton.__version__", "3.5.1")
+        m.delitem(sys.modules, "sincere_spec.backends.torch.launch")
+        m.delattr("sincere_spec.backends.torch.launch")
+        with pytest.raises(
+            ss.EngineUnavailable, match=r"triton cannot be imported \(3\.6 or later is needed, and 3\.5\.1"
+        ):
+            ss.sincere_loss(z, labels, engine="kernel")
     for tile in (8, 48):
         with pytest.raises(ss.OptionError, match=rf"tile must be a power of two from 16 on.*got {tile}"):
             ss.sincere_loss(z, labels, engine="kernel", tile=tile)
@@ -594,6 +628,28 @@ def test_pallas_is_refused_where_its_kernels_were_not_meant_to_run(monkeypatch: 
     monkeypatch.setattr(JaxBackend, "platform", lambda self, x: "tpu")
     with pytest.raises(ss.EngineUnavailable, match=r"the kernels are for GPUs .*, and the arrays are on tpu"):
         ss.sincere_loss(load("jax").array(np.eye(4)), [0, 0, 1, 1], engine="kernel")
+
+
+@pytest.mark.framework("jax")
+def test_pallas_is_refused_under_an_older_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    z, labels = load("jax").array(np.eye(4)), [0, 0, 1, 1]
+    monkeypatch.setattr(jax, "__version_info__", (0, 6, 1))
+    monkeypatch.setattr(jax, "__version__", "0.6.1")
+    with pytest.raises(
+        ss.EngineUnavailable, match=r"Pallas kernels need JAX 0\.6\.2 or later, and 0\.6\.1 is installed"
+    ):
+        ss.sincere_loss(z, labels, engine="kernel")
+    assert ss.explain(losses.sincere(), z, labels).engine == "dense"
+    monkeypatch.setattr(jax, "__version_info__", (0, 6, 2))
+    assert ss.explain(losses.sincere(), z, labels, engine="kernel").engine == "kernel"
+    monkeypatch.delitem(sys.modules, "sincere_spec.backends.jax.kernels")
+    monkeypatch.delattr("sincere_spec.backends.jax.kernels")
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr("jax.experimental.pallas.triton")
+    with pytest.raises(ss.EngineUnavailable, match=r"JAX .* has no Pallas by Triton"):
+        ss.sincere_loss(z, labels, engine="kernel")
 
 
 @pytest.mark.framework("jax")

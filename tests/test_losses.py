@@ -5,9 +5,14 @@ The loops below share nothing with the package. They take one similarity at a ti
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import cos, exp, fsum, log, pi, sqrt
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import mpmath
 import numpy as np
@@ -18,7 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sincere_spec as ss
-from sincere_spec import losses
+from sincere_spec import arrays, functions, losses
+from sincere_spec.call import plan
+from sincere_spec.engines import rows
+from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import PairLoss
 
@@ -699,13 +707,44 @@ def test_the_rows_of_views_come_sample_by_sample() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_the_functions_are_their_records(name: str) -> None:
     """`sincere_loss(z, y)` and `evaluate(losses.sincere(), z, y)` are the same call, with every default."""
-    family = "f_micl" if name.startswith("f_micl") else next(f for f in losses.__all__ if name.startswith(f))
-    call = Call(getattr(losses, family)(), CALLS[name].arrays, CALLS[name].labels, CALLS[name].options)
+    (loss,) = [loss for loss in losses.TABLE if loss.name == CALLS[name].name]
+    call = replace(CALLS[name], loss=loss.record())
     positional, keywords = call.arguments(call.arrays)
     for normalize in (True, False):
         for reduction in REDUCTIONS:
-            got = getattr(ss, f"{family}_loss")(*positional, **keywords, normalize=normalize, reduction=reduction)
+            got = getattr(ss, loss.function)(*positional, **keywords, normalize=normalize, reduction=reduction)
             np.testing.assert_array_equal(got, call.value(call.arrays, normalize=normalize, reduction=reduction))
+
+
+def test_the_table_names_every_loss_and_its_function_and_its_class() -> None:
+    assert sorted(loss.name for loss in losses.TABLE) == sorted(losses.__all__)
+    assert all(getattr(losses, loss.name) is loss.record for loss in losses.TABLE)
+    assert {loss.function for loss in losses.TABLE} == set(functions.__all__) <= set(ss.__all__)
+    for front_end in ("torch.py", "keras.py"):
+        tree = ast.parse((Path(ss.__file__).parent / front_end).read_text(encoding="utf-8"))
+        classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        assert {loss.class_name for loss in losses.TABLE} == {
+            name for name in classes if re.fullmatch("[A-Z].+Loss", name)
+        }
+
+
+@pytest.mark.parametrize("loss", losses.TABLE, ids=lambda loss: loss.name)
+def test_a_function_has_the_keywords_of_its_record_and_describes_each_argument(loss: losses.BuiltIn) -> None:
+    own, function = (inspect.signature(f).parameters for f in (loss.record, getattr(ss, loss.function)))
+    assert {name: p.default for name, p in own.items()}.items() <= {
+        name: p.default for name, p in function.items()
+    }.items()
+    text = inspect.getdoc(getattr(ss, loss.function)) or ""
+    for name in function:
+        assert re.search(rf"^    \*?{name}: \S.*\S", text, re.MULTILINE), name
+    sections = [text.index(f"\n{section}:\n") for section in ("Args", "Returns", "Raises", "Example")]
+    assert sections == sorted(sections)
+
+
+def test_the_words_of_options_are_those_that_are_checked() -> None:
+    assert get_args(arrays.Reduction) == rows.REDUCTIONS
+    assert get_args(arrays.Engine) == plan.ENGINES
+    assert set(get_args(Divergence)) == set(DIVERGENCES)
 
 
 def test_temperature_by_position_is_temperature_by_name() -> None:

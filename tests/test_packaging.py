@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,10 +52,17 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was built from the sdist."""
-    tree, dist = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("dist")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout."""
+    tree = tmp_path_factory.mktemp("source") / "tree"
     shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    return tree
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from the sdist."""
+    dist = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, tree, cwd=dist)
     return dist
 
@@ -227,3 +236,56 @@ def test_the_constraints_pin_what_the_extras_name() -> None:
         "array-api-compat"
     }
     assert direct - {"sincere-spec"} <= pinned.keys()
+
+
+# --- types: what a checker sees of an install ---
+
+SCRIPT = Path(__file__).parent / "data" / "user_script.py"
+WRONG = {i for i, line in enumerate(SCRIPT.read_text(encoding="utf-8").splitlines(), 1) if line.endswith("# wrong")}
+
+
+@pytest.fixture(scope="module", params=["editable", "wheel"])
+def environment(
+    request: pytest.FixtureRequest, tree: Path, built: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An environment with nothing but the package in it: by `pip install -e .` as pip does it without options, or the wheel."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (package,) = built.glob("*.whl")
+    if request.param == "editable":
+        code = f"import setuptools.build_meta as backend; backend.build_editable({str(folder)!r})"
+        run(sys.executable, "-c", code, cwd=tree)
+        (package,) = folder.glob("*.whl")
+    made = folder / "environment"
+    run(sys.executable, "-m", "venv", "--without-pip", made, cwd=folder)
+    inside = made / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = (sys.executable, "-m", "pip", "--python", inside, "install", "-q", "--no-deps", "--no-index")
+    run(*pip, package, cwd=folder)
+    return inside
+
+
+def checked(*command: object, cwd: Path) -> str:
+    """What a checker prints; it ends in an error, since the script is wrong on purpose."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_mypy_sees_the_types_of_an_install(environment: Path, tmp_path: Path) -> None:
+    shutil.copy(SCRIPT, tmp_path)
+    options = ("--strict", "--python-executable", environment, "--cache-dir", environment.parents[2] / "mypy")
+    out = checked(sys.executable, "-m", "mypy", *options, SCRIPT.name, cwd=tmp_path)
+    assert {int(line) for line in re.findall(r"user_script\.py:(\d+): error", out)} == WRONG, out
+
+
+def test_pyright_sees_the_types_of_an_install(environment: Path, tmp_path: Path, need) -> None:
+    """By basedpyright, which is pyright with a Node of its own, under pyright's rules."""
+    need("basedpyright")
+    shutil.copy(SCRIPT, tmp_path)
+    rules = {"typeCheckingMode": "standard", "reportMissingModuleSource": False}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(rules), encoding="utf-8")
+    checker = ("-m", "basedpyright", "--outputjson", "--pythonpath", environment)
+    found = json.loads(checked(sys.executable, *checker, SCRIPT.name, cwd=tmp_path))["generalDiagnostics"]
+    lines = {line["range"]["start"]["line"] + 1 for line in found if line["severity"] == "error"}
+    assert lines == WRONG, found

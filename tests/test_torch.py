@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, DIVERGENCES, distance, rule
+from catalogue import CALLS, distance, rule
 from frameworks import load
 
 import sincere_spec as ss
@@ -19,37 +19,8 @@ from sincere_spec import losses
 
 pytestmark = pytest.mark.framework("torch")
 
-# The calls of the catalogue, as modules: the class, and the keywords that make its record.
-MODULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sincere": ("SincereLoss", {"temperature": 0.2}),
-    "sincere_epsilon": ("SincereLoss", {"temperature": 0.2, "epsilon": 0.5}),
-    "sincere_keys": ("SincereLoss", {"temperature": 0.2}),
-    "supcon_out": ("SupConLoss", {"temperature": 0.2}),
-    "supcon_in": ("SupConLoss", {"temperature": 0.2, "summation": "in"}),
-    "supcon_in_keys": ("SupConLoss", {"temperature": 0.2, "summation": "in"}),
-    "decoupled": ("DecoupledLoss", {"temperature": 0.2}),
-    "info_nce": ("InfoNCELoss", {"temperature": 0.2}),
-    "info_nce_queue": ("InfoNCELoss", {"temperature": 0.2}),
-    "nt_xent": ("NTXentLoss", {"temperature": 0.2}),
-    "nt_xent_three_views": ("NTXentLoss", {"temperature": 0.2}),
-    "dystress": ("DySTreSSLoss", {}),
-    "dystress_cosine": ("DySTreSSLoss", {"detach": False}),
-    "dystress_shifted": ("DySTreSSLoss", {"detach": False, "schedule": "shifted"}),
-    "clip": ("CLIPLoss", {"temperature": 0.2}),
-    "siglip": ("SigLIPLoss", {"temperature": 0.2, "bias": -2.0}),
-} | {f"f_micl_{name}": ("FMICLLoss", {"divergence": name, "alpha": 4.0, "order": 1.5}) for name in DIVERGENCES}
-KINDS = {
-    "clip": "CLIPLoss",
-    "decoupled": "DecoupledLoss",
-    "dystress": "DySTreSSLoss",
-    "f_micl": "FMICLLoss",
-    "info_nce": "InfoNCELoss",
-    "nt_xent": "NTXentLoss",
-    "siglip": "SigLIPLoss",
-    "sincere": "SincereLoss",
-    "supcon": "SupConLoss",
-}
-LEARNABLE = [name for name in KINDS if name not in ("dystress", "f_micl")]
+KINDS = {loss.name: loss.class_name for loss in losses.TABLE}
+LEARNABLE = [loss.name for loss in losses.TABLE if "temperature" in inspect.signature(loss.record).parameters]
 
 
 def kind(name: str) -> Any:
@@ -61,8 +32,8 @@ def kind(name: str) -> Any:
 
 def module(name: str, **options: Any) -> Any:
     """The module of a call of the catalogue."""
-    class_name, own = MODULES[name]
-    return kind(class_name)(**own, **options)
+    call = CALLS[name]
+    return kind(KINDS[call.name])(**call.own, **options)
 
 
 def given(name: str, dtype: str = "float64", repeats: int = 1) -> tuple[list[Any], dict[str, Any]]:
@@ -110,7 +81,7 @@ def test_a_module_is_its_function(name: str) -> None:
     assert all(torch.equal(x, y) for x, y in zip(got, want, strict=True))
 
 
-@pytest.mark.parametrize("name", ss.losses.__all__)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_constructor_has_the_keywords_and_the_defaults_of_the_function(name: str) -> None:
     function = inspect.signature(getattr(ss, f"{name}_loss")).parameters
     arrays = [p for p in function if function[p].default is inspect.Parameter.empty]
@@ -309,7 +280,7 @@ def learning(name: str, dtype: str = "float64", **options: Any) -> Any:
     """The module of a call, with a learnt temperature if it has one."""
     import torch
 
-    if MODULES[name][0] != "FMICLLoss":
+    if CALLS[name].name != "f_micl":
         options["learnable_temperature"] = True
     return module(name, **options).to(getattr(torch, dtype))
 

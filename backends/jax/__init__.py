@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,11 @@ from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.jax import namespace
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
-from sincere_spec.interface import Described, Differentiable, Kernels
+from sincere_spec.interface import Differentiable, Kernels
 from sincere_spec.spec.words import Logit
+
+OLDEST_PALLAS = (0, 6, 2)
+"""The first JAX whose Pallas has the compiler parameters of `kernels`."""
 
 
 class JaxBackend:
@@ -86,8 +89,13 @@ class JaxBackend:
         platform = self.platform(like)
         if platform not in ("cpu", "cuda"):
             return f"the kernels are for GPUs that Triton knows, and the arrays are on {platform}"
-        from sincere_spec.backends.jax.kernels import PallasKernels
-
+        if jax.__version_info__ < OLDEST_PALLAS:
+            oldest = ".".join(map(str, OLDEST_PALLAS))
+            return f"its Pallas kernels need JAX {oldest} or later, and {jax.__version__} is installed"
+        try:
+            from sincere_spec.backends.jax.kernels import PallasKernels
+        except ImportError as error:
+            return f"JAX {jax.__version__} has no Pallas by Triton ({error})"
         return PallasKernels()
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
@@ -98,13 +106,12 @@ class JaxBackend:
         return jax.ops.segment_sum(x, segments, count)
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
-        described = cast(Described, steps)
         # A rule's gradient is rounded before it meets the cotangent: in half precision it could vanish.
         arrays = tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in arrays)
-        if described.description.scalar:
-            return scalar_value(described.description, described.constants, arrays)
+        if steps.static.scalar:
+            return scalar_value(steps.static, steps.constants, arrays)
         try:
-            return row_values(described.description, described.constants, arrays)
+            return row_values(steps.static, steps.constants, arrays)
         except TypeError as error:
             if "forward-mode" not in str(error):
                 raise
@@ -134,11 +141,11 @@ class JaxBackend:
     def number(self, value: float, dtype: str) -> Array:
         return jnp.asarray(value, dtype=dtype)
 
-    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
-        result: T = _compiled(function, description, arrays)
+    def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
+        result: T = _compiled(function, static, arrays)
         return result
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _compiled(function: Callable[..., Any], description: Hashable, arrays: tuple[Any, ...]) -> Any:
-    return function(description, *arrays)
+def _compiled(function: Callable[..., Any], static: Hashable, arrays: tuple[Any, ...]) -> Any:
+    return function(static, *arrays)

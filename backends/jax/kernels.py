@@ -1,6 +1,7 @@
-"""Pallas kernels for sweeps over all pairs: a program owns a block of rows, and the words are the package's own functions.
+"""Pallas kernels for sweeps over all pairs, FlashAttention-style: a program owns a block of rows and loops over tiles.
 
-Pallas compiles them for GPUs by Triton; on a CPU its interpreter runs them. No device has run them yet.
+Folds, relations and logits are the package's own functions. Pallas compiles them for GPUs by Triton; on a CPU its interpreter
+runs them. No device has run them yet.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from jax.experimental.pallas import triton as pallas_triton
 from sincere_spec.arrays import Array
 from sincere_spec.backends.jax import namespace
 from sincere_spec.interface import KernelSpec, LogitCotangents, Panel, Part
-from sincere_spec.spec import elementwise, relations
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Pairs
 
 Ref: TypeAlias = Any
@@ -30,7 +32,8 @@ Ref: TypeAlias = Any
 class Shape:
     """The rows and columns of a program's tiles, the entries that are multiplied at a time, and how it is compiled.
 
-    A program keeps `slices` times `width` entries of a gradient; for those of more it makes the similarities again.
+    A program accumulates `slices` times `width` entries of a gradient; where rows have more, further programs do, and each
+    recomputes the similarities.
     """
 
     tile: int
@@ -51,9 +54,9 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The rows and columns of a tile, how many columns are no padding, and the entries of rows, with padding.
+    """The rows (and columns) of a tile, the columns without padding, and the entries of a row with padding.
 
-    Entries are multiplied `step` at a time, and a program has `slices` times `width` of the gradient.
+    Entries are multiplied `step` at a time, and a program accumulates `slices` times `width` of the gradient.
     """
 
     size: int
@@ -75,25 +78,25 @@ class PallasKernels:
 
     tile = 64  # the most rows of any shape
 
-    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         n = panel.rows.shape[0]
         layout, arrays = _laid_out(panel, tile)
         shifts = _padded(shifts, layout.size, axis=1)
         out = [_like(shifts.shape, shifts)] * 3
         grid = (shifts.shape[1] // layout.size,)
-        found = _launch(partial(_tally, words, layout), layout.shape, grid, out, *arrays, shifts)
+        found = _launch(partial(_tally, spec, layout), layout.shape, grid, out, *arrays, shifts)
         sums, peaks, slope_sums = (x[:, :n] for x in found)
         return sums, peaks, slope_sums
 
     def pull(
-        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self, spec: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
     ) -> tuple[Array, Array, Array]:
         n, d = panel.rows.shape
         layout, arrays = _laid_out(panel, tile)
         rows = arrays.rows.shape[0]
         given = [_padded(x, layout.size, axis=1) for pulls in (own, others) if pulls is not None for x in pulls]
         out = [_like(size, panel.row_factors) for size in ((rows, layout.entries), (rows,), (rows,))]
-        program = partial(_pull, words, layout, own is not None, others is not None)
+        program = partial(_pull, spec, layout, own is not None, others is not None)
         grid = (rows // layout.size, layout.programs)
         gradient, sums, moments = _launch(program, layout.shape, grid, out, *arrays, *given)
         return gradient[:n, :d], sums[:n], moments[:n]
@@ -121,7 +124,7 @@ def _launch(
 
 
 def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
-    """A panel padded to whole tiles, with the columns of each block's labels in the place of those of each row's."""
+    """A panel padded to whole tiles; `first` and `last` are by block of rows, no longer by row."""
     shape, d = SHAPES[panel.rows.dtype.itemsize], panel.rows.shape[1]
     size = min(tile, shape.tile)
     width = min(shape.width, pl.next_power_of_2(max(d, 16)))
@@ -166,7 +169,7 @@ class Block:
     A program asks for its number once, and outside of loops: in them Pallas's interpreter does not know it.
     """
 
-    words: KernelSpec
+    spec: KernelSpec
     layout: Layout
     interpreted: bool
     i: Any
@@ -190,7 +193,7 @@ class Block:
         """`state = visit(j, state)` for the tiles in which there are pairs of any part."""
         size, i = self.layout.size, self.i
         first, last = self.refs.first[i], self.refs.last[i]
-        band = all(part.over is Pairs.POSITIVE for part in self.words.parts)
+        band = all(part.over is Pairs.POSITIVE for part in self.spec.parts)
         whole = -(-self.layout.columns // size)
         return lax.fori_loop(first // size if band else 0, (last + size - 1) // size if band else whole, visit, state)
 
@@ -203,7 +206,7 @@ class Block:
             entries = pl.ds(k * step, step)
             return s + self.product(refs.rows[self.own, entries], refs.columns[self.columns(j), entries].T, kind)
 
-        s = lax.fori_loop(0, self.layout.entries // step, add, jnp.zeros((size, size), kind))
+        s = lax.fori_loop(0, self.layout.entries // step, add, jnp.zeros((size, size), kind))  # [block_q, block_k]
         if self.halves:
             s = s * refs.row_factors[self.own][:, None] * refs.column_factors[self.columns(j)][None, :]
         return s
@@ -214,33 +217,30 @@ class Block:
             a, b = a.astype(kind), b.astype(kind)
         return lax.dot(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=kind)
 
-    def weighed(self, c: Array, rows: Array) -> Array:
-        """`c @ rows`; of half rows in pieces that tensor cores multiply exactly."""
+    def coefficient_dot(self, c: Array, rows: Array) -> Array:
+        """`c @ rows`; with rows of a half type, c is split into bfloat16 that tensor cores multiply exactly."""
         if not self.halves:
             return self.product(c, rows, c.dtype)
         parts = [rows] if rows.dtype == jnp.bfloat16 else _pieces(rows.astype(c.dtype), 2)
         total = jnp.zeros((c.shape[0], rows.shape[1]), c.dtype)
         for k, piece in enumerate(_pieces(c, 3)):
-            for part in parts[: 3 - k]:  # what is left out is less than the last digit
+            for part in parts[: 3 - k]:  # the product of the two rests is less than the last digit
                 total = total + self.product(piece, part, c.dtype)
         return total
 
     def logits(self, similarity: Array) -> Array:
         """The logits of similarities."""
         inverse, bias = 1.0 / self.refs.temperature[0], self.refs.bias[0]
-        return self.words.logit.value(namespace, similarity) * inverse + bias
+        return self.spec.logit.value(namespace, similarity) * inverse + bias
 
-    def seen(self, part: Part, j: Any) -> Array:
-        """The pairs of a tile that a part is over."""
+    def mask(self, part: Part, j: Any) -> Array:
+        """The pairs of a tile that a part is over, `[block_q, block_k]`."""
         refs, here, there = self.refs, self.own, self.columns(j)
         label, key_label = refs.labels[here][:, None], refs.key_labels[there][None, :]
-        if self.words.partners:
-            found = relations.beside_partners(label, key_label)
-        else:
-            positive, negative = relations.by_label(
-                label, key_label, refs.ids[here][:, None], refs.key_ids[there][None, :]
-            )
-            found = positive if part.over is Pairs.POSITIVE else negative
+        relation = OtherLabel() if self.spec.partners else SameLabel()
+        row = {"label": label, "sample": refs.ids[here][:, None]}
+        positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]})
+        found = negative if positive is None or part.over is Pairs.NEGATIVE else positive
         real = j * self.layout.size + jnp.arange(self.layout.size) < self.layout.columns
         return found & real[None, :]
 
@@ -254,7 +254,7 @@ class Block:
 
 
 def _pieces(x: Array, count: int) -> list[Array]:
-    """float32 as a sum of bfloat16 of 8 digits each; three are all of it."""
+    """float32 as a sum of bfloat16, of 8 digits each; three hold every digit."""
     found = []
     for _ in range(count):
         # A cast there and back would do, had XLA no licence to leave both out.
@@ -265,46 +265,46 @@ def _pieces(x: Array, count: int) -> list[Array]:
     return found
 
 
-def _tally(words: KernelSpec, layout: Layout, interpreted: bool, *refs: Ref) -> None:
+def _tally(spec: KernelSpec, layout: Layout, interpreted: bool, *refs: Ref) -> None:
     *given, shifts, sums, peaks, slope_sums = refs
-    block = Block(words, layout, interpreted, pl.program_id(0), Panel(*given))
+    block = Block(spec, layout, interpreted, pl.program_id(0), Panel(*given))
     nil = jnp.zeros((layout.size,), sums.dtype)
 
     def visit(j: Any, state: Any) -> Any:
-        a = block.logits(block.similarities(j))
+        a = block.logits(block.similarities(j))  # [block_q, block_k]
 
         def added(number: int, part: Part, tally: Any) -> Any:
             total, peak, slope_sum = tally
-            seen = block.seen(part, j)
-            t = part.scale * a + part.offset - shifts[number, block.own][:, None]
+            mask = block.mask(part, j)
+            t = part.scale * a + part.offset - shifts[number, block.own][:, None]  # [block_q, block_k]
             if part.fold is Fold.LOGSUMEXP:
-                t = jnp.where(seen, t, -jnp.inf)
-                highest = jnp.maximum(peak, jnp.max(t, axis=1))
-                finite = jnp.where(highest > -jnp.inf, highest, 0.0)
-                fresh = jnp.sum(jnp.exp(t - finite[:, None]), axis=1)
-                return total * jnp.exp(peak - finite) + fresh, highest, slope_sum
-            t = jnp.where(seen, t, 0.0)
-            total = total + jnp.sum(jnp.where(seen, elementwise.value(namespace, part.fold, t), 0.0), axis=1)
+                t = jnp.where(mask, t, -jnp.inf)
+                new_peak = jnp.maximum(peak, jnp.max(t, axis=1))  # online softmax
+                finite = jnp.where(new_peak > -jnp.inf, new_peak, 0.0)
+                added = jnp.sum(jnp.exp(t - finite[:, None]), axis=1)
+                return total * jnp.exp(peak - finite) + added, new_peak, slope_sum
+            t = jnp.where(mask, t, 0.0)
+            total = total + jnp.sum(jnp.where(mask, elementwise.value(namespace, part.fold, t), 0.0), axis=1)
             if part.minus is not None:
-                slope = jnp.where(seen, elementwise.slope(namespace, part.fold, t), 0.0)
+                slope = jnp.where(mask, elementwise.slope(namespace, part.fold, t), 0.0)
                 slope_sum = slope_sum + part.scale * jnp.sum(slope, axis=1)
             return total, peak, slope_sum
 
         return tuple(
             block.where_labels_meet(part, j, partial(added, number, part), tally)
-            for number, (part, tally) in enumerate(zip(words.parts, state, strict=True))
+            for number, (part, tally) in enumerate(zip(spec.parts, state, strict=True))
         )
 
-    state = block.sweep(visit, tuple((nil, nil - jnp.inf, nil) for _ in words.parts))
+    state = block.sweep(visit, tuple((nil, nil - jnp.inf, nil) for _ in spec.parts))
     for number, tally in enumerate(state):
         for out, vector in zip((sums, peaks, slope_sums), tally, strict=True):
             out[number, block.own] = vector
 
 
-def _pull(words: KernelSpec, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
+def _pull(spec: KernelSpec, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
     *given, gradient, sums, moments = refs
     panel, pulls = Panel(*given[: len(Panel._fields)]), iter(given[len(Panel._fields) :])
-    block = Block(words, layout, interpreted, pl.program_id(0), panel)
+    block = Block(spec, layout, interpreted, pl.program_id(0), panel)
     own = (next(pulls), next(pulls)) if with_own else None
     others = (next(pulls), next(pulls)) if with_others else None
     begin = pl.program_id(1) * (layout.slices * layout.width)
@@ -312,47 +312,47 @@ def _pull(words: KernelSpec, layout: Layout, with_own: bool, with_others: bool, 
     nil = jnp.zeros((layout.size,), gradient.dtype)
 
     def visit(j: Any, state: Any) -> Any:
-        results, total, moment = state
-        similarity = block.similarities(j)
+        accumulators, sum_dlogits, sum_dlogits_value = state
+        similarity = block.similarities(j)  # [block_q, block_k]
         a = block.logits(similarity)
 
         def shared(number: int, part: Part, pull: tuple[Array, Array]) -> tuple[Array, Array]:
-            seen = block.seen(part, j)
+            mask = block.mask(part, j)
 
-            def share(weight: Array, shift: Array) -> Array:
-                there = seen & (weight != 0.0)  # where a weight is 0 the rest may be infinite
+            def cotangent(weight: Array, shift: Array) -> Array:
+                there = mask & (weight != 0.0)  # where a weight is 0 the shift may be infinite
                 t = jnp.where(there, part.scale * a + part.offset - shift, 0.0)
                 slope = jnp.exp(t) if part.fold is Fold.LOGSUMEXP else elementwise.slope(namespace, part.fold, t)
                 return jnp.where(there, slope * weight, 0.0)
 
             mine, theirs = pull
             if own is not None:
-                mine = mine + share(*(ref[number, block.own][:, None] for ref in own))
+                mine = mine + cotangent(*(ref[number, block.own][:, None] for ref in own))
             if others is not None:
-                theirs = theirs + share(*(ref[number, block.columns(j)][None, :] for ref in others))
+                theirs = theirs + cotangent(*(ref[number, block.columns(j)][None, :] for ref in others))
             return mine, theirs
 
         pull = jnp.zeros_like(similarity), jnp.zeros_like(similarity)
-        for number, part in enumerate(words.parts):
+        for number, part in enumerate(spec.parts):
             pull = block.where_labels_meet(part, j, partial(shared, number, part), pull)
         mine, theirs = pull
-        total = total + jnp.sum(mine, axis=1)
-        moment = moment + jnp.sum(mine * words.logit.value(namespace, similarity), axis=1)
-        c = (mine + theirs) * words.logit.slope(namespace, similarity)
+        sum_dlogits = sum_dlogits + jnp.sum(mine, axis=1)
+        sum_dlogits_value = sum_dlogits_value + jnp.sum(mine * spec.logit.value(namespace, similarity), axis=1)
+        c = (mine + theirs) * spec.logit.slope(namespace, similarity)  # [block_q, block_k]
         if block.halves:
             c = c * panel.column_factors[block.columns(j)][None, :]
-        results = tuple(
-            result + block.weighed(c, panel.columns[block.columns(j), entries])
-            for result, entries in zip(results, slices, strict=True)
+        accumulators = tuple(
+            accumulator + block.coefficient_dot(c, panel.columns[block.columns(j), entries])
+            for accumulator, entries in zip(accumulators, slices, strict=True)
         )
-        return results, total, moment
+        return accumulators, sum_dlogits, sum_dlogits_value
 
-    nothing = jnp.zeros((layout.size, layout.width), gradient.dtype)
-    results, total, moment = block.sweep(visit, (tuple(nothing for _ in slices), nil, nil))
-    for entries, result in zip(slices, results, strict=True):
-        gradient[block.own, entries] = result
+    nothing = jnp.zeros((layout.size, layout.width), gradient.dtype)  # [block_q, width]
+    accumulators, sum_dlogits, sum_dlogits_value = block.sweep(visit, (tuple(nothing for _ in slices), nil, nil))
+    for entries, accumulator in zip(slices, accumulators, strict=True):
+        gradient[block.own, entries] = accumulator
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
-        sums[block.own] = total
-        moments[block.own] = moment
+        sums[block.own] = sum_dlogits
+        moments[block.own] = sum_dlogits_value

@@ -17,23 +17,23 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from sincere_spec.arrays import Array
-from sincere_spec.interface import Description
+from sincere_spec.interface import Static
 
 Arrays = tuple[Array, ...]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def scalar_value(description: Description, constants: Arrays, arrays: Arrays) -> Array:
-    """The value of the described steps, where it is a scalar."""
-    return description.steps(constants).value(*arrays)
+def scalar_value(static: Static, constants: Arrays, arrays: Arrays) -> Array:
+    """The value of the steps, where it is a scalar."""
+    return static.steps(constants).value(*arrays)
 
 
 @partial(scalar_value.defjvp, symbolic_zeros=True)
-def _scalar_value_along(description: Description, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _scalar_value_along(static: Static, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (constants, arrays), (_, along) = primals, tangents
     moving = tuple(not isinstance(tangent, SymbolicZero) for tangent in along)
-    value, saved = _forward(description, moving, constants, arrays)
-    gradients = _backward(description, moving, constants, arrays, saved, jnp.ones_like(value))
+    value, saved = _forward(static, moving, constants, arrays)
+    gradients = _backward(static, moving, constants, arrays, saved, jnp.ones_like(value))
     products = (
         jnp.sum(gradient.astype(value.dtype) * tangent.astype(value.dtype))
         for gradient, tangent in zip(gradients, along, strict=True)
@@ -43,57 +43,55 @@ def _scalar_value_along(description: Description, primals: Any, tangents: Any) -
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def row_values(description: Description, constants: Arrays, arrays: Arrays) -> Array:
-    """The value of the described steps, where it is a vector."""
-    return description.steps(constants).value(*arrays)
+def row_values(static: Static, constants: Arrays, arrays: Arrays) -> Array:
+    """The value of the steps, where it is a vector."""
+    return static.steps(constants).value(*arrays)
 
 
-def _row_values_forward(description: Description, constants: Arrays, arrays: Arrays) -> tuple[Array, Any]:
-    value, saved = _forward(description, (True,) * len(arrays), constants, arrays)
+def _row_values_forward(static: Static, constants: Arrays, arrays: Arrays) -> tuple[Array, Any]:
+    value, saved = _forward(static, (True,) * len(arrays), constants, arrays)
     return value, (constants, arrays, saved)
 
 
-def _row_values_backward(description: Description, kept: Any, cotangent: Array) -> tuple[None, Arrays]:
+def _row_values_backward(static: Static, kept: Any, cotangent: Array) -> tuple[None, Arrays]:
     constants, arrays, saved = kept
-    return None, _backward(description, (True,) * len(arrays), constants, arrays, saved, cotangent)
+    return None, _backward(static, (True,) * len(arrays), constants, arrays, saved, cotangent)
 
 
 row_values.defvjp(_row_values_forward, _row_values_backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _forward(
-    description: Description, moving: tuple[bool, ...], constants: Arrays, arrays: Arrays
-) -> tuple[Array, Any]:
-    return description.steps(constants).forward(arrays, moving)
+def _forward(static: Static, moving: tuple[bool, ...], constants: Arrays, arrays: Arrays) -> tuple[Array, Any]:
+    return static.steps(constants).forward(arrays, moving)
 
 
 @_forward.defjvp
-def _forward_along(description: Description, moving: tuple[bool, ...], primals: Any, tangents: Any) -> Any:
+def _forward_along(static: Static, moving: tuple[bool, ...], primals: Any, tangents: Any) -> Any:
     constants, arrays = primals
-    value, tangent = jax.jvp(description.steps(constants).exact, arrays, tangents[1])
-    _, saved = _forward(description, moving, constants, arrays)  # used by `_backward` alone, which has its own rule
+    value, tangent = jax.jvp(static.steps(constants).exact, arrays, tangents[1])
+    _, saved = _forward(static, moving, constants, arrays)  # used by `_backward` alone, which has its own rule
     return (value, saved), (tangent, jax.tree.map(jnp.zeros_like, saved))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _backward(
-    description: Description,
+    static: Static,
     moving: tuple[bool, ...],
     constants: Arrays,
     arrays: Arrays,
     saved: Any,
     cotangent: Array,
 ) -> tuple[Array | None, ...]:
-    return description.steps(constants).backward(arrays, saved, cotangent, moving)
+    return static.steps(constants).backward(arrays, saved, cotangent, moving)
 
 
 @_backward.defjvp
-def _backward_along(description: Description, moving: tuple[bool, ...], primals: Any, tangents: Any) -> Any:
+def _backward_along(static: Static, moving: tuple[bool, ...], primals: Any, tangents: Any) -> Any:
     constants, arrays, _, cotangent = primals
 
     def gradient(arrays: Arrays, cotangent: Array) -> tuple[Array | None, ...]:
-        _, pull_back = jax.vjp(description.steps(constants).exact, *arrays)
+        _, pull_back = jax.vjp(static.steps(constants).exact, *arrays)
         found = zip(pull_back(cotangent), moving, strict=True)
         return tuple(gradient if moves else None for gradient, moves in found)
 

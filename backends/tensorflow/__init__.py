@@ -136,16 +136,16 @@ class TensorFlowBackend:
     def number(self, value: float, dtype: str) -> Array:
         return tf.constant(value, dtype=dtype)
 
-    def run(self, function: Callable[..., T], description: Hashable, *arrays: Any) -> T:
+    def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         widths = tuple(tuple(x.shape[1:]) for x in tf.nest.flatten(arrays) if tf.is_tensor(x))
-        result: T = _compiled(function, description, widths)(*arrays)
+        result: T = _compiled(function, static, widths)(*arrays)
         return result
 
 
 @lru_cache(maxsize=256)
-def _compiled(function: Callable[..., Any], description: Hashable, widths: Hashable) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], static: Hashable, widths: Hashable) -> Callable[..., Any]:
     """One program for all sizes of a batch, until XLA makes one for each; another width of rows has its own."""
     program: Callable[..., Any] = tf.function(
-        partial(function, description), jit_compile=True, autograph=False, reduce_retracing=True
+        partial(function, static), jit_compile=True, autograph=False, reduce_retracing=True
     )
     return program

@@ -1,14 +1,16 @@
-"""Triton kernels for sweeps over all pairs: the words of the protocol as small device functions, and two programs of them.
+"""Triton kernels for sweeps over all pairs: small device functions for the vocabulary of `spec`, and two programs of them.
 
-A program owns a block of rows, goes over tiles of columns and keeps its sums in registers, so there are no atomics and a
-rerun gives the same bits. KernelSpec are chosen when a program is compiled: one is made for each combination of words, never for
-a loss. Exponentials are powers of two. A tile that is known to be full of negatives needs no mask.
+FlashAttention-style: a program owns a block of rows, loops over tiles of columns, recomputes their similarities and keeps its
+accumulators in registers. So there are no atomics, and a rerun gives the same bits. What a loss is made of is chosen when a
+program is compiled: there is one for each combination of folds, pairs and logit, never one for a loss. Exponentials are
+powers of two. A tile that is known to hold negatives only needs no mask.
 
-Products of float32 are taken in full float32. Rows of float16 and bfloat16 are multiplied as they came, which tensor cores do
-exactly, with sums in float32; what the rows are to be divided by is divided out after the product. The coefficients of the
-gradient are float32, and go through tensor cores in three pieces of 8 digits, so that none is lost.
+float32 is multiplied in full float32, without TF32. Rows of float16 and bfloat16 are multiplied as they came, which tensor
+cores do exactly, and accumulated in float32; their norms are divided out after the product. The coefficients of the gradient
+are float32: tensor cores multiply them as a sum of three bfloat16, which loses no digit.
 
-No annotation of this file is a Python type: Triton reads them.
+No annotation of this file is a Python type: Triton reads them. It compiles under Triton 3.6 and later, where a tuple that was
+given to a program has plain values, so that a word of one is named by an annotated constant before it is handed on.
 """
 
 import triton
@@ -19,7 +21,7 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether these kernels were made for Triton's interpreter, which multiplies bfloat16 as if it were integers."""
 
 LOGITS = ("Similarity", "LogKernel", "CosineSchedule", "ShiftedSchedule")
-"""The logits that `logit_value` and `logit_slope` know, by the name of their word."""
+"""The logits that `logit_value` and `logit_slope` know, by the name of their class."""
 
 
 @triton.jit
@@ -58,7 +60,7 @@ def unit(fold: tl.constexpr):
 
 @triton.jit
 def fold_value(fold: tl.constexpr, t):
-    """ψ of a fold that is a sum, at t in its unit."""
+    """ψ(t) of a fold that is a plain sum, with t in its unit."""
     if fold == "linear":
         return t
     elif fold == "exp":
@@ -73,7 +75,7 @@ def fold_value(fold: tl.constexpr, t):
 
 @triton.jit
 def fold_slope(fold: tl.constexpr, t):
-    """ψ′ at t in its unit; of a log-sum-exp, whose total has gone into t, its share `exp(t)`."""
+    """ψ′(t), with t in its unit; of a log-sum-exp the softmax `exp(t)`, whose normaliser is in t already."""
     if fold == "linear":
         return t * 0.0 + 1.0
     elif fold == "exp" or fold == "logsumexp":
@@ -131,14 +133,14 @@ def logit_slope(name: tl.constexpr, numbers: tl.constexpr, s):
 
 
 @triton.jit
-def line(fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr, inverse, moved, shift):
-    """Slope and intercept of the argument of a part's fold, in its unit, by the logit at temperature 1."""
-    return inverse * (scale * unit(fold)), (moved * scale + offset - shift) * unit(fold)
+def argument(fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr, inverse_temperature, bias, shift):
+    """Slope and intercept of a part's argument `scale * a + offset - shift`, in the fold's unit, as a line of `value(s)`."""
+    return inverse_temperature * (scale * unit(fold)), (bias * scale + offset - shift) * unit(fold)
 
 
 @triton.jit
 def related(over: tl.constexpr, partners: tl.constexpr, label, key_label, sample, key_sample):
-    """Which pairs are positives or negatives, as `relations` says."""
+    """The mask of positives or negatives, as `relations` says."""
     if partners:
         return label != key_label
     elif over == "positive":
@@ -148,78 +150,76 @@ def related(over: tl.constexpr, partners: tl.constexpr, label, key_label, sample
 
 
 @triton.jit
-def only(x, other, masked, tile, over: tl.constexpr, partners: tl.constexpr):
-    """Numbers of a tile, with another number where a pair is not a part's; without `masked` every pair is.
+def fill_masked(x, fill, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """A tile `[block_q, block_k]`, with `fill` where a pair is not one of the part's; unless `masked`, every pair is.
 
-    `tile` has pointers to its labels and samples, and how many rows and columns are left: they are read where a mask is made.
+    `tile` has pointers to its labels and samples, and how many rows and columns are left: read only where a mask is made.
     """
     if masked:
         labels, key_labels, samples, key_samples, rows_left, columns_left = tile
         i, j = tl.arange(0, x.shape[0]), tl.arange(0, x.shape[1])
-        label, sample = (
-            tl.load(labels + i, mask=i < rows_left, other=0),
-            tl.load(samples + i, mask=i < rows_left, other=0),
-        )
-        key_label = tl.load(key_labels + j, mask=j < columns_left, other=0)
-        key_sample = tl.load(key_samples + j, mask=j < columns_left, other=0)
-        seen = related(over, partners, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :])
-        x = tl.where((j < columns_left)[None, :] & seen, x, other)
+        label = tl.load(labels + i, mask=i < rows_left, other=0)  # [block_q]
+        sample = tl.load(samples + i, mask=i < rows_left, other=0)  # [block_q]
+        key_label = tl.load(key_labels + j, mask=j < columns_left, other=0)  # [block_k]
+        key_sample = tl.load(key_samples + j, mask=j < columns_left, other=0)  # [block_k]
+        mask = related(over, partners, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :])
+        x = tl.where((j < columns_left)[None, :] & mask, x, fill)
     return x
 
 
 @triton.jit
-def values(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
-    """ψ of a tile, 0 where a pair is not a part's."""
+def masked_values(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """ψ of a tile `[block_q, block_k]`, 0 where a pair is not one of the part's."""
     if fold == "exp":
-        return fold_value(fold, only(t, -float("inf"), masked, tile, over, partners))
+        return fold_value(fold, fill_masked(t, -float("inf"), masked, tile, over, partners))
     else:
-        return only(fold_value(fold, t), 0.0, masked, tile, over, partners)
+        return fill_masked(fold_value(fold, t), 0.0, masked, tile, over, partners)
 
 
 @triton.jit
-def slopes(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
-    """ψ′ of a tile, 0 where a pair is not a part's."""
+def masked_slopes(fold: tl.constexpr, t, masked, tile, over: tl.constexpr, partners: tl.constexpr):
+    """ψ′ of a tile `[block_q, block_k]`, 0 where a pair is not one of the part's."""
     if fold == "exp" or fold == "logsumexp":
-        return fold_slope(fold, only(t, -float("inf"), masked, tile, over, partners))
+        return fold_slope(fold, fill_masked(t, -float("inf"), masked, tile, over, partners))
     else:
-        return only(fold_slope(fold, t), 0.0, masked, tile, over, partners)
+        return fill_masked(fold_slope(fold, t), 0.0, masked, tile, over, partners)
 
 
 @triton.jit
-def product(a, b, total):
-    """`total + a @ b`, summed in the type of the total."""
+def dot(a, b, accumulator):
+    """`accumulator + a @ b`, summed in the type of the accumulator."""
     if INTERPRETED:
-        a, b = a.to(total.dtype), b.to(total.dtype)
-    return tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
+        a, b = a.to(accumulator.dtype), b.to(accumulator.dtype)
+    return tl.dot(a, b, accumulator, input_precision="ieee", out_dtype=accumulator.dtype)
 
 
 @triton.jit
-def leading(x):
+def bfloat16_head(x):
     """The first 8 digits of float32, which are a bfloat16."""
     return (x.to(tl.uint32, bitcast=True) & 0xFFFF0000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def weighed(c, rows, total):
-    """`total + c @ rows`; of half rows in pieces that tensor cores multiply exactly."""
+def coefficient_dot(c, rows, accumulator):
+    """`accumulator + c @ rows`; with rows of a half type, c is split into bfloat16 that tensor cores multiply exactly."""
     if rows.dtype == tl.bfloat16:
         for _ in tl.static_range(3):
-            piece = leading(c)
-            c -= piece
-            total = product(piece.to(tl.bfloat16), rows, total)
+            head = bfloat16_head(c)
+            c -= head
+            accumulator = dot(head.to(tl.bfloat16), rows, accumulator)
     elif rows.dtype == tl.float16:
-        long = rows.to(tl.float32)
-        high = leading(long)
-        low = (long - high).to(tl.bfloat16)
+        full = rows.to(tl.float32)
+        rows_head = bfloat16_head(full)
+        rows_rest = (full - rows_head).to(tl.bfloat16)
         for k in tl.static_range(3):
-            piece = leading(c)
-            c -= piece
-            total = product(piece.to(tl.bfloat16), high.to(tl.bfloat16), total)
-            if k < 2:  # what is left out is less than the last digit
-                total = product(piece.to(tl.bfloat16), low, total)
+            head = bfloat16_head(c)
+            c -= head
+            accumulator = dot(head.to(tl.bfloat16), rows_head.to(tl.bfloat16), accumulator)
+            if k < 2:  # the product of the two rests is less than the last digit
+                accumulator = dot(head.to(tl.bfloat16), rows_rest, accumulator)
     else:
-        total = product(c, rows, total)
-    return total
+        accumulator = dot(c, rows, accumulator)
+    return accumulator
 
 
 @triton.jit
@@ -232,39 +232,80 @@ def similarities(
     columns_left,
     d,
     kind: tl.constexpr,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    entries: tl.constexpr,
+    block_q: tl.constexpr,
+    block_k: tl.constexpr,
+    block_d: tl.constexpr,
 ):
     """The similarities of a tile, from pointers to its first row and its first column; 0 beyond the ends."""
-    i, j = tl.arange(0, height), tl.arange(0, width)
-    s = tl.zeros((height, width), kind)
-    for start in range(0, d, entries):
-        entry = start + tl.arange(0, entries)
+    i, j = tl.arange(0, block_q), tl.arange(0, block_k)
+    s = tl.zeros((block_q, block_k), kind)  # [block_q, block_k]
+    for start in range(0, d, block_d):
+        entry = start + tl.arange(0, block_d)
         inside = entry < d
-        a = tl.load(rows + i[:, None] * d + entry[None, :], mask=(i < rows_left)[:, None] & inside[None, :], other=0.0)
-        b = tl.load(
+        a = tl.load(  # [block_q, block_d]
+            rows + i[:, None] * d + entry[None, :], mask=(i < rows_left)[:, None] & inside[None, :], other=0.0
+        )
+        b = tl.load(  # [block_d, block_k]
             columns + j[None, :] * d + entry[:, None], mask=(j < columns_left)[None, :] & inside[:, None], other=0.0
         )
-        s = product(a, b, s)
+        s = dot(a, b, s)
     if rows.dtype.element_ty != kind:
         s = s * row_factor[:, None] * column_factor[None, :]
     return s
 
 
 @triton.jit
-def nothing_yet(parts: tl.constexpr, number: tl.constexpr, size: tl.constexpr, kind: tl.constexpr):
-    """A vector of a number for each part."""
+def per_part(parts: tl.constexpr, fill: tl.constexpr, block_q: tl.constexpr, kind: tl.constexpr):
+    """An accumulator `[block_q]` for each part."""
     result = ()
     for _ in tl.static_range(parts):
-        result = result + (tl.full((size,), number, kind),)
+        result = result + (tl.full((block_q,), fill, kind),)
     return result
 
 
 @triton.jit
-def placed(table, part: tl.constexpr, n, first):
-    """Where the numbers of a part and of some rows are in a table `[parts, n]`."""
+def of_part(table, part: tl.constexpr, n, first):
+    """A pointer into a table `[parts, n]`: a part, from a row on."""
     return table + tl.cast(n, tl.int64) * part + first
+
+
+@triton.jit
+def accumulate_part(
+    FOLDS: tl.constexpr,
+    OVERS: tl.constexpr,
+    SCALES: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    WITH_SLOPES: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    part: tl.constexpr,
+    value,
+    inverse_temperature,
+    bias,
+    shift,
+    masked,
+    tile,
+    total,
+    peak,
+    slope_sum,
+):
+    """The accumulators `[block_q]` of a part with a tile added: online softmax for a log-sum-exp, else a plain sum."""
+    fold: tl.constexpr = FOLDS[part]
+    over: tl.constexpr = OVERS[part]
+    scale: tl.constexpr = SCALES[part]
+    offset: tl.constexpr = OFFSETS[part]
+    slope, intercept = argument(fold, scale, offset, inverse_temperature, bias, shift)
+    t = value * slope + intercept[:, None]  # [block_q, block_k]
+    if fold == "logsumexp":
+        t = fill_masked(t, -float("inf"), masked, tile, over, PARTNERS)
+        new_peak = tl.maximum(peak, tl.max(t, axis=1))
+        finite = tl.where(new_peak > -float("inf"), new_peak, 0.0)  # of a row that has met no pair yet
+        total = total * tl.exp2(peak - finite) + tl.sum(tl.exp2(t - finite[:, None]), axis=1)
+        peak = new_peak
+    else:
+        total += tl.sum(masked_values(fold, t, masked, tile, over, PARTNERS), axis=1)
+        if WITH_SLOPES[part]:
+            slope_sum += scale * tl.sum(masked_slopes(fold, t, masked, tile, over, PARTNERS), axis=1)
+    return total, peak, slope_sum
 
 
 @triton.jit
@@ -298,28 +339,29 @@ def tally_kernel(
     PARTNERS: tl.constexpr,
     DISTINCT: tl.constexpr,
     BAND: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ENTRIES: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
-    """Sums, peaks and slope_sums `[parts, n]` of a block of rows."""
+    """Sums, running maxima and slope sums `[parts, n]` of a block of rows; with BAND only where labels meet."""
     kind: tl.constexpr = shifts.dtype.element_ty
-    here = tl.program_id(0).to(tl.int64) * ROWS
-    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    here = tl.program_id(0).to(tl.int64) * BLOCK_Q
+    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     present = i < n - here
-    inverse, moved = 1.0 / tl.load(temperature), tl.load(bias)
-    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)
-    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + ROWS, n) - 1)
-    total, peak = nothing_yet(len(FOLDS), 0.0, ROWS, kind), nothing_yet(len(FOLDS), -float("inf"), ROWS, kind)
-    slope_sum = nothing_yet(len(FOLDS), 0.0, ROWS, kind)
-    for start in range(low // COLUMNS * COLUMNS if BAND else 0, high if BAND else m, COLUMNS):
+    inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
+    total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
+    peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
+    slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
         there = tl.cast(start, tl.int64)
         real = j < m - there
-        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)
+        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
         tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
-        meet = (start < high) & (start + COLUMNS > low)
-        masked = meet | (start + COLUMNS > m) if DISTINCT else True
-        s = similarities(
+        meet = (start < high) & (start + BLOCK_K > low)
+        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
@@ -328,43 +370,82 @@ def tally_kernel(
             m - there,
             d,
             kind,
-            ROWS,
-            COLUMNS,
-            ENTRIES,
+            BLOCK_Q,
+            BLOCK_K,
+            BLOCK_D,
         )
-        value = logit_value(LOGIT, NUMBERS, s)
-        new_total, new_peak, new_fall = (), (), ()
+        value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
+        new_total, new_peak, new_slope_sum = (), (), ()
         for p in tl.static_range(len(FOLDS)):
-            one, two, three = total[p], peak[p], slope_sum[p]
+            part_total, part_peak, part_slope_sum = total[p], peak[p], slope_sum[p]
             if OVERS[p] == "negative" or meet:
-                shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
-                slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
-                t = value * slope + intercept[:, None]
-                if FOLDS[p] == "logsumexp":
-                    t = only(t, -float("inf"), masked, tile, OVERS[p], PARTNERS)
-                    before = two
-                    two = tl.maximum(before, tl.max(t, axis=1))
-                    finite = tl.where(two > -float("inf"), two, 0.0)
-                    one = one * tl.exp2(before - finite) + tl.sum(tl.exp2(t - finite[:, None]), axis=1)
-                else:
-                    one += tl.sum(values(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
-                    if WITH_SLOPES[p]:
-                        three += SCALES[p] * tl.sum(slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS), axis=1)
-            new_total, new_peak, new_fall = new_total + (one,), new_peak + (two,), new_fall + (three,)
-        total, peak, slope_sum = new_total, new_peak, new_fall
+                shift = tl.load(of_part(shifts, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                part_total, part_peak, part_slope_sum = accumulate_part(
+                    FOLDS,
+                    OVERS,
+                    SCALES,
+                    OFFSETS,
+                    WITH_SLOPES,
+                    PARTNERS,
+                    p,
+                    value,
+                    inverse_temperature,
+                    offset,
+                    shift,
+                    masked,
+                    tile,
+                    part_total,
+                    part_peak,
+                    part_slope_sum,
+                )
+            new_total, new_peak = new_total + (part_total,), new_peak + (part_peak,)
+            new_slope_sum = new_slope_sum + (part_slope_sum,)
+        total, peak, slope_sum = new_total, new_peak, new_slope_sum
     for p in tl.static_range(len(FOLDS)):
-        tl.store(placed(sums, p, n, here) + i, total[p], mask=present)
-        tl.store(placed(peaks, p, n, here) + i, peak[p] * LN_2, mask=present)
-        tl.store(placed(slope_sums, p, n, here) + i, slope_sum[p], mask=present)
+        tl.store(of_part(sums, p, n, here) + i, total[p], mask=present)
+        tl.store(of_part(peaks, p, n, here) + i, peak[p] * LN_2, mask=present)
+        tl.store(of_part(slope_sums, p, n, here) + i, slope_sum[p], mask=present)
 
 
 @triton.jit
 def neutral_intercept(fold: tl.constexpr, weight, intercept):
-    """The intercept of a part, or where its weight is 0, and the rest may be infinite, one that adds nothing."""
+    """The intercept, replaced where a weight is 0 (the shift may be infinite there) by one whose slope is finite or 0."""
     if fold == "exp" or fold == "logsumexp":
         return tl.where(weight != 0.0, intercept, -float("inf"))
     else:
         return tl.where(weight != 0.0, intercept, 0.0)
+
+
+@triton.jit
+def part_cotangent(
+    FOLDS: tl.constexpr,
+    OVERS: tl.constexpr,
+    SCALES: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    part: tl.constexpr,
+    axis: tl.constexpr,
+    value,
+    inverse_temperature,
+    bias,
+    weight,
+    shift,
+    masked,
+    tile,
+):
+    """`weight * ψ′(t)` of a tile `[block_q, block_k]`; weight and shift are by row (axis 0) or by column (axis 1)."""
+    fold: tl.constexpr = FOLDS[part]
+    over: tl.constexpr = OVERS[part]
+    scale: tl.constexpr = SCALES[part]
+    offset: tl.constexpr = OFFSETS[part]
+    slope, intercept = argument(fold, scale, offset, inverse_temperature, bias, shift)
+    intercept = neutral_intercept(fold, weight, intercept)
+    if axis == 0:
+        t = value * slope + intercept[:, None]
+        return masked_slopes(fold, t, masked, tile, over, PARTNERS) * weight[:, None]
+    else:
+        t = value * slope + intercept[None, :]
+        return masked_slopes(fold, t, masked, tile, over, PARTNERS) * weight[None, :]
 
 
 @triton.jit
@@ -402,33 +483,36 @@ def pull_kernel(
     BAND: tl.constexpr,
     OWN: tl.constexpr,
     OTHERS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ENTRIES: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     WIDTH: tl.constexpr,
     SLICES: tl.constexpr,
 ):
-    """Some entries of the gradient of a block of rows; the first program of a block also has Σ C and Σ C value(s)."""
+    """SLICES * WIDTH entries of the gradient of a block of rows; the first program of a block has Σ C, Σ C value(s) too.
+
+    C is the cotangent of the logits `[block_q, block_k]`: from the rows' own losses (OWN) and the columns' (OTHERS).
+    """
     kind: tl.constexpr = gradient.dtype.element_ty
-    here = tl.program_id(0).to(tl.int64) * ROWS
-    i, j = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    here = tl.program_id(0).to(tl.int64) * BLOCK_Q
+    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     entry = tl.program_id(1) * (SLICES * WIDTH) + tl.arange(0, WIDTH)
     present = i < n - here
-    inverse, moved = 1.0 / tl.load(temperature), tl.load(bias)
-    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)
-    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + ROWS, n) - 1)
-    result = ()
+    inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
+    accumulators = ()  # of each slice [block_q, width]
     for _ in tl.static_range(SLICES):
-        result = result + (tl.zeros((ROWS, WIDTH), kind),)
-    total, moment = tl.zeros((ROWS,), kind), tl.zeros((ROWS,), kind)
-    for start in range(low // COLUMNS * COLUMNS if BAND else 0, high if BAND else m, COLUMNS):
+        accumulators = accumulators + (tl.zeros((BLOCK_Q, WIDTH), kind),)
+    sum_dlogits, sum_dlogits_value = tl.zeros((BLOCK_Q,), kind), tl.zeros((BLOCK_Q,), kind)
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
         there = tl.cast(start, tl.int64)
         real = j < m - there
-        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)
+        column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
         tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
-        meet = (start < high) & (start + COLUMNS > low)
-        masked = meet | (start + COLUMNS > m) if DISTINCT else True
-        s = similarities(
+        meet = (start < high) & (start + BLOCK_K > low)
+        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
@@ -437,47 +521,74 @@ def pull_kernel(
             m - there,
             d,
             kind,
-            ROWS,
-            COLUMNS,
-            ENTRIES,
+            BLOCK_Q,
+            BLOCK_K,
+            BLOCK_D,
         )
-        value = logit_value(LOGIT, NUMBERS, s)
-        own, other = tl.zeros((ROWS, COLUMNS), kind), tl.zeros((ROWS, COLUMNS), kind)
-        for p in tl.static_range(len(FOLDS)):
-            if OVERS[p] == "negative" or meet:
-                if OWN:
-                    weight = tl.load(placed(weights, p, n, here) + i, mask=present, other=0.0)
-                    shift = tl.load(placed(shifts, p, n, here) + i, mask=present, other=0.0)
-                    slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
-                    t = value * slope + neutral_intercept(FOLDS[p], weight, intercept)[:, None]
-                    own += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[:, None]
-                if OTHERS:
-                    weight = tl.load(placed(key_weights, p, m, there) + j, mask=real, other=0.0)
-                    shift = tl.load(placed(key_shifts, p, m, there) + j, mask=real, other=0.0)
-                    slope, intercept = line(FOLDS[p], SCALES[p], OFFSETS[p], inverse, moved, shift)
-                    t = value * slope + neutral_intercept(FOLDS[p], weight, intercept)[None, :]
-                    other += slopes(FOLDS[p], t, masked, tile, OVERS[p], PARTNERS) * weight[None, :]
+        value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
+        c = tl.zeros((BLOCK_Q, BLOCK_K), kind)  # [block_q, block_k]
         if OWN:
-            total += tl.sum(own, axis=1)
-            moment += tl.sum(own * value, axis=1)
-        c = (own + other) * logit_slope(LOGIT, NUMBERS, s)
+            for p in tl.static_range(len(FOLDS)):
+                if OVERS[p] == "negative" or meet:
+                    weight = tl.load(of_part(weights, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                    shift = tl.load(of_part(shifts, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                    c += part_cotangent(
+                        FOLDS,
+                        OVERS,
+                        SCALES,
+                        OFFSETS,
+                        PARTNERS,
+                        p,
+                        0,
+                        value,
+                        inverse_temperature,
+                        offset,
+                        weight,
+                        shift,
+                        masked,
+                        tile,
+                    )
+            sum_dlogits += tl.sum(c, axis=1)
+            sum_dlogits_value += tl.sum(c * value, axis=1)
+        if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
+            for p in tl.static_range(len(FOLDS)):
+                if OVERS[p] == "negative" or meet:
+                    weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    c += part_cotangent(
+                        FOLDS,
+                        OVERS,
+                        SCALES,
+                        OFFSETS,
+                        PARTNERS,
+                        p,
+                        1,
+                        value,
+                        inverse_temperature,
+                        offset,
+                        weight,
+                        shift,
+                        masked,
+                        tile,
+                    )
+        c = c * logit_slope(LOGIT, NUMBERS, s)
         if rows.dtype.element_ty != kind:
             c = c * column_factor[None, :]
-        new_result = ()
+        new_accumulators = ()
         for k in tl.static_range(SLICES):
-            across = tl.load(
+            across = tl.load(  # [block_k, width]
                 columns + there * d + j[:, None] * d + (entry + k * WIDTH)[None, :],
                 mask=real[:, None] & (entry + k * WIDTH < d)[None, :],
                 other=0.0,
             )
-            new_result = new_result + (weighed(c, across, result[k]),)
-        result = new_result
+            new_accumulators = new_accumulators + (coefficient_dot(c, across, accumulators[k]),)
+        accumulators = new_accumulators
     for k in tl.static_range(SLICES):
         tl.store(
             gradient + here * d + i[:, None] * d + (entry + k * WIDTH)[None, :],
-            result[k],
+            accumulators[k],
             mask=present[:, None] & (entry + k * WIDTH < d)[None, :],
         )
     if OWN and tl.program_id(1) == 0:
-        tl.store(sums + here + i, total, mask=present)
-        tl.store(moments + here + i, moment, mask=present)
+        tl.store(sums + here + i, sum_dlogits, mask=present)
+        tl.store(moments + here + i, sum_dlogits_value, mask=present)

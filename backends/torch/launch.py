@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+import json
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +16,8 @@ from sincere_spec.backends.torch.kernels import LOGITS, pull_kernel, tally_kerne
 from sincere_spec.interface import KernelSpec, LogitCotangents, Panel
 from sincere_spec.spec.words import Logit
 
-if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
-    raise ImportError(f"3.7 or later is needed, and {triton.__version__} is installed", name="triton")
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
+    raise ImportError(f"3.6 or later is needed, and {triton.__version__} is installed", name="triton")
 
 INTERPRETED = bool(kernels.INTERPRETED)
 """Whether the kernels of this process were made for Triton's interpreter."""
@@ -25,7 +27,8 @@ INTERPRETED = bool(kernels.INTERPRETED)
 class Shape:
     """The rows and columns of a program's tiles, the entries that are multiplied at a time, and how it is compiled.
 
-    A program keeps `slices` times `width` entries of a gradient; for those of more it makes the similarities again.
+    A program accumulates `slices` times `width` entries of a gradient; where rows have more, further programs do, and each
+    recomputes the similarities.
     """
 
     rows: int
@@ -46,25 +49,17 @@ class Shapes:
     pull: Shape
 
 
-# By the bytes of an entry. Chosen for an H100 by what the compiler makes of them, registers above all; not measured.
-# Half types: rows of 64 are what tensor cores take at a time, and with slices a row of 512 entries is kept whole.
-SHAPES = {
-    2: Shapes(
-        tally=Shape(128, 128, 64, warps=8, stages=3),
-        band=Shape(64, 64, 64, warps=4, stages=3),
-        pull=Shape(64, 32, 64, warps=8, stages=2, width=64, slices=8),
-    ),
-    4: Shapes(
-        tally=Shape(128, 64, 16, warps=8, stages=2),
-        band=Shape(64, 64, 16, warps=8, stages=2),
-        pull=Shape(32, 32, 16, warps=8, stages=2, width=256, slices=1),
-    ),
-    8: Shapes(
-        tally=Shape(64, 32, 16, warps=8, stages=2),
-        band=Shape(32, 32, 16, warps=4, stages=2),
-        pull=Shape(32, 32, 16, warps=8, stages=2, width=64, slices=1),
-    ),
-}
+def read_shapes(text: str) -> dict[int, Shapes]:
+    """The shapes of `shapes.json`, by the bytes of an entry."""
+    table = json.loads(text)
+    return {
+        size: Shapes(*(Shape(**table[str(size)][sweep]) for sweep in ("tally", "band", "pull"))) for size in (2, 4, 8)
+    }
+
+
+# Chosen for an H100 by what the compiler makes of them until a device run measures them: `measured_on` in the file says.
+# Half types, 128 rows and 8 warps: each warp group has rows of its own, so that no accumulator changes its layout.
+SHAPES = read_shapes(Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))
 if INTERPRETED:  # which takes as long for a small tile as for a large one
     _large = Shape(64, 64, 64, warps=4, stages=1, width=256, slices=1)
     SHAPES = dict.fromkeys(SHAPES, Shapes(_large, _large, _large))
@@ -75,12 +70,12 @@ class TritonKernels:
 
     tile = 128  # the most rows of any shape
 
-    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
         sums, peaks, slope_sums = (torch.empty_like(shifts) for _ in range(3))
-        shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(words)
+        shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(spec)
         shape = shapes.band if chosen["BAND"] else shapes.tally
-        subtracting = tuple(part.minus is not None for part in words.parts)
+        subtracting = tuple(part.minus is not None for part in spec.parts)
         with torch.cuda.device_of(shifts):  # type: ignore[no-untyped-call]
             tally_kernel[(triton.cdiv(n, min(tile, shape.rows)),)](
                 *_contiguous(*panel, shifts),
@@ -97,12 +92,12 @@ class TritonKernels:
         return sums, peaks, slope_sums
 
     def pull(
-        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self, spec: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
     ) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
         gradient = panel.row_factors.new_empty((n, d))
         sums, moments = (panel.row_factors.new_empty(n) for _ in range(2))
-        shape = SHAPES[panel.rows.element_size()].pull
+        shape = _pull_shape(spec, panel.rows.element_size())
         width = min(shape.width, max(16, triton.next_power_of_2(d)))
         slices = max(1, triton.cdiv(d, width))
         programs = triton.cdiv(slices, shape.slices)
@@ -116,7 +111,7 @@ class TritonKernels:
                 n,
                 m,
                 d,
-                **_chosen(words),
+                **_chosen(spec),
                 **_sized(shape, tile),
                 OWN=own is not None,
                 OTHERS=others is not None,
@@ -127,9 +122,16 @@ class TritonKernels:
 
 
 def obstacle(logit: Logit) -> str | None:
-    """Why no kernel can be made for a logit, as half a sentence; None if one can."""
+    """Why no kernel can be made for a logit, as a clause for an error message; None if one can."""
     name = type(logit).__name__
     return None if name in LOGITS else f"no Triton function exists for the logit {name}"
+
+
+def _pull_shape(spec: KernelSpec, size: int) -> Shape:
+    """The shape of a gradient: with half types, half the columns where a pair keeps more numbers in registers."""
+    shape = SHAPES[size].pull
+    crowded = len(spec.parts) > 2 or type(spec.logit).__name__ in ("CosineSchedule", "ShiftedSchedule")
+    return replace(shape, columns=max(16, shape.columns // 2)) if size == 2 and crowded else shape
 
 
 def _contiguous(*arrays: Array) -> tuple[Array, ...]:
@@ -137,27 +139,27 @@ def _contiguous(*arrays: Array) -> tuple[Array, ...]:
 
 
 def _sized(shape: Shape, tile: int) -> dict[str, int]:
-    """A shape as what a program is compiled for, with tiles of no more rows and columns than these."""
+    """The constants of a shape, with tiles of no more rows and columns than these."""
     return {
-        "ROWS": min(tile, shape.rows),
-        "COLUMNS": min(tile, shape.columns),
-        "ENTRIES": shape.entries,
+        "BLOCK_Q": min(tile, shape.rows),
+        "BLOCK_K": min(tile, shape.columns),
+        "BLOCK_D": shape.entries,
         "num_warps": shape.warps,
         "num_stages": shape.stages,
     }
 
 
-def _chosen(words: KernelSpec) -> dict[str, Any]:
-    """The words as what a program is compiled for."""
-    numbers: tuple[Any, ...] = astuple(words.logit)  # type: ignore[call-overload]
+def _chosen(spec: KernelSpec) -> dict[str, Any]:
+    """The constants that a program is compiled for."""
+    numbers: tuple[Any, ...] = astuple(spec.logit)  # type: ignore[call-overload]
     return {
-        "FOLDS": tuple(part.fold.value for part in words.parts),
-        "OVERS": tuple(part.over.value for part in words.parts),
-        "SCALES": tuple(part.scale for part in words.parts),
-        "OFFSETS": tuple(part.offset for part in words.parts),
-        "LOGIT": type(words.logit).__name__,
+        "FOLDS": tuple(part.fold.value for part in spec.parts),
+        "OVERS": tuple(part.over.value for part in spec.parts),
+        "SCALES": tuple(part.scale for part in spec.parts),
+        "OFFSETS": tuple(part.offset for part in spec.parts),
+        "LOGIT": type(spec.logit).__name__,
         "NUMBERS": numbers,
-        "PARTNERS": words.partners,
-        "DISTINCT": words.distinct,
-        "BAND": all(part.over.value == "positive" for part in words.parts),
+        "PARTNERS": spec.partners,
+        "DISTINCT": spec.distinct,
+        "BAND": all(part.over.value == "positive" for part in spec.parts),
     }

@@ -145,6 +145,8 @@ class _Evaluation:
         if loss == "clip":
             both = [(x["a"], x["b"]), (x["b"], x["a"])]
             return [(self.chosen(q[i], k, i), 1) for q, k in both for i in range(len(q))]
+        if loss == "infoloob":
+            return self.left_out(x["a"], x["b"]) + self.left_out(x["b"], x["a"])
         q, k = x["queries"], x["positives"]
         if "negatives" in x:
             return [(self.chosen(q[i], [k[i], *x["negatives"]], 0), 1) for i in range(len(q))]
@@ -157,6 +159,16 @@ class _Evaluation:
         """-log of the i-th key's softmax."""
         e = [self.logit(anchor, key).exp() for key in keys]
         return -(e[i] / _sum(e, self.tape)).log()
+
+    def left_out(self, anchors: Table, keys: Table) -> list[tuple[Ball, int]]:
+        """The log odds of each anchor's own key against the others, negated."""
+        if len(keys) < 2:
+            return [(Ball(arb(0), self.tape), 0) for _ in anchors]
+        found = []
+        for i, anchor in enumerate(anchors):
+            below = _sum([self.logit(anchor, key).exp() for j, key in enumerate(keys) if j != i], self.tape)
+            found.append((below.log() - self.logit(anchor, keys[i]), 1))
+        return found
 
     def labelled(self) -> list[tuple[Ball, int]]:
         given, anchors = self.case["arguments"], self.rows["embeddings"]

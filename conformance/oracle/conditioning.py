@@ -155,7 +155,7 @@ def _comparisons(problem: Problem, arrays: dict[str, Array]) -> list[_Comparison
                 "queries", "positives", n, "negatives", lambda same: np.ones((len(same), queue), dtype=np.bool_)
             )
         ]
-    if problem.loss == "clip":
+    if problem.loss in ("clip", "infoloob"):
         return [_diagonal("a", "b", sizes["a"]), _diagonal("b", "a", sizes["a"])]
     if problem.loss == "siglip":
         return [_diagonal("a", "b", sizes["a"])]
@@ -311,7 +311,7 @@ def _inside(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
 
 
 def _only_negatives(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
-    """``lse_negatives - mean l_p``: the decoupled loss."""
+    """``lse_negatives - mean l_p``: the decoupled loss, and InfoLOOB."""
     noise, softmax = _log_sum_exp(a, negative)
     mean, share = _mean_over(a, positive)
     loss = _finite(noise.at) - mean.at
@@ -415,7 +415,7 @@ def _rows(problem: Problem, a: _Rounded, positive: Mask, negative: Mask) -> _Row
     loss = problem.loss
     if loss == "sincere":
         return _margin(a, positive, negative, problem.number("epsilon"))
-    if loss == "decoupled":
+    if loss in ("decoupled", "infoloob"):
         return _only_negatives(a, positive, negative)
     if loss == "siglip":
         return _pairwise(a, positive, negative)
@@ -449,7 +449,7 @@ def _blocks(n: int) -> Iterator[slice]:
 
 def _counting(problem: Problem, positives: Array, negatives: Array) -> Mask:
     counting: Mask = positives > 0
-    return counting & (negatives > 0) if problem.loss == "decoupled" else counting
+    return counting & (negatives > 0) if problem.loss in ("decoupled", "infoloob") else counting
 
 
 def _weights(reduction: str, counting: Mask, positives: Array) -> Array:

@@ -77,8 +77,6 @@ def _rows(problem: Problem, point: dict[str, Any], start: dict[str, Any]) -> lis
     if loss == "supcon":
         form = loops.supcon_out if problem.options["summation"] == "out" else loops.supcon_in
         return form(_labelled(problem, towers), temperature)
-    if loss == "decoupled":
-        return loops.decoupled(_labelled(problem, towers), temperature)
     if loss == "info_nce":
         return loops.info_nce(towers["queries"], towers["positives"], towers.get("negatives"), temperature)
     if loss == "nt_xent":
@@ -86,8 +84,6 @@ def _rows(problem: Problem, point: dict[str, Any], start: dict[str, Any]) -> lis
     if loss == "dystress":
         held = _towers(problem, start) if problem.options["detach"] else towers
         return loops.dystress(_views(towers), _schedule(problem, held))
-    if loss == "clip":
-        return loops.clip(towers["a"], towers["b"], temperature)
     if loss == "siglip":
         return loops.siglip(towers["a"], towers["b"], temperature, point["bias"])
     if loss == "f_micl":
@@ -95,7 +91,12 @@ def _rows(problem: Problem, point: dict[str, Any], start: dict[str, Any]) -> lis
         order = mp.mpf(float(problem.options.get("order", 2.0)))
         divergence = str(problem.options["divergence"])
         return loops.f_micl(towers["view_a"], towers["view_b"], divergence, alpha, bandwidth, order)
-    raise ValueError(f"loss: no formula for {loss!r}")
+    if loss not in loops.__all__:
+        raise ValueError(f"loss: no formula for {loss!r}")
+    # Of a temperature alone: labelled rows, or the towers in their order.
+    arguments = [_labelled(problem, towers)] if "embeddings" in towers else list(towers.values())
+    rows: list[Row] = getattr(loops, loss)(*arguments, temperature)
+    return rows
 
 
 def _reduced(rows: Sequence[Row], reduction: str) -> list[Number]:

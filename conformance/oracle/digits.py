@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sincere_spec.conformance.oracle import differences, loops
 from sincere_spec.conformance.oracle.conditioning import conditioned, value
 from sincere_spec.conformance.oracle.problem import Array, Option, Problem
+from sincere_spec.conformance.oracle.recipes import recipes
 
 __all__ = ["DigitsProblem", "Reference", "check", "moved", "problems", "reference"]
 
@@ -118,9 +119,13 @@ def problems() -> list[DigitsProblem]:
         ("dystress", "dystress", {**dystress, "detach": True, "schedule": "cosine"}, two),
         ("dystress, full derivative", "dystress", {**dystress, "detach": False, "schedule": "cosine"}, two),
         ("dystress shifted", "dystress", {**shifted, "detach": True}, two),
-        ("clip", "clip", {"temperature": 0.0703125}, towers),
         ("siglip", "siglip", {"temperature": 0.125, "bias": -10.0}, towers),
     ]
+    listed = {loss for _, loss, _, _ in found}
+    for recipe in recipes():  # two towers and a temperature: as in the ordinary case of the suite
+        loss, options_ = recipe.problem.loss, dict(recipe.problem.options)
+        if loss not in listed and tuple(recipe.problem.arguments) == ("a", "b") and recipe.id == f"{loss}/ordinary":
+            found.append((loss, loss, options_, towers))
     for divergence in _DIVERGENCES:
         options: dict[str, Option] = {"divergence": divergence, "alpha": 40.0, "inverse_bandwidth": 1.0}
         if divergence == "tsallis":

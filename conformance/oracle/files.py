@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import get_context
@@ -175,7 +176,18 @@ def write(directory: Path = SUITE, processes: int = 1) -> int:
         path = directory / profile / f"{loss}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_text(profile, loss, group), encoding="utf-8")
+    _write_losses(directory, chosen)
     return len(chosen)
+
+
+def _write_losses(directory: Path, chosen: Sequence[Recipe]) -> None:
+    """The names of the losses in the schemas, which are those of the recipes."""
+    names = json.dumps(list(dict.fromkeys(recipe.problem.loss for recipe in chosen)))
+    for name in ("case.schema.json", "large.schema.json"):
+        path = directory / name
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r'("loss": \{"enum": )\[[^]]*\]', rf"\g<1>{names}", text), encoding="utf-8")
 
 
 def _cost(problem: Problem) -> int:

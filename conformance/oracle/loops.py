@@ -21,6 +21,7 @@ __all__ = [
     "f_divergence",
     "f_micl",
     "info_nce",
+    "infoloob",
     "nt_xent",
     "shifted_schedule",
     "siglip",
@@ -198,6 +199,17 @@ def dystress(views: Sequence[Sequence[Vector]], temperatures: Sequence[Sequence[
 def clip(a: Sequence[Vector], b: Sequence[Vector], temperature: Number) -> list[Row]:
     """The cross entropy of each ``a`` among all ``b``, then of each ``b`` among all ``a``."""
     return info_nce(a, b, None, temperature) + info_nce(b, a, None, temperature)
+
+
+def infoloob(a: Sequence[Vector], b: Sequence[Vector], temperature: Number) -> list[Row]:
+    """``-log( e^l_ii / sum_(j != i) e^l_ij )``, the positive left out below, from ``a`` to ``b`` and then from ``b`` to ``a``."""
+    rows = []
+    for anchors, keys in ((a, b), (b, a)):
+        for i, anchor in enumerate(anchors):
+            weights = [mp.exp(_dot(anchor, key) / temperature) for key in keys]
+            rest = _sum(weights[:i] + weights[i + 1 :])
+            rows.append(Row(-mp.log(weights[i] / rest), 1, True) if rest else Row(mp.mpf(0), 1, False))
+    return rows
 
 
 def siglip(a: Sequence[Vector], b: Sequence[Vector], temperature: Number, bias: Number) -> list[Row]:

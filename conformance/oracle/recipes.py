@@ -182,7 +182,7 @@ def _row_count(problem: Problem) -> int:
     sizes = {name: len(x) for name, x in problem.arrays().items()}
     if problem.loss in ("nt_xent", "dystress"):
         return sum(sizes.values())
-    if problem.loss == "clip":
+    if problem.loss in ("clip", "infoloob"):
         return 2 * sizes["a"]
     return next(iter(sizes.values()))
 
@@ -330,6 +330,10 @@ def _two_tower() -> list[Recipe]:
     )
     add.case("clip/ordinary", "Both directions: 2n rows in one mean.", _plain(), {"a": a, "b": b})
     add.case("clip/unnormalised", "normalize=False both ways.", _plain(0.5), {"a": raw_a, "b": raw_b}, normalize=False)
+    add.case("infoloob/ordinary", "CLIP without the positive in its own denominator.", _plain(), {"a": a, "b": b})
+    add.case(
+        "infoloob/unnormalised", "normalize=False both ways.", _plain(0.5), {"a": raw_a, "b": raw_b}, normalize=False
+    )
     add.case(
         "siglip/ordinary",
         "A sigmoid for every pair, divided by n and not by n squared.",
@@ -544,6 +548,8 @@ def _reduction() -> list[Recipe]:
     add.case("info_nce/queue-none", "One loss for each query.", _plain(WARM), queue, reduction="none")
     add.case("info_nce/queue-sum", says["sum"], _plain(WARM), queue, reduction="sum")
     add.case("clip/sum", "The sum over the rows of both directions.", _plain(WARM), {"a": a, "b": b}, reduction="sum")
+    add.case("infoloob/sum", "The sum of both directions.", _plain(WARM), {"a": a, "b": b}, reduction="sum")
+    add.case("infoloob/none", "Rows from a to b, then from b to a.", _plain(WARM), {"a": a, "b": b}, reduction="none")
     add.case("siglip/sum", says["sum"], _siglip(), {"a": a, "b": b}, reduction="sum")
     add.case("f_micl/sum", says["sum"], _f_micl("kl"), {"view_a": a, "view_b": b}, reduction="sum")
     add.case("clip/none", "Rows from a to b, then from b to a.", _plain(WARM), {"a": a, "b": b}, reduction="none")
@@ -695,6 +701,13 @@ def _late_training() -> list[Recipe]:
         _views(*(settled(f"settled-{k}", places, C) for k in range(3))),
     )
     add.case("clip/settled", late, _plain(2.0**-6), {"a": a, "b": b})
+    apart = np.asarray([[1.0, 0.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]])
+    add.case(
+        "infoloob/opposite",
+        "Two pairs driven apart: the denominator is e^-1024, below what stands for minus infinity in published code.",
+        _plain(COLD),
+        {"a": apart, "b": apart},
+    )
     add.case("info_nce/well-separated", late, _plain(2.0**-6), {"queries": a, "positives": b})
     add.case(
         "info_nce/queue-well-separated",
@@ -789,6 +802,7 @@ def _degenerate() -> list[Recipe]:
         ("nt_xent", _plain(), ("view_0", "view_1"), "Two views of one image have no negatives: 0."),
         ("dystress", _dystress(), ("view_0", "view_1"), "Two views of one image have no negatives: 0."),
         ("clip", _plain(), ("a", "b"), "One pair has no negatives: 0 both ways."),
+        ("infoloob", _plain(), ("a", "b"), "One pair has no negatives: it does not count, and the loss is 0."),
         ("siglip", _siglip(WARM, -2.5), ("a", "b"), "One pair has no negatives; the positive's term stays."),
         (
             "f_micl",

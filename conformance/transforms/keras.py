@@ -9,9 +9,10 @@ import keras
 import numpy as np
 
 import sincere_spec.keras
+from sincere_spec import losses
 from sincere_spec.conformance.transforms.checks import Asked, Check
 
-KINDS = {"sincere": "SincereLoss", "clip": "CLIPLoss", "f_micl": "FMICLLoss"}
+KINDS = {loss.name: loss.class_name for loss in losses.TABLE}
 
 
 def fit(asked: Asked) -> Mapping[str, Any]:

@@ -40,9 +40,8 @@ class Program:
 
 def shape(loss: str) -> str:
     """How a size becomes arrays: "labelled" `[n, d]` and labels, "views" two of n/2 rows, "towers" two of n rows."""
-    if loss in ("sincere", "supcon", "decoupled"):
-        return "labelled"
-    return "views" if loss in ("nt_xent", "dystress") else "towers"
+    arrangement = record(loss).arrangement
+    return "labelled" if arrangement.labelled else "views" if arrangement.signature == "*views" else "towers"
 
 
 def record(loss: str) -> PairLoss:
@@ -69,7 +68,8 @@ def ours(loss: str, program: Program) -> Function:
     """Our function, for the arrays of any framework but NumPy, whose gradients are not automatic."""
     from sincere_spec import evaluate
 
-    made, engine, tile = record(loss), program.name, program.tile
+    made, tile = record(loss), program.tile
+    engine: Any = program.name
 
     def value(*arrays: Any) -> Any:
         return evaluate(made, *arrays, engine=engine, tile=tile)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sincere_spec.bench import crossover as crossovers
-from sincere_spec.bench import measure, report, results
+from sincere_spec.bench import device, measure, report, results
 from sincere_spec.bench.process import Died, Stopped
 from sincere_spec.bench.settings import (
     DEFAULT_LOSSES,
@@ -154,16 +154,35 @@ def render(output: Path) -> int:
     if find_spec("matplotlib") is None and found:
         raise CannotRun("figures need matplotlib; pip install 'sincere-spec[bench]'.")
     _figures(found, output, console)
+    parts = [] if not found and device.folders(output) else [report.render(found, report.link(output, README))]
+    for folder in device.folders(output):
+        run = device.read(folder)
+        _figures(device.results(run), folder, console)
+        parts.append(device.render(run, report.link(folder, README)))
     if not README.exists():
         console.print("There is no README.md here; the tables are in no file.")
         return DONE
     text = README.read_text(encoding="utf-8")
     try:
-        new = report.rewrite(text, report.render(found, report.link(output, README)))
+        new = report.rewrite(text, "\n\n".join(parts))
     except ValueError as error:
         raise CannotRun(f"README.md: {error}") from error
     README.write_text(new, encoding="utf-8")
     console.print(f"README.md has the tables of {len(found)} results.")
+    return DONE
+
+
+def adopt(folder: Path) -> int:
+    """Make the tables of crossovers and shapes from the results of a device run; the exit status."""
+    import sincere_spec
+    from sincere_spec import backends
+
+    said = device.adopt(
+        folder,
+        Path(sincere_spec.__file__).parent / "call" / "crossovers.json",
+        Path(backends.__file__).parent / "torch" / "shapes.json",
+    )
+    sys.stdout.write("".join(f"{line}\n" for line in said) or "Nothing was complete; the tables are as they were.\n")
     return DONE
 
 

@@ -19,6 +19,7 @@ STYLES = {
     "dense": ("#E69F00", "s", "-"),
     "kernel": ("#F0E442", "h", "-"),
     "auto": ("#56B4E9", "x", ":"),
+    "auto-compiled": ("#56B4E9", "+", "-"),
     "plain": ("#D55E00", "^", "-"),
     "plain-compiled": ("#D55E00", "v", "--"),
     "tiled-xla": ("#0072B2", "o", "--"),

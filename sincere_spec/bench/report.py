@@ -145,7 +145,8 @@ def _lines(results: Sequence[Result]) -> list[_Line]:
     ]
 
 
-def _table(head: Row, rows: Iterable[Row]) -> str:
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Rows as a Markdown table; nothing without rows."""
     rows = [" | ".join(row) for row in rows]
     return "\n".join(f"| {row} |" for row in (" | ".join(head), " | ".join("---" for _ in head), *rows)) if rows else ""
 
@@ -161,7 +162,7 @@ def _times(results: Sequence[Result]) -> str:
         ours = [_time(line.time(program, size)) for program in ("tiled", "dense", "plain")]
         rows.append([line.name(), f"`{line.loss}`", *ours, "<br>".join(peers) or "", _growth(line)])
     head = ["", f"N = {size}", "tiled", "dense", "plain formula", "peers", "tiled, from N to 2 N"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _time(row: Time | None) -> str:
@@ -210,7 +211,7 @@ def _small(results: Sequence[Result]) -> str:
         if any(ratios) or cost:
             rows.append([line.name(), f"`{line.loss}`", *ratios, cost])
     head = ["", '`engine="auto"`: time / plain formula', *(f"N = {size}" for size in sizes)]
-    return _table([*head, "checks and plan, a call (jit: a trace)"], rows)
+    return table([*head, "checks and plan, a call (jit: a trace)"], rows)
 
 
 def _overhead(rows: Iterable[Overhead], loss: str) -> str:
@@ -238,7 +239,7 @@ def _memory(results: Sequence[Result]) -> str:
         "plain formula",
         "peers",
     ]
-    return _table([*head, "4 N D numbers + 64 MB"], rows)
+    return table([*head, "4 N D numbers + 64 MB"], rows)
 
 
 def _itemsize(result: Result) -> int:

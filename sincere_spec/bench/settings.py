@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sincere_spec import losses
+
 Function = Callable[..., Any]  # of the embeddings, then the labels if the loss has any; returns the loss
 
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
-LOSSES = ("sincere", "supcon", "decoupled", "info_nce", "nt_xent", "dystress", "clip", "siglip", "f_micl")
+LOSSES = tuple(loss.name for loss in losses.TABLE)
 ENGINES = ("dense", "tiled", "kernel", "auto")
 # On a CPU kernels run in interpreters, whose time says nothing.
 HOST_ENGINES = ("dense", "tiled", "auto")

@@ -58,7 +58,10 @@ class Worker:
         if program.kind == "ours":
             function = self.framework.ours(loss, program)
         elif program.kind == "plain":
-            function = self.framework.plain(loss)
+            try:
+                function = self.framework.plain(loss)
+            except KeyError:
+                raise Unsupported(f"no plain formula of {loss} is written for {self.name}") from None
         else:
             peer = find(self.name, loss, program.name)
             try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from numbers import Real
-from typing import Any
+from typing import Any, TypedDict
 
-from sincere_spec.arrays import COMPUTE_DTYPE, Array, Labels
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
 from sincere_spec.call.labels import as_integers
+from sincere_spec.call.where import rows_that_take_part
+from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
     DtypeError,
@@ -18,23 +21,65 @@ from sincere_spec.errors import (
     ShapeError,
 )
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import PairLoss, Roles, check_temperature
+from sincere_spec.spec.checks import check_temperature
+from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
+from sincere_spec.spec.words import PairLoss, Roles
+
+PARAMETERS = ("temperature", "bias")
+
+
+class Keywords(TypedDict, total=False):
+    """The keywords of `evaluate`, `value_and_gradient` and `explain`, described in `evaluate`."""
+
+    temperature: float | Array | None
+    bias: float | Array | None
+    keys: Array | None
+    key_labels: Labels | None
+    ids: Labels | None
+    key_ids: Labels | None
+    where: Where | None
+    normalize: bool
+    reduction: Reduction
+    engine: Engine
+    tile: int | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as it came."""
+
+    loss: PairLoss
+    arguments: tuple[Any, ...]
+    temperature: float | Array | None = None
+    bias: float | Array | None = None
+    keys: Array | None = None
+    key_labels: Labels | None = None
+    ids: Labels | None = None
+    key_ids: Labels | None = None
+    where: Where | None = None
+    normalize: bool = True
+    reduction: str = "mean"
+    engine: str = "auto"
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A checked call: nothing about it can fail any more except the arithmetic."""
+    """A checked call: nothing about it can fail any more except the arithmetic.
+
+    `rows` and `columns` have the attributes of the rows of either side, and `where` the rows that take part by array.
+    """
 
     backend: Backend
     loss: PairLoss
     roles: Roles
     embeddings: dict[str, Array]
     shapes: dict[str, tuple[Any, ...]]
-    labels: Array
-    key_labels: Array
-    ids: Array
-    key_ids: Array
-    distinct: bool
+    relation: Relation
+    rows: Attributes
+    columns: Attributes
+    where: dict[str, Array]
+    samples: Samples
     temperature: float | Array
     bias: float | Array
     normalize: bool
@@ -54,26 +99,25 @@ class Problem:
         return self.embeddings | {name: x for name, x in parameters.items() if not isinstance(x, (int, float))}
 
 
-def prepare(
-    loss: PairLoss,
-    arguments: tuple[Any, ...],
-    temperature: float | Array | None,
-    bias: float | Array | None,
-    keys: Array | None,
-    key_labels: Labels | None,
-    ids: Labels | None,
-    key_ids: Labels | None,
-    normalize: bool,
-    reduction: str,
-) -> Problem:
+def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:
+    """The call of the function of that name; raises TypeError for a keyword that it does not have."""
+    for keyword in keywords.keys() - Keywords.__annotations__.keys():
+        near = get_close_matches(keyword, Keywords.__annotations__, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(Keywords.__annotations__)}."
+        raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}: {advice}")
+    return Call(loss, arguments, **keywords)
+
+
+def check(call: Call) -> Problem:
     """Check a call and put its arguments in their roles; raises before any arithmetic."""
+    loss, arguments, temperature = call.loss, call.arguments, call.temperature
     if not isinstance(loss, PairLoss):
         raise OptionError(
             f"expected a loss record, such as sincere_spec.losses.sincere(0.1); got {type(loss).__name__}."
         )
-    if not isinstance(normalize, bool):
-        raise OptionError(f"normalize must be True or False; got {normalize!r}.")
-    check_reduction(reduction)
+    if not isinstance(call.normalize, bool):
+        raise OptionError(f"normalize must be True or False; got {call.normalize!r}.")
+    check_reduction(call.reduction)
     labels: Labels | None = None
     if loss.arrangement.labelled:
         if len(arguments) == 3 and temperature is None:
@@ -83,16 +127,15 @@ def prepare(
             raise TypeError(
                 f"{loss.name} takes {loss.arrangement.signature}; got {len(arguments)} positional arguments."
             )
-        labels, given = arguments[1], (arguments[0], *(() if keys is None else (keys,)))
+        labels, given = arguments[1], (arguments[0], *(() if call.keys is None else (call.keys,)))
     else:
-        extra = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-        refused = [name for name, value in extra.items() if value is not None]
+        refused = [name for name in ("keys", "key_labels", "ids", "key_ids") if getattr(call, name) is not None]
         if refused:
             raise TypeError(f"{loss.name} takes {loss.arrangement.signature} and no {refused[0]}: it has no labels.")
         optional = loss.arrangement.signature.endswith("=None")
         given = arguments[:-1] if optional and arguments and arguments[-1] is None else arguments
     temperature = _parameter("temperature", loss.temperature if temperature is None else temperature)
-    bias = _parameter("bias", loss.bias if bias is None else bias)
+    bias = _parameter("bias", loss.bias if call.bias is None else call.bias)
 
     names = loss.arrangement.names(len(given))
     raw = {name: unwrap(array) for name, array in zip(names, given, strict=True)}
@@ -106,19 +149,26 @@ def prepare(
     shapes = {name: tuple(array.shape) for name, array in raw.items()}
     embeddings = _flattened(backend, loss, raw)
     roles = loss.arrangement.roles(names)
-    vectors = _vectors(backend, loss, roles, embeddings, shapes, labels, key_labels, ids, key_ids)
+    rows, columns, samples = (
+        _named_by_labels(backend, embeddings, shapes, labels, call)
+        if loss.arrangement.labelled
+        else _named_by_place(backend, roles, embeddings)
+    )
     return Problem(
         backend=backend,
         loss=loss,
         roles=roles,
         embeddings=embeddings,
         shapes=shapes,
-        **vectors,
-        distinct=ids is None,
+        relation=OtherLabel() if roles.partners else SameLabel(),
+        rows=rows,
+        columns=columns,
+        where=rows_that_take_part(backend, call.where, names, shapes, embeddings[names[0]]),
+        samples=samples,
         temperature=parameters.get("temperature", temperature),
         bias=parameters.get("bias", bias),
-        normalize=normalize,
-        reduction=reduction,
+        normalize=call.normalize,
+        reduction=call.reduction,
     )
 
 
@@ -205,33 +255,33 @@ def _may_equal(a: Any, b: Any) -> bool:
     return a is None or b is None or bool(a == b)
 
 
-def _vectors(
+def _named_by_place(
+    backend: Backend, roles: Roles, embeddings: Mapping[str, Array]
+) -> tuple[Attributes, Attributes, Samples]:
+    """The attributes of rows and of columns where row i of each array is the same sample: its label is its place."""
+    first = embeddings[roles.anchors[0]]
+    xp, place = backend.namespace(first), backend.indices(first)
+    if roles.keys:
+        label = backend.indices(embeddings[roles.keys[0]])
+        if roles.queue:
+            label = label + -(2**31)  # of no anchor, still ascending, and for int32 too
+        return {"label": place}, {"label": label}, Samples.DISTINCT
+    own = xp.concat([place] * len(roles.anchors), axis=0) if len(roles.anchors) > 1 else place
+    rows = {"label": own} if roles.partners else {"label": own, "sample": backend.indices(own)}
+    return rows, rows, Samples.DISTINCT
+
+
+def _named_by_labels(
     backend: Backend,
-    loss: PairLoss,
-    roles: Roles,
     embeddings: Mapping[str, Array],
     shapes: Mapping[str, tuple[Any, ...]],
-    labels: Labels | None,
-    key_labels: Labels | None,
-    ids: Labels | None,
-    key_ids: Labels | None,
-) -> dict[str, Array]:
-    """Labels and ids of the rows and of the columns, as integers beside the embeddings."""
-    first = embeddings[roles.anchors[0]]
+    labels: Labels,
+    call: Call,
+) -> tuple[Attributes, Attributes, Samples]:
+    """The labels and samples of rows and of columns, as integers beside the embeddings."""
+    first, keys, ids, key_ids = embeddings["embeddings"], embeddings.get("keys"), call.ids, call.key_ids
     xp = backend.namespace(first)
-    if not loss.arrangement.labelled:
-        parts = [backend.indices(first)] * len(roles.anchors)
-        own = xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
-        samples = column_samples = backend.indices(own) if len(parts) > 1 else own
-        column_labels = own
-        if roles.keys:
-            column_labels = column_samples = backend.indices(embeddings[roles.keys[0]])
-            if roles.queue:
-                column_labels = column_labels + -(2**31)  # of no anchor, still ascending, and for int32 too
-        return {"labels": own, "key_labels": column_labels, "ids": samples, "key_ids": column_samples}
-
-    keys = embeddings.get("keys")
-    _check_pair("keys", keys, "key_labels", key_labels)
+    _check_pair("keys", keys, "key_labels", call.key_labels)
     if keys is None and key_ids is not None:
         raise ShapeError(
             "key_ids came without keys; ids alone name the samples of a batch that is compared with itself."
@@ -239,20 +289,33 @@ def _vectors(
     if keys is not None:
         _check_pair("ids", ids, "key_ids", key_ids)
 
-    shape, rows = shapes["embeddings"], first.shape[0]
-    columns = None if keys is None else keys.shape[0]
-    named = {"labels": (labels, shape[0])} | ({} if keys is None else {"key_labels": (key_labels, columns)})
+    shape, columns = shapes["embeddings"], None if keys is None else keys.shape[0]
+    named = {"labels": (labels, shape[0])} | ({} if keys is None else {"key_labels": (call.key_labels, columns)})
     own, *others = as_integers(backend, first, named)
     if len(shape) == 3:  # sample by sample: the views of a sample are neighbours, and share its label
         own = xp.reshape(xp.concat([own[:, None]] * shape[1], axis=1), (-1,))
     if ids is None:
-        samples = backend.indices(first)
-        key_samples = samples if keys is None else -1 - backend.indices(keys)
+        samples = [backend.indices(first)] + ([] if keys is None else [-1 - backend.indices(keys)])
     else:
-        named = {"ids": (ids, rows)} | ({} if keys is None else {"key_ids": (key_ids, columns)})
-        samples, *key_others = as_integers(backend, first, named)
-        key_samples = key_others[0] if key_others else samples
-    return {"labels": own, "key_labels": others[0] if others else own, "ids": samples, "key_ids": key_samples}
+        named = {"ids": (ids, first.shape[0])} | ({} if keys is None else {"key_ids": (key_ids, columns)})
+        samples = as_integers(backend, first, named)
+    rows = {"label": own, "sample": samples[0]}
+    compared = rows if keys is None else {"label": others[0], "sample": samples[1]}
+    return rows, compared, Samples.DISTINCT if ids is None else _where_samples_repeat(backend, rows, compared)
+
+
+def _where_samples_repeat(backend: Backend, rows: Attributes, columns: Attributes) -> Samples:
+    """Whether each id has one label: then ids are asked only where labels meet. Known where they can be read cheaply."""
+    vectors = (*rows.values(), *columns.values())
+    if not all(backend.on_host(x) for x in vectors) or 0 in (rows["label"].shape[0], columns["label"].shape[0]):
+        return Samples.ANYWHERE
+    xp, sides = backend.namespace(rows["label"]), (rows,) if columns is rows else (rows, columns)
+    label, sample = (xp.concat([side[name] for side in sides], axis=0) for name in ("label", "sample"))
+    order = xp.argsort(sample)
+    label, sample = xp.take(label, order, axis=0), xp.take(sample, order, axis=0)
+    differing = (sample[1:] == sample[:-1]) & (label[1:] != label[:-1])
+    one_label = float(xp.sum(xp.astype(differing, label.dtype))) == 0.0
+    return Samples.WITHIN_LABELS if one_label else Samples.ANYWHERE
 
 
 def _check_pair(first: str, given: object, second: str, beside: object) -> None:

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sincere_spec.arrays import Array, Labels
-from sincere_spec.call.check import Problem, prepare
-from sincere_spec.call.compiled import steps_of
+from sincere_spec.arrays import Array
+from sincere_spec.call.check import Call, Keywords, Problem, call_of, check
 from sincere_spec.call.plan import Plan, choose
+from sincere_spec.call.steps import steps_of
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.words import PairLoss
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def evaluate(
-    loss: PairLoss,
-    *arguments: Any,
-    temperature: float | Array | None = None,
-    bias: float | Array | None = None,
-    keys: Array | None = None,
-    key_labels: Labels | None = None,
-    ids: Labels | None = None,
-    key_ids: Labels | None = None,
-    normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
-    tile: int | None = None,
-) -> Array:
+
+def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Array:
     """The value of any loss record, in the framework of the arrays, differentiable there.
 
     Args:
         loss: a record from `sincere_spec.losses`, or one of your own.
         *arguments: the positional arguments of the record's function, such as `embeddings, labels`.
         temperature, bias: instead of the record's; a number, or a 0-d array, which then receives a gradient.
+        where: the rows that take part, as booleans `[n]` or `[n, views]`; a tuple has one mask, or None, for each
+            positional array, `keys` last. The loss is that of the batch without the other rows, NaN in them included.
         keys, key_labels, ids, key_ids, normalize, reduction, engine, tile: as in `sincere_loss`.
 
     Returns:
@@ -47,24 +39,12 @@ def evaluate(
         >>> float(round(ss.evaluate(ss.losses.sincere(0.5), z, [0, 0, 1, 1]), 4))
         0.4302
     """
-    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    return problem.backend.call(_value, problem, _plan(problem, engine, tile))
+    call = call_of("evaluate", loss, arguments, keywords)
+    problem = check(call)
+    return problem.backend.call(_value, problem, _plan(problem, call))
 
 
-def value_and_gradient(
-    loss: PairLoss,
-    *arguments: Any,
-    temperature: float | Array | None = None,
-    bias: float | Array | None = None,
-    keys: Array | None = None,
-    key_labels: Labels | None = None,
-    ids: Labels | None = None,
-    key_ids: Labels | None = None,
-    normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
-    tile: int | None = None,
-) -> tuple[Array, Any]:
+def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> tuple[Array, Any]:
     """The value of any loss record and its gradient, in every framework: NumPy has no other way to one.
 
     The gradient is computed by the formula of the family, not by automatic differentiation, and is detached from it:
@@ -87,10 +67,11 @@ def value_and_gradient(
         >>> gradient.shape
         (4, 2)
     """
-    if reduction == "none":
+    call = call_of("value_and_gradient", loss, arguments, keywords)
+    if call.reduction == "none":
         raise OptionError('value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".')
-    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    plan = _plan(problem, engine, tile)
+    problem = check(call)
+    plan = _plan(problem, call)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
     if len(gradients) == 1:
         (only,) = gradients.values()
@@ -98,20 +79,7 @@ def value_and_gradient(
     return value, _named_tuple(tuple(gradients))(*gradients.values())
 
 
-def explain(
-    loss: PairLoss,
-    *arguments: Any,
-    temperature: float | Array | None = None,
-    bias: float | Array | None = None,
-    keys: Array | None = None,
-    key_labels: Labels | None = None,
-    ids: Labels | None = None,
-    key_ids: Labels | None = None,
-    normalize: bool = True,
-    reduction: str = "mean",
-    engine: str = "auto",
-    tile: int | None = None,
-) -> Plan:
+def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Plan:
     """Which backend and engine a call would run on, and why; nothing is computed.
 
     Args:
@@ -129,13 +97,13 @@ def explain(
         >>> plan.backend, plan.engine
         ('array_api', 'dense')
     """
-    problem = prepare(loss, arguments, temperature, bias, keys, key_labels, ids, key_ids, normalize, reduction)
-    return _plan(problem, engine, tile)
+    call = call_of("explain", loss, arguments, keywords)
+    return _plan(check(call), call)
 
 
-def _plan(problem: Problem, engine: str, tile: int | None) -> Plan:
+def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
-    return choose(problem.backend, like, problem.sizes, problem.loss.logit, engine, tile)
+    return choose(problem.backend, like, problem.sizes, problem.loss.logit, call.engine, call.tile)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}
@@ -151,7 +119,7 @@ def _value(problem: Problem, plan: Plan) -> Array:
     steps = steps_of(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
     obstacles = (backend.tiles_obstacle(x) for x in arrays)
-    if plan.engine == "dense" and (problem.reduction == "none" or any(why is not None for why in obstacles)):
+    if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in obstacles)):
         return steps.exact(*arrays)
     return backend.differentiable(steps, *arrays)
 

@@ -23,6 +23,17 @@ class Plan:
     tile: int | None
     reason: str
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether whole matrices are made."""
+        return self.engine == "dense"
+
+    @property
+    def rows_of_tile(self) -> int:
+        """The rows of a tile, of an engine that has tiles."""
+        assert self.tile is not None, self
+        return self.tile
+
     def __str__(self) -> str:
         tiles = f" with tiles of {self.tile} rows" if self.tile else ""
         return f"{self.backend}, {self.engine} engine{tiles}: {self.reason}"
@@ -32,6 +43,7 @@ class Plan:
 def crossovers() -> dict[str, Any]:
     """From how many pairs on tiles are faster, and the best rows of a tile: measured, by backend and kind of device.
 
+    On a device they depend on the dtype and D, and rows say from how many pairs on kernels are faster; null is never.
     `unmeasured` is for all others: it says from where on a matrix is too large to hold several of.
     """
     import json  # only here: every program imports this module
@@ -58,7 +70,7 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
         return Plan(backend.name, "dense", None, obstacle)
     platform = backend.platform(like)
     table = crossovers()
-    measured = table.get(backend.name, table["array_api"]).get(platform)
+    measured = _of_arrays(table.get(backend.name, table["array_api"]).get(platform), backend.dtype_name(like), like)
     known = measured or table["unmeasured"]
     if engine == "tiled":
         return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
@@ -81,7 +93,9 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     here = f"{rows} x {columns} pairs on {platform}"
     gain = "are faster" if measured else "save memory"
     kernels = f"no kernel was measured on {platform}"
-    if "kernel" in known:
+    if "kernel" in known and known["kernel"] is None:
+        kernels = f"no kernel was faster on {platform}"
+    elif "kernel" in known:
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
             kernels = backend.kernels(like, logit)
@@ -90,6 +104,18 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     if rows * columns < known["pairs"]:
         return Plan(backend.name, "dense", None, f"{here}; tiles {gain} from {known['pairs']} on; {kernels}")
     return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}; {kernels}")
+
+
+def _of_arrays(known: dict[str, Any] | None, dtype: str, like: Array) -> dict[str, Any] | None:
+    """The row of a platform; of one by dtype and D that of as many bytes, and of the next larger D that was measured."""
+    if known is None or "pairs" in known:
+        return known
+    by_width = known.get("bfloat16" if dtype == "float16" else dtype)
+    if by_width is None:
+        return None
+    widths = sorted(map(int, by_width))
+    row: dict[str, Any] = by_width[str(next((d for d in widths if d >= like.shape[-1]), widths[-1]))]
+    return row
 
 
 def _power_of_two(tile: int) -> bool:

@@ -1,250 +1,375 @@
-"""A problem's value and gradient as functions of its arrays alone: what a framework's automatic differentiation is given."""
+"""Value and gradient of a checked call as functions of its arrays alone: what automatic differentiation is given.
+
+Steps are a static part that hashes, the jit cache key, and constants: arrays that receive no gradient. Where a framework
+compiles programs, tiles are one of their own, found again by the static part, and every array is an argument: a new
+temperature, new labels or another batch of the same size compile nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
-from sincere_spec.arrays import COMPUTE_DTYPE, Array
-from sincere_spec.call.check import Problem
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
+from sincere_spec.call.check import PARAMETERS, Problem
 from sincere_spec.call.plan import Plan
-from sincere_spec.engines import dense, kernel, tiled, traced
-from sincere_spec.engines.comparison import Comparison, Gradients, Halves, gather, ones_by_row, scatter
+from sincere_spec.engines import dense, family, kernel, tiled, traced
+from sincere_spec.engines.comparison import (
+    Comparison,
+    Gradients,
+    Halves,
+    Samples,
+    gather,
+    insides,
+    ones_by_row,
+    scatter,
+)
 from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normalise, pull_back
-from sincere_spec.interface import Kernels
+from sincere_spec.engines.padded import fitted
+from sincere_spec.engines.parts import Residuals
+from sincere_spec.engines.subset import Subset, put_back, take_inside
+from sincere_spec.spec.relations import Relation
+from sincere_spec.spec.words import PairLoss, Roles
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
 """Calls its first argument, a function of rows, with the arrays that follow."""
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Forward and backward of one problem under one plan, for arrays in the order of `Problem.arguments`.
+class Saved(NamedTuple):
+    """What forward keeps for backward: residuals by row, or, where whole matrices were there anyway, the gradients."""
 
-    `near` is what `traced.near` says of the temperature, if that is known. `kind` is the dtype in which the embeddings came:
-    they may have been raised since.
+    residuals: Residuals | None = None
+    gradients: tuple[Array | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Static:
+    """The static, hashable part of a call: the jit cache key.
+
+    `names` are the arguments that receive a gradient, `constants` the arrays that receive none, `masks` the constant that says
+    which rows of an array take part, by its name, `kind` is the dtype in which embeddings came, `fixed_shift` what
+    `traced.fixed_shift_is_safe` says, if that is known, and `numbers` are parameters that are no arrays.
     """
 
-    problem: Problem
+    backend: Any  # a `Backend`, of the kind that the engine asks for
     plan: Plan
+    loss: PairLoss
+    roles: Roles
+    names: tuple[str, ...]
+    constants: tuple[str, ...]
+    masks: tuple[tuple[str, str], ...]
+    relation: Relation
+    samples: Samples
+    normalize: bool
+    reduction: str
     kind: str
-    near: bool | None = None
+    fixed_shift: bool | None
+    numbers: tuple[tuple[str, float], ...]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its steps are programs of their own: tiles are, and whole matrices belong to the caller's program."""
+        return self.backend.traces and not self.plan.is_dense
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the value is a scalar, not a vector by row."""
+        return self.reduction != "none"
+
+    def steps(self, constants: tuple[Array, ...]) -> Steps:
+        """The steps of a call with these constants."""
+        return Steps(self, constants)
+
+
+Key: TypeAlias = tuple[Static, tuple[bool, ...]]
+"""The static part, and of which arguments the gradient is wanted."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Forward and backward of a call, for arrays in the order of `Static.names`."""
+
+    static: Static
+    constants: tuple[Array, ...]
 
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, which the framework can differentiate to any order."""
-        problem = self._with(arrays)
-        embedded = _embedded(problem, _at_once)
-        comparison = _comparison(problem, embedded)
-        value = dense.value(problem.backend, problem.loss, comparison, *_parameters(problem), problem.reduction)
-        return _propagate_non_finite(problem, embedded, value)
+        opened = _open(self.static, self.constants, arrays, exact=True)
+        return _finish(opened, dense.value(opened.comparison, self.static.reduction))
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
-        return self.exact(*arrays) if self.plan.tile is None else self.forward(arrays, (False,) * len(arrays))[0]
+        return self.exact(*arrays) if self.static.plan.is_dense else self.forward(arrays, (False,) * len(arrays))[0]
 
-    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Any]:
-        """The value, and what `backward` wants to have kept: statistics of the tiles, or on whole matrices all of it."""
-        problem = self._with(arrays)
-        embedded = _embedded(problem, self._by_rows)
-        common = (
-            cast(Any, problem.backend),
-            problem.loss,
-            self._comparison(problem, embedded),
-            *_parameters(problem),
-            problem.reduction,
-        )
-        saved: Any
-        if self.plan.tile is None:
-            value, gradients = dense.value_and_gradient(*common, problem.roles.holding(self._names(wanted)))
-            saved = self._by_array(problem, embedded, gradients, wanted)
-        elif self.plan.engine == "kernel":
-            value, saved = kernel.forward(*common, self._kernels, self.plan.tile)
-        elif problem.backend.traces:
-            value, saved = traced.forward(*common, self.plan.tile, problem.normalize, self.near)
-        else:
-            value, saved = tiled.forward(*common, self.plan.tile)
-        return _propagate_non_finite(problem, embedded, value), saved
-
-    def backward(
-        self, arrays: tuple[Array, ...], saved: Any, cotangent: Array | None, wanted: tuple[bool, ...]
-    ) -> tuple[Array | None, ...]:
-        """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
-        if self.plan.tile is None:
-            if cotangent is not None:
-                saved = tuple(None if gradient is None else gradient * cotangent for gradient in saved)
-            return self._cast(saved)
-        problem = self._with(arrays)
-        embedded = _embedded(problem, self._by_rows)
-        common = (
-            cast(Any, problem.backend),
-            problem.loss,
-            self._comparison(problem, embedded),
-            *_parameters(problem),
-            problem.reduction,
-        )
-        asked = (saved, 1.0 if cotangent is None else cotangent, problem.roles.holding(self._names(wanted)))
-        if self.plan.engine == "kernel":
-            gradients = kernel.backward(*common, self._kernels, self.plan.tile, *asked)
-        elif problem.backend.traces:
-            gradients = traced.backward(*common, self.plan.tile, problem.normalize, self.near, *asked)
-        else:
-            gradients = tiled.backward(*common, self.plan.tile, *asked)
-        return self._cast(self._by_array(problem, embedded, gradients, wanted))
-
-    def _comparison(self, problem: Problem, embedded: dict[str, Normalised]) -> Comparison:
-        """The comparison as the engine wants it: kernels multiply half types as they came."""
-        comparison = _comparison(problem, embedded)
-        if self.plan.engine != "kernel" or COMPUTE_DTYPE[self.kind] == self.kind:
-            return comparison
-        backend = problem.backend
-        dtype = backend.dtype(self.kind, comparison.anchors)
-        rows, factors = {}, {}
-        for name, x in problem.embeddings.items():
-            if problem.normalize:
-                rows[name], factors[name] = halved(backend, _raised(problem, x), embedded[name], dtype)
-            else:
-                xp = backend.namespace(x)
-                rows[name], factors[name] = xp.astype(x, dtype), ones_by_row(xp, embedded[name].rows)
-        xp = backend.namespace(comparison.anchors)
-        (anchors, keys, _), (anchor_factors, key_factors, _) = (gather(xp, problem.roles, x) for x in (rows, factors))
-        return replace(comparison, halves=Halves(anchors, keys, anchor_factors, key_factors))
-
-    def _names(self, wanted: tuple[bool, ...]) -> list[str]:
-        return [name for name, want in zip(self.problem.arguments, wanted, strict=True) if want]
-
-    def _by_array(
-        self, problem: Problem, embedded: dict[str, Normalised], gradients: Gradients, wanted: tuple[bool, ...]
-    ) -> tuple[Array | None, ...]:
-        """From the gradient by roles to that by each array that is wanted, still in the compute dtype."""
-        backend, names = problem.backend, self._names(wanted)
-        by_name = scatter(backend, problem.roles, problem.embeddings, gradients)
-        by_name |= {"temperature": gradients.temperature, "bias": gradients.bias}
-        result: list[Array | None] = []
-        for name in problem.arguments:
-            if name not in names:
-                result.append(None)
-                continue
-            gradient = by_name[name]
-            if problem.normalize and name in embedded:
-                gradient = self._pulled_back(problem.embeddings[name], embedded[name], gradient)
-            result.append(gradient)
-        return tuple(result)
-
-    def _pulled_back(self, given: Array, embedded: Normalised, gradient: Array) -> Array:
-        backend = self.problem.backend
-        if self.plan.tile is None:
-            return pull_back(backend, embedded, gradient)
-
-        def pull(given: Array, size: Array, norm: Array, gradient: Array) -> tuple[Array, ...]:
-            rows = _raised(self.problem, given) / size / norm  # made again, so that nothing need keep them until here
-            return (pull_back(backend, Normalised(rows, size, norm), gradient),)
-
-        (result,) = self._by_rows(pull, given, embedded.size, embedded.norm, gradient)
+    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
+        """The value, and what `backward` wants to have kept."""
+        if self.static.compiled:  # the same program, whatever is wanted later
+            wanted = (False,) * len(arrays)
+        result: tuple[Array, Saved] = self._run(_forward, wanted, arrays)
         return result
 
-    @property
-    def _by_rows(self) -> ByRows:
-        """How what is done to each row is done to all: a block at a time beside tiles."""
-        return partial(in_blocks, self.problem.backend) if self.plan.engine == "tiled" else _at_once
+    def backward(
+        self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
+        if cotangent is None and self.static.compiled:
+            cotangent = self.static.backend.number(1.0, COMPUTE_DTYPE[self.static.kind])
+        result: tuple[Array | None, ...] = self._run(_backward, wanted, arrays, saved, cotangent)
+        return result
 
-    @property
-    def _kernels(self) -> Kernels:
-        """The backend's kernels, which the plan has found."""
-        problem = self.problem
-        kernels = problem.backend.kernels(next(iter(problem.embeddings.values())), problem.loss.logit)
-        assert not isinstance(kernels, str), kernels
-        return kernels
-
-    def _cast(self, gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
-        """Gradients in the dtypes of their arrays: rounded once, at the end."""
-        arrays = self.problem.arguments.values()
-        xp = self.problem.backend.namespace(next(iter(arrays)))
-        return tuple(
-            gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
-            for x, gradient in zip(arrays, gradients, strict=True)
-        )
-
-    def _with(self, arrays: tuple[Array, ...]) -> Problem:
-        if all(x is y for x, y in zip(arrays, self.problem.arguments.values(), strict=True)):
-            return self.problem
-        given = dict(zip(self.problem.arguments, arrays, strict=True))
-        embeddings = {name: given[name] for name in self.problem.embeddings}
-        return replace(
-            self.problem,
-            embeddings=embeddings,
-            temperature=given.get("temperature", self.problem.temperature),
-            bias=given.get("bias", self.problem.bias),
-        )
+    def _run(self, function: Callable[..., Any], wanted: tuple[bool, ...], *arguments: Any) -> Any:
+        run = self.static.backend.run if self.static.compiled else _at_once
+        return run(function, (self.static, wanted), self.constants, *arguments)
 
 
-def _raised(problem: Problem, x: Array) -> Array:
+def steps_of(problem: Problem, plan: Plan) -> Steps:
+    """The steps of a checked call under a plan."""
+    backend: Any = problem.backend
+    given_kind = backend.dtype_name(next(iter(problem.embeddings.values())))
+    kind = COMPUTE_DTYPE[given_kind]
+    given = {"temperature": problem.temperature, "bias": problem.bias}
+    numbers = {name: x for name, x in given.items() if isinstance(x, float)}
+    loss, fixed_shift = problem.loss, None
+    if backend.traces:  # numbers that change from step to step are not part of the structure
+        loss = replace(loss, temperature=1.0, bias=0.0)
+        if not plan.is_dense:
+            if plan.engine == "tiled":
+                sizes = (size for size in problem.sizes if isinstance(size, int))
+                tile = plan.rows_of_tile
+                plan = replace(plan, tile=min([tile, *(fitted(tile, size) for size in sizes)]))
+            if "temperature" in numbers:
+                safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
+                fixed_shift = bool(safe)
+            numbers = {}
+    constants = {f"row {name}": x for name, x in problem.rows.items()}
+    if problem.columns is not problem.rows:
+        constants |= {f"column {name}": x for name, x in problem.columns.items()}
+    masks = {name: f"where {first_of(problem.where, x)}" for name, x in problem.where.items()}
+    constants |= {constant: problem.where[constant.partition(" ")[2]] for constant in masks.values()}
+    held = {name: x for name, x in given.items() if isinstance(x, float) and name not in numbers}
+    constants |= {name: backend.number(x, kind) for name, x in held.items()}
+    static = Static(
+        backend=backend,
+        plan=replace(plan, reason=""),
+        loss=loss,
+        roles=problem.roles,
+        names=tuple(problem.arguments),
+        constants=tuple(constants),
+        masks=tuple(masks.items()),
+        relation=problem.relation,
+        samples=problem.samples,
+        normalize=problem.normalize,
+        reduction=problem.reduction,
+        kind=given_kind,
+        fixed_shift=fixed_shift,
+        numbers=tuple(numbers.items()),
+    )
+    return Steps(static, tuple(constants.values()))
+
+
+def first_of(masks: Mapping[str, Array], mask: Array) -> str:
+    """The first name that has this mask: one for several arrays is one constant."""
+    return next(name for name, other in masks.items() if other is mask)
+
+
+class Opened(NamedTuple):
+    """The arrays of a call, as they came and as they are compared."""
+
+    static: Static
+    given: dict[str, Array]
+    embedded: dict[str, Normalised]
+    comparison: Comparison
+    subset: Subset | None  # where the comparison is of the rows inside alone
+
+
+def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
+    static, wanted = key
+    opened = _open(static, constants, arrays)
+    if static.plan.is_dense:
+        needed = static.roles.holding(_names(key))
+        value, gradients = dense.value_and_gradient(opened.comparison, static.reduction, needed)
+        saved = Saved(gradients=_by_array(opened, gradients, wanted))
+    else:
+        value, residuals = family.forward(opened.comparison, static.reduction, _layout(static))
+        saved = Saved(residuals)
+    return _finish(opened, value), saved
+
+
+def _backward(
+    key: Key, constants: Sequence[Array], arrays: Sequence[Array], saved: Saved, cotangent: Array | None
+) -> tuple[Array | None, ...]:
+    static, wanted = key
+    if static.plan.is_dense:
+        found = saved.gradients
+        if cotangent is not None:
+            found = tuple(None if gradient is None else gradient * cotangent for gradient in found)
+    else:
+        opened = _open(static, constants, arrays)
+        if opened.subset is not None and cotangent is not None and not static.scalar:
+            cotangent = opened.subset.inside_of(opened.comparison.xp, cotangent)
+        asked = (saved.residuals, 1.0 if cotangent is None else cotangent, static.roles.holding(_names(key)))
+        gradients = family.backward(opened.comparison, static.reduction, _layout(static), *asked)
+        found = _by_array(opened, gradients, wanted)
+    xp = static.backend.namespace(arrays[0])
+    return tuple(  # rounded to the dtypes of their arrays once, at the end
+        gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+        for x, gradient in zip(arrays, found, strict=True)
+    )
+
+
+def _names(key: Key) -> list[str]:
+    return [name for name, want in zip(key[0].names, key[1], strict=True) if want]
+
+
+def _layout(static: Static) -> family.LayOut:
+    """How the plan's engine lays a comparison out."""
+    backend, tile = static.backend, static.plan.rows_of_tile
+    if static.plan.engine == "kernel":
+        return lambda given, laid: kernel.lay_out(given, laid, backend.kernels(given.anchors, given.loss.logit), tile)
+    if backend.traces:
+        return partial(traced.lay_out, tile=tile, fixed_shift=static.fixed_shift)
+    return partial(tiled.lay_out, tile=tile)
+
+
+def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _by_rows(static: Static) -> ByRows:
+    """How what is done to each row is done to all: a block at a time beside tiles."""
+    return partial(in_blocks, static.backend) if static.plan.engine == "tiled" else _at_once
+
+
+def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
+    """The arrays of a call under their names; `exact` for operations that the framework will differentiate."""
+    by_rows = _at_once if exact else _by_rows(static)
+    held = dict(zip(static.constants, constants, strict=True))
+    rows, columns = (_of_kind(held, kind) for kind in ("row", "column"))
+    where = {name: held[constant] for name, constant in static.masks}
+    given = dict(zip(static.names, arrays, strict=True)) | dict(static.numbers)
+    temperature, bias = (given.pop(name) if name in given else held[name] for name in PARAMETERS)
+    xp = static.backend.namespace(arrays[0])
+    given = {name: xp.where(where[name][:, None], x, 0.0) if name in where else x for name, x in given.items()}
+    embedded = {name: _embed(static, x, by_rows) for name, x in given.items()}
+    comparison = Comparison(
+        static.backend,
+        static.loss,
+        *_parameters(static, temperature, bias, arrays[0]),
+        *gather(xp, static.roles, {name: x.rows for name, x in embedded.items()}),
+        relation=static.relation,
+        rows=rows,
+        columns=columns or rows,
+        both_ways=static.roles.both_ways,
+        samples=static.samples,
+        alike=None if static.loss.arrangement.labelled else static.roles.alike,
+        unit_rows=static.normalize,
+    )
+    subset = None
+    if where:
+        comparison = replace(comparison, **insides(static.backend, static.roles, given, where))
+        readable = static.backend.on_host if static.plan.is_dense else static.backend.concrete
+        if not static.backend.traces and all(readable(mask) for mask in where.values()):
+            comparison, subset = take_inside(comparison)
+    if static.plan.engine == "kernel" and COMPUTE_DTYPE[static.kind] != static.kind and not exact:
+        comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
+    return Opened(static, given, embedded, comparison, subset)
+
+
+def _of_kind(constants: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    return {name.partition(" ")[2]: x for name, x in constants.items() if name.startswith(kind + " ")}
+
+
+def _raise(static: Static, x: Array) -> Array:
     """An array in the dtype in which the loss is computed."""
-    backend = problem.backend
-    kind = backend.dtype_name(x)
+    kind = static.backend.dtype_name(x)
     if COMPUTE_DTYPE[kind] == kind:
         return x
-    return backend.namespace(x).astype(x, backend.dtype(COMPUTE_DTYPE[kind], x))
+    return static.backend.namespace(x).astype(x, static.backend.dtype(COMPUTE_DTYPE[kind], x))
 
 
-def _at_once(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
-    return function(*arrays)
-
-
-def _embedded(problem: Problem, by_rows: ByRows) -> dict[str, Normalised]:
-    """The embeddings as they are compared: in the compute dtype, and on the sphere if they are to be normalised."""
-    backend = problem.backend
+def _embed(static: Static, x: Array, by_rows: ByRows) -> Normalised:
+    """Embeddings as they are compared: in the compute dtype, and on the sphere if they are to be normalised."""
 
     def embed(rows: Array) -> tuple[Array, ...]:
-        made = normalise(backend, _raised(problem, rows))
+        made = normalise(static.backend, _raise(static, rows))
         return made.rows, made.size + 0.0 * made.norm, made.norm
 
-    if not problem.normalize:
-        return {name: Normalised(_raised(problem, x), 1.0, 1.0) for name, x in problem.embeddings.items()}
-    if by_rows is _at_once:
-        return {name: normalise(backend, _raised(problem, x)) for name, x in problem.embeddings.items()}
-    return {name: Normalised(*by_rows(embed, x)) for name, x in problem.embeddings.items()}
+    if not static.normalize:
+        return Normalised(_raise(static, x), 1.0, 1.0)
+    return normalise(static.backend, _raise(static, x)) if by_rows is _at_once else Normalised(*by_rows(embed, x))
 
 
-def _parameters(problem: Problem) -> tuple[float | Array, float | Array]:
+def _parameters(
+    static: Static, temperature: float | Array, bias: float | Array, like: Array
+) -> tuple[float | Array, float | Array]:
     """Temperature and bias in the compute dtype; an array of a temperature is NaN unless it is positive."""
-    backend = problem.backend
-    like = next(iter(problem.embeddings.values()))
-    dtype = backend.dtype(COMPUTE_DTYPE[backend.dtype_name(like)], like)
-    temperature, bias = problem.temperature, problem.bias
+    dtype = static.backend.dtype(COMPUTE_DTYPE[static.backend.dtype_name(like)], like)
     if not isinstance(temperature, float):
-        xp = backend.namespace(temperature)
+        xp = static.backend.namespace(temperature)
         temperature = xp.astype(temperature, dtype)
         valid = (temperature > 0.0) & (temperature < float("inf"))
         temperature = xp.where(valid, temperature, float("nan"))
     if not isinstance(bias, float):
-        bias = backend.namespace(bias).astype(bias, dtype)
+        bias = static.backend.namespace(bias).astype(bias, dtype)
     return temperature, bias
 
 
-def _comparison(problem: Problem, embedded: dict[str, Normalised]) -> Comparison:
-    rows = {name: x.rows for name, x in embedded.items()}
-    xp = problem.backend.namespace(next(iter(rows.values())))
-    return Comparison(
-        *gather(xp, problem.roles, rows),
-        problem.labels,
-        problem.key_labels,
-        problem.ids,
-        problem.key_ids,
-        problem.roles.both_ways,
-        problem.distinct,
-        None if problem.loss.arrangement.labelled else problem.roles.alike,
-        problem.normalize,
-    )
+def _halves(static: Static, xp: Namespace, given: dict[str, Array], embedded: dict[str, Normalised]) -> Halves:
+    """Rows as they came in a half type, which kernels multiply, and their factors."""
+    backend, rows, factors = static.backend, {}, {}
+    for name, x in given.items():
+        dtype = backend.dtype(static.kind, x)
+        if static.normalize:
+            rows[name], factors[name] = halved(backend, _raise(static, x), embedded[name], dtype)
+        else:
+            rows[name], factors[name] = xp.astype(x, dtype), ones_by_row(xp, embedded[name].rows)
+    (anchors, keys, _), (anchor_factors, key_factors, _) = (gather(xp, static.roles, x) for x in (rows, factors))
+    return Halves(anchors, keys, anchor_factors, key_factors)
 
 
-def _propagate_non_finite(problem: Problem, embedded: dict[str, Normalised], value: Array) -> Array:
+def _by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
+    """From the gradient by roles to that by each array that is wanted, still in the compute dtype."""
+    static = opened.static
+    if opened.subset is not None:
+        gradients = put_back(opened.comparison.xp, gradients, opened.subset)
+    by_name = scatter(static.backend, static.roles, opened.given, gradients)
+    by_name |= {"temperature": gradients.temperature, "bias": gradients.bias}
+    result: list[Array | None] = []
+    for name, want in zip(static.names, wanted, strict=True):
+        gradient = by_name[name] if want else None
+        if gradient is not None and static.normalize and name in opened.embedded:
+            gradient = _pull_back(static, opened.given[name], opened.embedded[name], gradient)
+        result.append(gradient)
+    return tuple(result)
+
+
+def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Array) -> Array:
+    if static.plan.is_dense:
+        return pull_back(static.backend, embedded, gradient)
+
+    def pull(given: Array, size: Array, norm: Array, gradient: Array) -> tuple[Array, ...]:
+        rows = _raise(static, given) / size / norm  # recomputed, so that nothing need keep them until here
+        return (pull_back(static.backend, Normalised(rows, size, norm), gradient),)
+
+    (result,) = _by_rows(static)(pull, given, embedded.size, embedded.norm, gradient)
+    return result
+
+
+def _finish(opened: Opened, value: Array) -> Array:
+    """The value for all rows that came, 0 for those outside."""
+    if opened.subset is not None and not opened.static.scalar:
+        value = opened.subset.rows_with_loss(opened.comparison.xp, value)
+    return _propagate_non_finite(opened, value)
+
+
+def _propagate_non_finite(opened: Opened, value: Array) -> Array:
     """The value, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
-    backend = problem.backend
-    for x in embedded.values():
-        if problem.normalize and isinstance(x.size, float):  # seen to be ordinary
+    static = opened.static
+    for x in opened.embedded.values():
+        if static.normalize and isinstance(x.size, float):  # seen to be ordinary
             continue
-        looked_at = x.norm if problem.normalize else x.rows  # a norm tells as much as its row
-        value = value + backend.namespace(value).sum(backend.hold(looked_at) * 0.0)
+        looked_at = x.norm if static.normalize else x.rows  # a norm tells as much as its row
+        value = value + static.backend.namespace(value).sum(static.backend.hold(looked_at) * 0.0)
     return value

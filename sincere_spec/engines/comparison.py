@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import Enum
+from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
+from sincere_spec.engines.parts import negatives_subtract
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import Roles
+from sincere_spec.spec.relations import Attributes, Relation
+from sincere_spec.spec.words import PairLoss, Roles
+
+
+class Samples(Enum):
+    """Where two rows may be one sample, beside a row and itself: nowhere, among rows of one label, or anywhere."""
+
+    DISTINCT = "distinct"
+    WITHIN_LABELS = "within labels"
+    ANYWHERE = "anywhere"
 
 
 class Halves(NamedTuple):
@@ -22,32 +33,58 @@ class Halves(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Anchors and what they are compared with: float arrays of one dtype, integer labels and ids a row.
+    """A loss, and its arrays in their roles: embeddings of one float dtype, and attributes of the rows of either side.
 
-    Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor, and then
-    keys are negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows,
-    in which the keys are the anchors. `distinct` says that no two rows are the same sample, unless a row meets itself.
-    `alike` is how many columns share a row's label, where the arrangement says so (row i of each view), `unit_rows` says
-    that embeddings have norm 1, or 0, and `halves` is there for an engine that multiplies half types.
+    Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor; the relation is
+    then of negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows, in
+    which the keys are the anchors. `samples` says where two rows may be one sample. `alike` is how many columns share a row's
+    label, where the arrangement says so (row i of each view), `unit_rows` says that embeddings have norm 1, or 0, and
+    `halves` is there for an engine that multiplies half types.
+
+    Rows and columns that are not `inside` take no part; their embeddings are 0. `has_partner` says which rows with a loss
+    have a partner inside. None: all.
     """
 
-    anchors: Array
-    keys: Array | None
-    partners: Array | None
-    labels: Array
-    key_labels: Array
-    ids: Array
-    key_ids: Array
+    backend: Any  # a `Backend`, of the kind that the engine asks for
+    loss: PairLoss
+    temperature: float | Array
+    bias: float | Array
+    anchors: Array  # [n, d]
+    keys: Array | None  # [m, d]
+    partners: Array | None  # [n, d]
+    relation: Relation
+    rows: Attributes  # [n] each
+    columns: Attributes  # [m] each; `rows` where the anchors are their own keys
     both_ways: bool
-    distinct: bool
+    samples: Samples
     alike: int | None
     unit_rows: bool
     halves: Halves | None = None
+    inside: Array | None = None  # [n]
+    columns_inside: Array | None = None  # [m]
+    has_partner: Array | None = None  # [n], or [n + m] both ways
 
     @property
-    def columns(self) -> Array:
-        """The keys, or the anchors where they are the keys."""
+    def xp(self) -> Namespace:
+        """The namespace of its arrays."""
+        return self.backend.namespace(self.anchors)
+
+    @property
+    def compared(self) -> Array:
+        """The keys, or the anchors where they are the keys, `[m, d]`."""
         return self.anchors if self.keys is None else self.keys
+
+    @property
+    def rows_inside(self) -> Array | None:
+        """Which rows with a loss take part, `[n]`, or `[n + m]` both ways; None if all do."""
+        if self.inside is None or not self.both_ways:
+            return self.inside
+        return self.xp.concat([self.inside, self.columns_inside], axis=0)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a pair of any two labels may be no negative, or may not be the same from its column."""
+        return self.relation.sorted_by is None or self.samples is Samples.ANYWHERE or negatives_subtract(self.loss)
 
 
 @dataclass(frozen=True)
@@ -66,29 +103,23 @@ def ones_by_row(xp: Namespace, rows: Array) -> Array:
     return xp.ones_like(xp.sum(rows[:, :0], axis=1))
 
 
-def nothing(xp: Namespace, comparison: Comparison, temperature: Array, bias: Array) -> Array | None:
+def nothing(comparison: Comparison) -> Array | None:
     """A zero for each row if there is no pair to compare, still depending on every argument; else None."""
-    if 0 not in (comparison.anchors.shape[0], comparison.columns.shape[0]) or (
-        comparison.partners is not None and comparison.anchors.shape[0] != 0
-    ):
+    xp, anchors, partners = comparison.xp, comparison.anchors, comparison.partners
+    if 0 not in (anchors.shape[0], comparison.compared.shape[0]) or (partners is not None and anchors.shape[0] != 0):
         return None
-    rest = xp.sum(comparison.columns * 0.0) + temperature * 0.0 + bias * 0.0
-    if comparison.partners is not None:
-        rest = rest + xp.sum(comparison.partners * 0.0)
-    return xp.sum(comparison.anchors * 0.0, axis=1) + rest
+    rest = xp.sum(comparison.compared * 0.0) + comparison.temperature * 0.0 + comparison.bias * 0.0
+    if partners is not None:
+        rest = rest + xp.sum(partners * 0.0)
+    return xp.sum(anchors * 0.0, axis=1) + rest
 
 
-def zeros(xp: Namespace, comparison: Comparison) -> Gradients:
+def zeros(comparison: Comparison) -> Gradients:
     """The gradient of a constant."""
-    keys, partners = comparison.keys, comparison.partners
-    zero = xp.sum(comparison.anchors * 0.0)
-    return Gradients(
-        xp.zeros_like(comparison.anchors),
-        None if keys is None else xp.zeros_like(keys),
-        None if partners is None else xp.zeros_like(partners),
-        zero,
-        zero,
-    )
+    zero = comparison.xp.sum(comparison.anchors * 0.0)
+    roles = (comparison.anchors, comparison.keys, comparison.partners)
+    anchors, keys, partners = (None if x is None else comparison.xp.zeros_like(x) for x in roles)
+    return Gradients(anchors, keys, partners, zero, zero)
 
 
 def gather(xp: Namespace, roles: Roles, embeddings: Mapping[str, Array]) -> tuple[Array, Array | None, Array | None]:
@@ -99,6 +130,30 @@ def gather(xp: Namespace, roles: Roles, embeddings: Mapping[str, Array]) -> tupl
         return None if not arrays else arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=0)
 
     return joined(roles.anchors), joined(roles.keys), joined(roles.partners)
+
+
+def insides(
+    backend: Backend, roles: Roles, embeddings: Mapping[str, Array], where: Mapping[str, Array]
+) -> dict[str, Any]:
+    """What a comparison says of the rows that take part, from their mask by array."""
+    xp = backend.namespace(embeddings[roles.anchors[0]])
+
+    def joined(names: tuple[str, ...]) -> Array:
+        masks = [where[name] if name in where else backend.indices(embeddings[name]) >= 0 for name in names]
+        return masks[0] if len(masks) == 1 else xp.concat(masks, axis=0)
+
+    inside = joined(roles.anchors)
+    lost = {id(where.get(name)) for name in (*roles.anchors, *roles.partners, *(() if roles.queue else roles.keys))}
+    found: dict[str, Any] = {"inside": inside, "columns_inside": inside}
+    if roles.keys:
+        same = len(lost) == 1 and not roles.queue  # one mask for both sides stays one object
+        found["columns_inside"] = inside if same else joined(roles.keys)
+    if len(lost) > 1:  # then partners, and rows of an equal label, may be outside
+        found["alike"] = None
+        if roles.partners:
+            partners = joined(roles.partners)
+            found["has_partner"] = xp.concat([partners, inside], axis=0) if roles.both_ways else partners
+    return found
 
 
 def scatter(backend: Backend, roles: Roles, embeddings: Mapping[str, Array], gradients: Gradients) -> dict[str, Array]:

@@ -24,10 +24,10 @@ from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms, specialise
 from sincere_spec.interface import Backend, EagerBackend, Part
-from sincere_spec.spec import elementwise, relations
-from sincere_spec.spec.words import Fold, PairLoss, Pairs
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs
 
-# A log-sum-exp over nothing is relative to minus this: far below every logit, and no infinity to subtract from another.
+# Finite stand-in for -inf as the row maximum of an empty log-sum-exp.
 EMPTY = 1e30
 
 Way: TypeAlias = tuple[int, slice]
@@ -65,7 +65,7 @@ class Panel:
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
     def fill_masked(self, backend: Backend, t: Array, value: float) -> Array:
-        """Entries, which may be given up for it, with a value where there is no such pair."""
+        """Entries with a value where there is no such pair; may overwrite `t`."""
         if self.hidden is not None:
             return cast(EagerBackend, backend).with_columns(t, self.hidden, value)
         if self.mask is None:
@@ -84,98 +84,97 @@ class Folds:
     results: dict[str, Array]
     arguments: dict[Part, list[Array]]
     entries: dict[Part, list[Array]]
-    peaks: dict[Part, Array | float]
+    maxima: dict[Part, Array | float]
 
 
-def value(
-    backend: Backend, loss: PairLoss, comparison: Comparison, temperature: Array, bias: Array, reduction: str
-) -> Array:
+def value(comparison: Comparison, reduction: str) -> Array:
     """The value of a loss, a scalar; or with the reduction "none" the loss of each row."""
-    xp = backend.namespace(comparison.anchors)
-    empty = nothing(xp, comparison, temperature, bias)
+    xp, empty = comparison.xp, nothing(comparison)
     if empty is not None:
         return empty if reduction == "none" else xp.sum(empty)
-    panels, counts = _panels(backend, comparison)
-    loss, counts = prune_terms(backend, specialise(loss, comparison), counts)
-    folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
-    row_losses = rows.losses(xp, loss, folds.results, counts)
+    panels, counts = _panels(comparison)
+    loss, counts = prune_terms(comparison.backend, specialise(comparison), counts)
+    row_losses = rows.losses(xp, loss, _folds(comparison, loss, panels, counts).results, counts)
     if reduction == "none":
         return row_losses
-    return xp.sum(rows.weights(xp, loss, reduction, counts) * row_losses)
+    return xp.sum(rows.weights(xp, loss, reduction, counts, comparison.rows_inside) * row_losses)
 
 
-def value_and_gradient(
-    backend: Backend,
-    loss: PairLoss,
-    comparison: Comparison,
-    temperature: Array,
-    bias: Array,
-    reduction: str,
-    needed: frozenset[str],
-) -> tuple[Array, Gradients]:
+def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset[str]) -> tuple[Array, Gradients]:
     """The scalar value of a loss and its gradient, by the family's formula: no automatic differentiation is needed.
 
     `needed` has any of "anchors", "keys", "partners", "temperature" and "bias"; other gradients are left None.
     """
-    xp = backend.namespace(comparison.anchors)
-    empty = nothing(xp, comparison, temperature, bias)
+    xp, empty = comparison.xp, nothing(comparison)
     if empty is not None:
-        return xp.sum(empty), zeros(xp, comparison)
-    panels, counts = _panels(backend, comparison)
-    loss, counts = prune_terms(backend, specialise(loss, comparison), counts)
-    folds = _folds(backend, loss, comparison, panels, temperature, bias, counts)
-    weights = rows.weights(xp, loss, reduction, counts)
+        return xp.sum(empty), zeros(comparison)
+    panels, counts = _panels(comparison)
+    loss, counts = prune_terms(comparison.backend, specialise(comparison), counts)
+    folds = _folds(comparison, loss, panels, counts)
+    weights = rows.weights(xp, loss, reduction, counts, comparison.rows_inside)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
-    coefficients = _coefficients(backend, loss, panels, folds, counts, weights / temperature)
+    dlogits = _dlogits(comparison.backend, loss, panels, folds, counts, weights / comparison.temperature)
 
     by_temperature = by_bias = None
     if "temperature" in needed:
         # Not logits - bias: a large bias has rounded them.
-        values = (loss.logit.value(xp, panels[kind].similarity) for kind in coefficients)
-        moved = sum(xp.sum(c * a) for c, a in zip(coefficients.values(), values, strict=True))
-        by_temperature = -moved / temperature
+        values = (loss.logit.value(xp, panels[kind].similarity) for kind in dlogits)
+        total = sum(xp.sum(c * a) for c, a in zip(dlogits.values(), values, strict=True))
+        by_temperature = -total / comparison.temperature
     if "bias" in needed:
-        by_bias = temperature * sum(xp.sum(c) for c in coefficients.values())
+        by_bias = comparison.temperature * sum(xp.sum(c) for c in dlogits.values())
     if not loss.logit.unit_slope:
-        coefficients = {kind: c * loss.logit.slope(xp, panels[kind].similarity) for kind, c in coefficients.items()}
-    return value, _gradients(backend, comparison, panels, coefficients, by_temperature, by_bias, needed)
+        dlogits = {kind: c * loss.logit.slope(xp, panels[kind].similarity) for kind, c in dlogits.items()}
+    return value, _gradients(comparison, panels, dlogits, by_temperature, by_bias, needed)
 
 
-def _panels(backend: Backend, comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
+def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     """The pairs of either kind, and how many of them each row has."""
-    xp = backend.namespace(comparison.anchors)
-    similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.columns))
-    found = neighbours(backend, comparison)
+    backend, xp = comparison.backend, comparison.xp
+    similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.compared))  # [n, m]
+    found = neighbours(comparison)
     if comparison.partners is None:
         if found is not None:
-            near = cast(EagerBackend, backend).columns_of(similarity, found.others)
+            near = backend.columns_of(similarity, found.others)
             positive = Panel(near) if found.mask is None else _panel(xp, near, found.mask)[0]
             positive = replace(positive, columns=found.others)
-            counts = _counts(xp, comparison, found, similarity[:, 0])
+            counts = _counts(comparison, found, similarity[:, 0])
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
-        labels, key_labels = comparison.labels[:, None], comparison.key_labels[None, :]
-        masks = relations.by_label(labels, key_labels, comparison.ids[:, None], comparison.key_ids[None, :])
-        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in masks)
+        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in _masks(comparison))
         return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
     columns = None if found is None else found.others
     if columns is None:
-        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)
+        aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)  # [n, 1]
     else:
-        aligned = cast(EagerBackend, backend).columns_of(similarity, columns)
+        aligned = backend.columns_of(similarity, columns)
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
         ways = ((1, slice(None, n)), (0, slice(n, None)))
-        aligned = xp.concat([aligned, aligned], axis=0)
+        aligned = xp.concat([aligned, aligned], axis=0)  # [n + m, 1]
     if found is not None:
         negative = Panel(similarity, hidden=found.columns, ways=ways)
-        counts = _counts(xp, comparison, found, aligned[:, 0])
-    else:
-        mask = relations.beside_partners(comparison.labels[:, None], comparison.key_labels[None, :])
-        negative, number = _panel(xp, similarity, mask, ways)
+        return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, _counts(
+            comparison, found, aligned[:, 0]
+        )
+    negative, number = _panel(xp, similarity, _masks(comparison)[1], ways)
+    if comparison.has_partner is None:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
-    return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, counts
+        return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
+    positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
+    return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
+
+
+def _masks(comparison: Comparison) -> tuple[Array, Array]:
+    """The positive and the negative pairs, `[n, m]`; no pair has a row or a column outside."""
+    rows_, columns = comparison.rows, comparison.columns
+    row, column = {name: x[:, None] for name, x in rows_.items()}, {name: x[None, :] for name, x in columns.items()}
+    positive, negative = comparison.relation.pair(row, column)
+    if comparison.inside is None:
+        return positive, negative
+    inside = comparison.inside[:, None] & cast(Array, comparison.columns_inside)[None, :]
+    return None if positive is None else positive & inside, negative & inside
 
 
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
@@ -185,9 +184,10 @@ def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] 
     return panel, panel.by_row(xp, xp.sum, [seen])
 
 
-def _counts(xp: Namespace, comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
+def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
     """How many positives and negatives each row has, from its neighbours."""
-    ones, columns = xp.ones_like(like), comparison.columns.shape[0]
+    xp = comparison.xp
+    ones, columns = xp.ones_like(like), comparison.compared.shape[0]
     number = ones * found.most if found.number is None else xp.astype(found.number, like.dtype)
     fewest, most, positive = 1, 1, ones
     if comparison.partners is None:
@@ -196,38 +196,30 @@ def _counts(xp: Namespace, comparison: Comparison, found: Neighbours, like: Arra
     full = rows.FULL_OF_POSITIVES if fewest else frozenset()
     if found.most < columns:
         full |= {Pairs.NEGATIVE, Pairs.OTHERS}
-    return rows.Counts(positive, columns - number, full, (fewest, most))
+    return rows.Counts(positive, columns - number, full=full, between=(fewest, most))
 
 
-def _logit(backend: Backend, loss: PairLoss, s: Array, temperature: Array, bias: Array) -> Array:
-    xp = backend.namespace(s)
-    if loss.logit.held:  # the framework must differentiate the declared slope, not the value
+def _logits(comparison: Comparison, logit: Logit, s: Array) -> Array:
+    backend, xp = comparison.backend, comparison.xp
+    if logit.held:  # the framework must differentiate the declared slope, not the value
         held = backend.hold(s)
-        logits = loss.logit.value(xp, held) + loss.logit.slope(xp, held) * (s - held)
+        logits = logit.value(xp, held) + logit.slope(xp, held) * (s - held)
     else:
-        logits = loss.logit.value(xp, s)
-    logits = logits / temperature
-    return logits if isinstance(bias, float) and not bias else logits + bias
+        logits = logit.value(xp, s)
+    logits = logits / comparison.temperature
+    return logits if isinstance(comparison.bias, float) and not comparison.bias else logits + comparison.bias
 
 
-def _folds(
-    backend: Backend,
-    loss: PairLoss,
-    comparison: Comparison,
-    panels: Mapping[Pairs, Panel],
-    temperature: Array,
-    bias: Array,
-    counts: rows.Counts,
-) -> Folds:
+def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel], counts: rows.Counts) -> Folds:
     """Every stage, in order."""
-    xp = backend.namespace(counts.positive)
+    backend, xp = comparison.backend, comparison.xp
     parts = dict.fromkeys(part for stage in loss.stages for part in parts_of(stage))
     logits: dict[Pairs, Array] = {}
     for kind, panel in panels.items():
         shared = next((logits[one] for one in logits if panels[one].similarity is panel.similarity), None)
-        logits[kind] = _logit(backend, loss, panel.similarity, temperature, bias) if shared is None else shared
+        logits[kind] = _logits(comparison, loss.logit, panel.similarity) if shared is None else shared
     last = {part.over: part for part in parts}
-    known = _known(backend, comparison, temperature, bias)
+    known = _known_bounds(comparison)
     folds = Folds({}, {}, {}, {})
     sums: dict[Part, Array] = {}
     for stage in loss.stages:
@@ -237,39 +229,37 @@ def _folds(
             panel = panels[part.over]
             if 0 in panel.similarity.shape:  # nothing is folded, and the result is still a function of the keys
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
-                folds.peaks[part] = sums[part] - EMPTY
+                folds.maxima[part] = sums[part] - EMPTY
                 continue
             arguments = _arguments(backend, part, panel, logits[part.over], folds.results, part == last[part.over])
             if part.fold is Fold.LOGSUMEXP:
                 shift = None if known is None else shift_of(part, loss.logit, *known)
-                entries, folds.peaks[part] = _exponentials(backend, panel, arguments, shift)
+                entries, folds.maxima[part] = _exponentials(backend, panel, arguments, shift)
             else:
                 entries = [elementwise.value(xp, part.fold, t) for t in arguments]
                 folds.arguments[part] = arguments
             folds.entries[part] = entries
             sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
-        folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.peaks, counts)
+        folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.maxima, counts)
     return folds
 
 
 def _exponentials(
     backend: Backend, panel: Panel, arguments: list[Array], shift: float | None
 ) -> tuple[list[Array], Array | float]:
-    """Exponentials of arguments, which are given up for them, and what they are relative to: a shift, or each row's largest."""
+    """Exponentials of arguments, which it may overwrite, and what they are relative to: a shift, or each row's maximum."""
     if shift is not None:
         return [backend.exp_of(t - shift if shift else t) for t in arguments], shift
     xp = backend.namespace(arguments[0])
-    peak = backend.hold(panel.by_row(xp, xp.max, arguments))
-    peak = xp.where(peak < -EMPTY, -EMPTY, peak)  # false for NaN, which stays in it
+    maximum = backend.hold(panel.by_row(xp, xp.max, arguments))
+    maximum = xp.where(maximum < -EMPTY, -EMPTY, maximum)  # false for NaN, which stays in it
     both = arguments if len(arguments) == len(panel.ways) else arguments * len(panel.ways)
-    return [backend.exp_of(t - at) for t, at in zip(both, panel.beside(peak), strict=True)], peak
+    return [backend.exp_of(t - at) for t, at in zip(both, panel.beside(maximum), strict=True)], maximum
 
 
-def _known(
-    backend: Backend, comparison: Comparison, temperature: Array, bias: Array
-) -> tuple[float, float, str] | None:
-    """Temperature, bias and dtype of logits of unit rows, whose bounds are known by them; None if they cannot be read here."""
-    parameters = (temperature, bias)
+def _known_bounds(comparison: Comparison) -> tuple[float, float, str] | None:
+    """Temperature, bias and dtype of logits of unit rows, which bound them; None if they cannot be read here."""
+    backend, parameters = comparison.backend, (comparison.temperature, comparison.bias)
     if not (comparison.unit_rows and all(isinstance(x, float) or backend.on_host(x) for x in parameters)):
         return None
     one, other = (x if isinstance(x, float) else float(backend.hold(x)) for x in parameters)
@@ -297,14 +287,14 @@ def _arguments(
 
 
 def _compared(xp: Namespace, loss: PairLoss, part: Part, vector: Array, counts: rows.Counts) -> Array:
-    """A part's numbers by row; 0 where what it subtracts is over nothing: against an empty reference a row has no pairs."""
+    """A part's numbers by row; 0 in rows with an empty reference, which have no pairs."""
     if part.minus is None:
         return vector
     empty = rows.rows_with_empty_reference(loss, counts, part.minus)
     return vector if empty is None else xp.where(empty, 0.0, vector)
 
 
-def _coefficients(
+def _dlogits(
     backend: Backend,
     loss: PairLoss,
     panels: Mapping[Pairs, Panel],
@@ -331,40 +321,37 @@ def _coefficients(
         else:
             slope_sums[part] = xp.zeros_like(row_cotangents)
     by_reference = {stage.name: stage_slope(xp, loss, stage, slope_sums, counts) for stage in comparing}
-    weights = part_weights(xp, loss, folds.results, by_reference, folds.peaks, counts, row_cotangents)
-    coefficients: dict[Pairs, Array] = {}
-    for part, pulls in slopes.items():
+    weights = part_weights(xp, loss, folds.results, by_reference, folds.maxima, counts, row_cotangents)
+    dlogits: dict[Pairs, Array] = {}
+    for part, entries in slopes.items():
         kind = part.over
         shares = panels[kind].beside(_compared(xp, loss, part, weights[part], counts))
-        if len(pulls) < len(shares):
+        if len(entries) < len(shares):
             shares = [shares[0] + shares[1]]
-        for pull, share in zip(pulls, shares, strict=True):
-            pull *= share
-            coefficients[kind] = coefficients[kind] + pull if kind in coefficients else pull
+        for slope, share in zip(entries, shares, strict=True):
+            slope *= share
+            dlogits[kind] = dlogits[kind] + slope if kind in dlogits else slope
     return {
-        kind: coefficients[kind] if kind in coefficients else xp.zeros_like(panel.similarity)
-        for kind, panel in panels.items()
+        kind: dlogits[kind] if kind in dlogits else xp.zeros_like(panel.similarity) for kind, panel in panels.items()
     }
 
 
 def _gradients(
-    backend: Backend,
     comparison: Comparison,
     panels: Mapping[Pairs, Panel],
-    coefficients: Mapping[Pairs, Array],
+    dlogits: Mapping[Pairs, Array],
     by_temperature: Array | None,
     by_bias: Array | None,
     needed: frozenset[str],
 ) -> Gradients:
-    anchors, columns = comparison.anchors, comparison.columns
-    xp = backend.namespace(anchors)
-    pull, aligned = coefficients[Pairs.NEGATIVE], coefficients[Pairs.POSITIVE]
+    backend, xp, anchors, columns = comparison.backend, comparison.xp, comparison.anchors, comparison.compared
+    pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
     if comparison.both_ways:
         n = backend.length(anchors)
         aligned = aligned[:n, :] + aligned[n:, :]
     partners, among = comparison.partners, panels[Pairs.POSITIVE].columns
     if among is not None:
-        pull, partners = cast(EagerBackend, backend).added_to_columns(pull, among, aligned), None
+        pull, partners = backend.added_to_columns(pull, among, aligned), None
     elif partners is None:
         pull = pull + aligned
     by_anchors = by_keys = by_partners = None

@@ -8,14 +8,15 @@ from itertools import pairwise
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import Backend
+from sincere_spec.spec.relations import Attributes
 
 BAND = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
 
 ALIGNED, UNALIGNED = 16, 128
-"""Tiles have a multiple of so many rows, but for the last: a product is written a sixth slower to rows of any other length.
+"""Tiles have a multiple of 16 rows, but for the last: a product is written a sixth slower to rows of any other length.
 
-And of not so many: rows that lie a power of two apart contend for the same cache lines, and a product is as much slower.
+And not a multiple of 128: power-of-two strides alias in cache, and a product is as much slower.
 """
 
 
@@ -28,26 +29,33 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Embeddings in an order in which the labels of each strip ascend; and the labels on the host.
+class RowOrder:
+    """An order of rows in which the labels of each strip ascend; and the labels on the host.
 
-    `order` says which row is where; it is None if the rows came so.
+    `order` is the permutation; None if rows came so.
     """
 
-    embeddings: Array
-    labels: Array
-    ids: Array
-    order: Array | None
+    attributes: Attributes  # [n] each
+    order: Array | None  # [n]
     classes: list[int]
     strips: tuple[Strip, ...]
 
     @property
-    def rows(self) -> int:
+    def labels(self) -> Array:
+        """The labels, ascending unless rows are views of the same samples."""
+        return self.attributes["label"]
+
+    @property
+    def length(self) -> int:
         """How many rows there are."""
         return len(self.classes)
 
+    def of(self, rows: slice) -> Attributes:
+        """The attributes of some rows."""
+        return {name: x[rows] for name, x in self.attributes.items()}
+
     def sorted(self, xp: Namespace, x: Array) -> Array:
-        """Rows, or a vector by row, in the order of this side."""
+        """Rows, or a vector by row, in this order."""
         return x if self.order is None else xp.take(x, self.order, axis=0)
 
     def restored(self, xp: Namespace, x: Array) -> Array:
@@ -75,9 +83,10 @@ class Tile(Piece):
     bands: tuple[Piece, ...]
 
 
-def lay_out(backend: Backend, embeddings: Array, labels: Array, ids: Array, tile: int, views: int | None) -> Side:
-    """A side of a comparison for tiles of at most so many rows: sorted by label, unless it is so many views in one order."""
-    xp = backend.namespace(embeddings)
+def sort_rows(backend: Backend, attributes: Attributes, tile: int, views: int | None) -> RowOrder:
+    """The order for tiles of at most so many rows: by label, unless rows are so many views of the same samples."""
+    labels = attributes["label"]
+    xp = backend.namespace(labels)
     classes = backend.to_host(labels).tolist()
     order = None
     if views is None and any(here > following for here, following in pairwise(classes)):
@@ -85,17 +94,15 @@ def lay_out(backend: Backend, embeddings: Array, labels: Array, ids: Array, tile
         classes.sort()
     count, whole = views or 1, len(classes)
     ends = [whole * view // count for view in range(count + 1)]
-    return Side(
-        embeddings=embeddings if order is None else xp.take(embeddings, order, axis=0),
-        labels=labels if order is None else xp.take(labels, order, axis=0),
-        ids=ids if order is None else xp.take(ids, order, axis=0),
+    return RowOrder(
+        attributes={name: x if order is None else xp.take(x, order, axis=0) for name, x in attributes.items()},
         order=order,
         classes=classes,
         strips=tuple(strip for start, stop in pairwise(ends) for strip in _strips(classes, start, stop, tile)),
     )
 
 
-def tiles_of(anchors: Side, columns: Side, anywhere: bool) -> Iterator[Tile]:
+def tiles_of(anchors: RowOrder, columns: RowOrder, anywhere: bool) -> Iterator[Tile]:
     """Every pair of rows once, in tiles; where the columns are the anchors, one triangle of tiles.
 
     With `anywhere` labels do not say where there are only negatives, and every tile is a band.
@@ -112,7 +119,7 @@ def tiles_of(anchors: Side, columns: Side, anywhere: bool) -> Iterator[Tile]:
             yield Tile(strip.rows, across.rows, bands)
 
 
-def _overlap(anchors: Side, rows: slice, columns: Side, across: slice) -> bool:
+def _overlap(anchors: RowOrder, rows: slice, columns: RowOrder, across: slice) -> bool:
     """Whether some label of ascending rows may be one of ascending columns."""
     lowest, highest = columns.classes[across.start], columns.classes[across.stop - 1]
     return bool(anchors.classes[rows.start] <= highest and lowest <= anchors.classes[rows.stop - 1])

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sincere_spec.arrays import Array
-from sincere_spec.engines.comparison import Comparison
-from sincere_spec.interface import Backend
+from sincere_spec.engines.comparison import Comparison, Samples
+from sincere_spec.spec.relations import OtherLabel, SameLabel
 
 FEW = 0.25
 """Up to this share of all columns a gather is cheaper than passes under a mask."""
@@ -32,14 +32,16 @@ class Neighbours:
     most: int
 
 
-def neighbours(backend: Backend, comparison: Comparison) -> Neighbours | None:
+def neighbours(comparison: Comparison) -> Neighbours | None:
     """The neighbours of each row; None where the framework cannot scatter, some row has none, or there are too many."""
-    labels, key_labels = comparison.labels, comparison.key_labels
-    xp = backend.namespace(comparison.anchors)
-    if not (backend.has_columns(labels) and comparison.distinct):
+    labels, key_labels = comparison.rows["label"], comparison.columns["label"]
+    backend, xp = comparison.backend, comparison.xp
+    if not (backend.has_columns(labels) and _by_label_alone(comparison)):
         return None
     if comparison.alike is not None:
-        return _alike(backend, comparison, comparison.alike)
+        return _alike(comparison, comparison.alike)
+    if comparison.partners is not None:  # a row's partner is named by the arrangement, never found by its label
+        return None
     order = xp.argsort(key_labels)
     ordered = xp.take(key_labels, order, axis=0)
     first = xp.searchsorted(ordered, labels, side="left")
@@ -57,11 +59,17 @@ def neighbours(backend: Backend, comparison: Comparison) -> Neighbours | None:
     return Neighbours(columns, columns, mask, number, fewest, most)
 
 
-def _alike(backend: Backend, comparison: Comparison, views: int) -> Neighbours:
+def _by_label_alone(comparison: Comparison) -> bool:
+    """Whether the label says which pairs are positives, and all rows take part."""
+    by_label = isinstance(comparison.relation, (SameLabel, OtherLabel))
+    return by_label and comparison.samples is Samples.DISTINCT and comparison.inside is None
+
+
+def _alike(comparison: Comparison, views: int) -> Neighbours:
     """The same where the arrangement says it: the rows are so many views of the same samples, one view after the other."""
     if not views:
         return Neighbours(None, None, None, None, 0, 0)
-    xp, own = backend.namespace(comparison.anchors), backend.indices(comparison.labels)
+    xp, own = comparison.xp, comparison.backend.indices(comparison.rows["label"])
     starts = [own.shape[0] * view // views for view in range(1, views)]
     others = [xp.concat([own[start:], own[:start]], axis=0)[:, None] for start in starts]
     columns = xp.concat([own[:, None], *others], axis=1) if others else own[:, None]

@@ -7,8 +7,9 @@ from typing import Any
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import TracingBackend
+from sincere_spec.spec.relations import Attributes
 
-BAND = 32
+PIECE = 32
 """The rows of the small tiles: as few as a product is still efficient with."""
 
 
@@ -24,32 +25,44 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Embeddings sorted by label and padded to whole tiles; `real` marks the `length` rows that are no padding.
+class PaddedRows:
+    """Embeddings sorted by label and padded to whole tiles; rows outside come last, with the padding.
 
-    `order` says which row is where; it is None if the rows came sorted.
+    `real` marks the `length` rows that take part. `order` is the permutation of all `rows`, without padding; it is None if
+    they came sorted.
     """
 
-    embeddings: Array
-    labels: Array
-    ids: Array
-    real: Array
+    embeddings: Array  # [tiles * tile, d]
+    attributes: Attributes  # [tiles * tile] each
+    real: Array  # [tiles * tile]
+    rows: Any
     length: Any
-    order: Array | None
+    order: Array | None  # [rows]
     tiles: Grid
     pieces: Grid
 
+    @property
+    def labels(self) -> Array:
+        """The labels, ascending; those of rows that take no part are the highest."""
+        return self.attributes["label"]
+
+    @property
+    def laid(self) -> tuple[Any, ...]:
+        """The arrays that took a permutation to make."""
+        length = () if isinstance(self.length, int) else (self.length,)
+        return self.embeddings, dict(self.attributes), length, () if self.order is None else (self.order,)
+
     def sorted(self, xp: Namespace, x: Array) -> Array:
-        """Rows, or a vector by row, in the order of this side."""
+        """Rows, or a vector by row, in this order."""
         return x if self.order is None else xp.take(x, self.order, axis=0)
 
     def restored(self, xp: Namespace, x: Array) -> Array:
         """The inverse of `laid_out`: the rows that are no padding, as they came."""
-        return x[: self.length, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
+        return x[: self.rows, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
 
 
 def fitted(tile: int, length: int) -> int:
-    """The rows of a tile, about as many as these, of which a number of rows needs the least padding.
+    """The tile size near `tile` that minimises padding.
 
     Odd multiples of 32 come first: rows of a tile that lie a power of two apart contend for the same cache lines, and those
     of other lengths are multiplied less fast.
@@ -61,33 +74,47 @@ def fitted(tile: int, length: int) -> int:
 
 
 def sort_and_pad(
-    backend: TracingBackend, embeddings: Array, labels: Array, ids: Array, tile: int, ascending: bool
-) -> Side:
+    backend: TracingBackend, embeddings: Array, attributes: Attributes, inside: Array | None, tile: int, ascending: bool
+) -> PaddedRows:
     """A side of a comparison laid out for tiles of so many rows; its labels may be known to ascend."""
-    xp = backend.namespace(embeddings)
-    length = backend.length(embeddings)
-    count = -(-length // tile)  # without any row there is a tile of padding
-    count = max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
-    total = count * tile
-    order = None if ascending else xp.argsort(labels, stable=True)
+    xp, rows = backend.namespace(embeddings), backend.length(embeddings)
+    length, order = rows, None
+    count = tile_count(xp, rows, tile)
+    number = xp.arange(count * tile)
+    if not ascending:
+        order = xp.argsort(attributes["label"], stable=True)
+    if inside is not None:  # those outside last, by a second stable sort
+        outside = xp.astype(~inside, number.dtype)
+        length = rows - xp.sum(outside)
+        last = xp.argsort(outside if order is None else xp.take(outside, order, axis=0), stable=True)
+        order = last if order is None else xp.take(order, last, axis=0)
     if order is not None:
-        embeddings, labels, ids = (xp.take(x, order, axis=0) for x in (embeddings, labels, ids))
-    labels = backend.padded(labels, length + 1)
-    number = xp.arange(total)
-    real = number < length
-    last = xp.where(real, number, length - 1)
-    labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)  # padding has the highest label, and stays last
-    piece = next(size for size in range(min(BAND, tile), 0, -1) if tile % size == 0)
-    return Side(
-        embeddings=backend.padded(embeddings, total),
-        labels=labels,
-        ids=backend.padded(ids, total),
-        real=real,
-        length=length,
-        order=order,
-        tiles=_grid(xp, labels, real, tile, count),
-        pieces=_grid(xp, labels, real, piece, count * (tile // piece)),
-    )
+        embeddings = xp.take(embeddings, order, axis=0)
+        attributes = {name: xp.take(x, order, axis=0) for name, x in attributes.items()}
+    last = xp.where(number < length, number, length - 1)
+    labels = backend.padded(attributes["label"], rows + 1)
+    labels = xp.take(
+        labels, xp.where(last < 0, 0, last), axis=0
+    )  # what takes no part has the highest label, and stays last
+    attributes = {name: backend.padded(x, count * tile) for name, x in attributes.items()} | {"label": labels}
+    numbers = (() if isinstance(length, int) else (length,), () if order is None else (order,))
+    return padded_rows(xp, (backend.padded(embeddings, count * tile), attributes, *numbers), rows, tile)
+
+
+def padded_rows(xp: Namespace, laid: tuple[Any, ...], rows: Any, tile: int) -> PaddedRows:
+    """A side from what it had as `laid`."""
+    embeddings, attributes, (length,), order = (*laid[:2], laid[2] or (rows,), laid[3])
+    count, labels = tile_count(xp, rows, tile), attributes["label"]
+    real = xp.arange(count * tile) < length
+    piece = next(size for size in range(min(PIECE, tile), 0, -1) if tile % size == 0)
+    tiles, pieces = _grid(xp, labels, real, tile, count), _grid(xp, labels, real, piece, count * (tile // piece))
+    return PaddedRows(embeddings, attributes, real, rows, length, order[0] if order else None, tiles, pieces)
+
+
+def tile_count(xp: Namespace, length: Any, tile: int) -> Any:
+    """How many tiles there are; without any row there is one of padding."""
+    count = -(-length // tile)
+    return max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
 
 
 def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> Grid:
@@ -96,7 +123,7 @@ def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> G
     return Grid(size, count, table[:, 0], table[:, size - 1], whole)
 
 
-def laid_out(backend: TracingBackend, x: Array, side: Side) -> Array:
+def laid_out(backend: TracingBackend, x: Array, side: PaddedRows) -> Array:
     """Rows, or a vector by row, sorted and padded as a side is."""
     xp = backend.namespace(x)
     return backend.padded(side.sorted(xp, x), side.tiles.count * side.tiles.size)

@@ -17,17 +17,17 @@ from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
 SPREAD = {"float32": 60.0, "float64": 480.0}
 
 
-class Statistics(NamedTuple):
+class Residuals(NamedTuple):
     """What a forward pass keeps: vectors by row, in tuples that every framework can pass on.
 
-    They are the results of the stages, the slopes of those that subtract one, and the peaks of `exponential` parts. `laid`
+    They are the results of the stages, the slopes of those that subtract one, and the maxima of `exponential` parts. `laid`
     has the rows as they lie in tiles: without these a compiler may lay them out for the second pass before it has given up
     those of the first.
     """
 
     results: tuple[Array, ...]
     slopes: tuple[Array, ...]
-    peaks: tuple[Array, ...]
+    maxima: tuple[Array, ...]
     positive: Array
     negative: Array
     laid: tuple[Array, ...] = ()
@@ -41,29 +41,29 @@ class Statistics(NamedTuple):
         """The results by stage."""
         return dict(zip((stage.name for stage in loss.stages), self.results, strict=True))
 
-    def peaks_of(self, loss: PairLoss) -> dict[Part, Array]:
-        """The peaks by part."""
-        return dict(zip(exponential(loss), self.peaks, strict=True))
+    def maxima_of(self, loss: PairLoss) -> dict[Part, Array]:
+        """The maxima by part."""
+        return dict(zip(exponential(loss), self.maxima, strict=True))
 
     def weights_of(self, xp: Namespace, loss: PairLoss, row_cotangents: Array) -> dict[Part, Array]:
         """What `part_weights` makes of them."""
         slopes = dict(zip((stage.name for stage in loss.stages if stage.minus), self.slopes, strict=True))
-        results, peaks = self.results_of(loss), self.peaks_of(loss)
-        return part_weights(xp, loss, results, slopes, peaks, self.counts, row_cotangents)
+        results, maxima = self.results_of(loss), self.maxima_of(loss)
+        return part_weights(xp, loss, results, slopes, maxima, self.counts, row_cotangents)
 
 
-def kept(
+def residuals_of(
     loss: PairLoss,
     results: Mapping[str, Array],
     slopes: Mapping[str, Array],
-    peaks: Mapping[Part, Array],
+    maxima: Mapping[Part, Array],
     counts: Counts,
-) -> Statistics:
-    """What was found by stage and by part, as statistics."""
-    return Statistics(
+) -> Residuals:
+    """What was found by stage and by part, as residuals."""
+    return Residuals(
         tuple(results[stage.name] for stage in loss.stages),
         tuple(slopes[stage.name] for stage in loss.stages if stage.minus),
-        tuple(peaks[part] for part in exponential(loss)),
+        tuple(maxima[part] for part in exponential(loss)),
         counts.positive,
         counts.negative,
     )
@@ -92,6 +92,11 @@ def levels_of(loss: PairLoss) -> tuple[tuple[Part, ...], ...]:
     return tuple(tuple(level) for level in levels)
 
 
+def negatives_subtract(loss: PairLoss) -> bool:
+    """Whether a stage over negatives subtracts another: then a tile of negatives is not the same from its columns."""
+    return any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level)
+
+
 def shift_of(part: Part, logit: Logit, temperature: float, bias: float, kind: str) -> float | None:
     """What to subtract from all arguments of a part's exponential on unit rows, if these are bounded enough; else None.
 
@@ -112,29 +117,29 @@ def stage_result(
     loss: PairLoss,
     stage: Stage,
     sums: Mapping[Part, Array],
-    peaks: Mapping[Part, Array | float],
+    maxima: Mapping[Part, Array | float],
     counts: Counts,
 ) -> Array:
-    """A stage from its sums; those of a log-sum-exp are relative to a peak each, which may be the same number for all rows."""
+    """A stage from its sums; those of a log-sum-exp are relative to a maximum each, which may be the same number for all rows."""
     first, *others = parts_of(stage)
     total = sums[first]
     if stage.fold is not Fold.LOGSUMEXP:
         for part in others:
             total = total + sums[part]
         return total / counts.divisor(xp, stage.over) if stage.mean else total
-    peak = peaks[first]
+    maximum = maxima[first]
     for part in others:
-        if isinstance(peak, float) and isinstance(peaks[part], float) and peak == peaks[part]:
+        if isinstance(maximum, float) and isinstance(maxima[part], float) and maximum == maxima[part]:
             total = total + sums[part]
             continue
-        other = total * 0.0 + peaks[part]
-        higher = xp.where(other > peak, other, peak)
-        total = total * xp.exp(peak - higher) + sums[part] * xp.exp(other - higher)
-        peak = higher
+        other = total * 0.0 + maxima[part]
+        higher = xp.where(other > maximum, other, maximum)
+        total = total * xp.exp(maximum - higher) + sums[part] * xp.exp(other - higher)
+        maximum = higher
     empty = without_pairs(loss, counts, stage)
     result = xp.log(total if empty is None else xp.where(empty, 1.0, total))
-    if not isinstance(peak, float) or peak:
-        result = result + peak
+    if not isinstance(maximum, float) or maximum:
+        result = result + maximum
     if empty is not None:
         result = xp.where(empty, 0.0, result)
     return result - xp.log(counts.divisor(xp, stage.over)) if stage.mean else result
@@ -154,11 +159,11 @@ def part_weights(
     loss: PairLoss,
     results: Mapping[str, Array],
     slopes: Mapping[str, Array],
-    peaks: Mapping[Part, Array | float],
+    maxima: Mapping[Part, Array | float],
     counts: Counts,
     row_cotangents: Array,
 ) -> dict[Part, Array]:
-    """What multiplies `ψ′(t)`, or `exp(t - peak)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
+    """What multiplies `ψ′(t)`, or `exp(t - maximum)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
     cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
         if stage.minus is not None and stage.name in cotangents:
@@ -173,7 +178,7 @@ def part_weights(
         for part in parts_of(stage):
             if stage.fold is Fold.LOGSUMEXP:
                 total = results[stage.name] if divisor is None else results[stage.name] + xp.log(divisor)
-                below = peaks[part] - total
+                below = maxima[part] - total
                 weight = share * xp.exp(below if empty is None else xp.where(empty, 0.0, below))
             else:
                 weight = share if divisor is None else share / divisor

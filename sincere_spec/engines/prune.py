@@ -13,11 +13,12 @@ LOGIT = Stage("", Fold.LINEAR, over=Pairs.POSITIVE)
 """The sum of the positives' logits: where there is one, its logit."""
 
 
-def specialise(loss: PairLoss, comparison: Comparison) -> PairLoss:
+def specialise(comparison: Comparison) -> PairLoss:
     """The same loss without what this comparison does not need.
 
     Partners are one positive a row; without them, what only such rows fold is a function of one logit.
     """
+    loss = comparison.loss
     return _with_singles(loss) if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
 
 

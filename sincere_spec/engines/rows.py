@@ -18,17 +18,24 @@ FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
 
 @dataclass(frozen=True)
 class Counts:
-    """How many positives and negatives each row has, in the dtype of the loss.
+    """How many positives and negatives each row has, `[rows]` in the dtype of the loss, and what its positives weigh.
 
-    `full` are the sets known to be empty in none, and `between` has the fewest and the most positives, where known. What was
-    asked of them is kept in `answers`, since each answer is a pass or two over a vector; so they stay in one trace.
+    A row's kind, and whether it has pairs, go by their number; means over positives by their weight. `full` are the sets
+    known to be empty in none, and `between` has the fewest and the most positives, where known. What was asked is kept in
+    `answers`, since each answer is a pass or two over a vector; so they stay in one trace.
     """
 
     positive: Array
     negative: Array
+    weight_of_positives: Array | None = None  # None: each weighs 1
     full: frozenset[Pairs] = frozenset()
     between: tuple[float, float] | None = None
     answers: dict[tuple[str, object], Array] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def weight(self) -> Array:
+        """The sum of the weights of a row's positives."""
+        return self.positive if self.weight_of_positives is None else self.weight_of_positives
 
     def over(self, pairs: Pairs) -> Array:
         """The size of one of a row's sets of pairs."""
@@ -43,11 +50,9 @@ class Counts:
         return None if pairs in self.full else self._once("lacking", pairs, lambda: self.over(pairs) == 0.0)
 
     def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
-        """What makes a mean of a sum over a set: its size, or 1 where it is empty."""
-        empty = self.lacking(pairs)
-        if empty is None:
-            return self.over(pairs)
-        return self._once("divisor", pairs, lambda: xp.where(empty, 1.0, self.over(pairs)))
+        """What makes a mean of a sum over a set: its weight, or 1 where it is empty."""
+        empty, size = self.lacking(pairs), self.weight if pairs is Pairs.POSITIVE else self.over(pairs)
+        return size if empty is None else self._once("divisor", pairs, lambda: xp.where(empty, 1.0, size))
 
     def of_kind(self, kind: Rows) -> Array | None:
         """Which rows are of a kind; None for all of them."""
@@ -66,7 +71,7 @@ class Counts:
 class Single(Term):
     """What rows with one positive fold, as a function of that positive's logit: its stage is the sum of these.
 
-    So a fold of a vector has the place of one of a matrix.
+    It replaces a masked N x M reduction by one over N positives.
     """
 
     folded: Stage = field(kw_only=True)
@@ -76,7 +81,7 @@ class Single(Term):
     ) -> tuple[Stage, Array, Array]:
         """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
         there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
-        if self.folded.minus is not None:  # against an empty reference a row has no pairs
+        if self.folded.minus is not None:  # a row with an empty reference has no pairs
             empty = rows_with_empty_reference(loss, counts, self.folded.minus)
             there = there if empty is None else there & ~empty
             t = t - stages[self.folded.minus]
@@ -93,7 +98,7 @@ def without_pairs(loss: PairLoss, counts: Counts, stage: Stage) -> Array | None:
 
 
 def rows_with_empty_reference(loss: PairLoss, counts: Counts, minus: str) -> Array | None:
-    """Which rows have no pairs in the stage of that name, so that what subtracts it has none either; None if all have."""
+    """The mask of rows whose reference stage (`minus`) has no pairs, so that what subtracts it has none; None if all have."""
     return without_pairs(loss, counts, next(stage for stage in loss.stages if stage.name == minus))
 
 
@@ -149,18 +154,33 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
     return without_uncounted(xp, loss, counts, total)
 
 
-def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts) -> Array:
-    """The weight of each row's loss in a scalar reduction; 0 where the row does not count."""
-    every = xp.ones_like(counts.positive)
+def shares(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, every: Array) -> Array:
+    """The weight of each row's loss in a scalar reduction, before the division by `divisor`; 0 if it does not count.
+
+    `every` is 1 for each row that takes part, and 0 for padding and rows outside.
+    """
     share = without_uncounted(xp, loss, counts, every)
+    return share * counts.weight if reduction == "pairs" else share
+
+
+def divisor(xp: Namespace, reduction: str, share: Array, every: Array) -> Array | None:
+    """What a scalar reduction divides the sum of the losses by; None for 1. Processes with rows of one batch add theirs."""
     if reduction == "sum":
-        return share
-    if reduction == "batch" or (reduction == "mean" and share is every):
+        return None
+    total = xp.sum(every if reduction == "batch" else share)
+    return xp.where(total == 0.0, 1.0, total)
+
+
+def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, inside: Array | None = None) -> Array:
+    """The weight of each row's loss in a scalar reduction, `[rows]`; 0 where the row does not count."""
+    every = xp.ones_like(counts.positive)
+    if inside is not None:
+        every = xp.where(inside, every, 0.0)
+    share = shares(xp, loss, reduction, counts, every)
+    if inside is None and share is every and reduction != "sum":  # all rows count
         return share / xp.sum(every)
-    if reduction == "pairs":
-        share = share * counts.positive
-    total = xp.sum(share)
-    return share / xp.where(total == 0.0, 1.0, total)
+    total = divisor(xp, reduction, share, every)
+    return share if total is None else share / total
 
 
 def term_cotangents(

@@ -6,6 +6,12 @@ from sincere_spec.arrays import Array
 from sincere_spec.spec.arrangements import Labelled
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
+STAGES = (
+    Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
+    Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
+)
+TERMS = (Term("noise"), Term("attract", -1.0))
+
 
 def decoupled(temperature: float | Array = 0.1) -> PairLoss:
     """Positives attract and negatives repel, each by itself: only negatives are in the denominator.
@@ -15,13 +21,5 @@ def decoupled(temperature: float | Array = 0.1) -> PairLoss:
     It can be negative. A row without positives or without negatives does not count.
     """
     return PairLoss(
-        name="decoupled",
-        arrangement=Labelled(),
-        stages=(
-            Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-            Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE, mean=True),
-        ),
-        terms=(Term("noise"), Term("attract", -1.0)),
-        logit=Similarity(),
-        temperature=temperature,
+        "decoupled", arrangement=Labelled(), stages=STAGES, terms=TERMS, logit=Similarity(), temperature=temperature
     )

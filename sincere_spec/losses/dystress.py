@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from sincere_spec.errors import OptionError, unknown_choice
+from functools import lru_cache
+from typing import Literal, TypeAlias, get_args
+
+from sincere_spec.errors import OptionError
 from sincere_spec.losses.supcon import OUT_STAGES, OUT_TERMS
 from sincere_spec.spec.arrangements import Views
-from sincere_spec.spec.logits import CosineSchedule, Schedule, ShiftedSchedule
-from sincere_spec.spec.words import PairLoss, check_number, check_temperature
+from sincere_spec.spec.checks import FLAG, NUMBER, POSITIVE, choice
+from sincere_spec.spec.logits import CosineSchedule, ShiftedSchedule
+from sincere_spec.spec.words import PairLoss
+
+ScheduleName: TypeAlias = Literal["cosine", "shifted"]
 
 
 def dystress(
     temperature_min: float = 0.1,
     temperature_max: float = 0.2,
     detach: bool = True,
-    schedule: str = "cosine",
+    schedule: ScheduleName = "cosine",
     offset: float = -0.4,
     scale: float = 0.7,
 ) -> PairLoss:
@@ -26,24 +32,20 @@ def dystress(
     `detach=True` holds τ(s) constant in the gradient, as the authors' NT-Xent, MoCo and SimCSE code does. Above
     max / min = 4.504 the cosine's logit is no longer increasing in s: a more similar pair can get a smaller logit.
     """
-    check_temperature(temperature_min, "temperature_min")
-    check_temperature(temperature_max, "temperature_max")
-    for name, number in (("temperature_min", temperature_min), ("temperature_max", temperature_max)):
-        if not isinstance(number, (int, float)):
-            raise OptionError(f"{name} must be a Python number; got {type(number).__name__}: it receives no gradient.")
+    temperature_min = POSITIVE(temperature_min, "temperature_min")
+    temperature_max = POSITIVE(temperature_max, "temperature_max")
+    detach = FLAG(detach, "detach")
+    offset, scale = NUMBER(offset, "offset"), POSITIVE(scale, "scale")
     if temperature_min > temperature_max:
         raise OptionError(
-            f"temperature_min must not exceed temperature_max; got {temperature_min!r} and {temperature_max!r}."
+            f"temperature_min must not exceed temperature_max; got {temperature_min!r} and "
+            f"{temperature_max!r}: swap them."
         )
-    if schedule not in ("cosine", "shifted"):
-        raise unknown_choice("schedule", schedule, ("cosine", "shifted"))
-    logit: Schedule
-    if schedule == "cosine":
-        logit = CosineSchedule(float(temperature_min), float(temperature_max), bool(detach))
-    else:
-        check_number(offset, "offset")
-        check_temperature(scale, "scale")
-        logit = ShiftedSchedule(
-            float(temperature_min), float(temperature_max), bool(detach), float(offset), float(scale)
-        )
+    choice(schedule, "schedule", get_args(ScheduleName))
+    return _record(temperature_min, temperature_max, detach, schedule, offset, scale)
+
+
+@lru_cache  # records are made at every call of a function
+def _record(low: float, high: float, held: bool, schedule: str, offset: float, width: float) -> PairLoss:
+    logit = CosineSchedule(low, high, held) if schedule == "cosine" else ShiftedSchedule(low, high, held, offset, width)
     return PairLoss("dystress", arrangement=Views(), stages=OUT_STAGES, terms=OUT_TERMS, logit=logit)

@@ -7,12 +7,19 @@ negatives. Each is affine in folds of the logit; the table says which.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
+from typing import Literal, TypeAlias, get_args
 
-from sincere_spec.errors import OptionError, unknown_choice
+from sincere_spec.errors import OptionError
 from sincere_spec.spec.arrangements import PairedViews
+from sincere_spec.spec.checks import NUMBER, POSITIVE, choice
 from sincere_spec.spec.logits import LogKernel
-from sincere_spec.spec.words import Fold, PairLoss, Pairs, Stage, Term, check_temperature
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Stage, Term
+
+Divergence: TypeAlias = Literal[
+    "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman", "jeffreys"
+]
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,6 @@ def divergence_functions(divergence: str, order: float) -> tuple[Affine, Affine]
             Affine(((1.0, linear, 1.0), (1.0, exp, 1.0)), -1.0),
         ),
     }
-    if divergence not in table:
-        raise unknown_choice("divergence", divergence, (*table, "tsallis"))
     return table[divergence]
 
 
@@ -67,7 +72,9 @@ def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tup
     return stages, terms
 
 
-def f_micl(divergence: str = "kl", alpha: float = 40.0, inverse_bandwidth: float = 1.0, order: float = 2.0) -> PairLoss:
+def f_micl(
+    divergence: Divergence = "kl", alpha: float = 40.0, inverse_bandwidth: float = 1.0, order: float = 2.0
+) -> PairLoss:
     """The negative of the f-mutual information that two views show, with the Gaussian kernel as the critic.
 
         loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))        G(x, y) = exp(-inverse_bandwidth
@@ -77,23 +84,26 @@ def f_micl(divergence: str = "kl", alpha: float = 40.0, inverse_bandwidth: float
     collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed, without moving f(1)
     to 0.
     """
-    check_temperature(inverse_bandwidth, "inverse_bandwidth")
-    if not isinstance(inverse_bandwidth, (int, float)):
-        raise OptionError("inverse_bandwidth must be a Python number: it receives no gradient.")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0.0 <= alpha < float("inf"):
-        raise OptionError(f"alpha must be a finite number, not negative; got {alpha!r}.")
-    if divergence == "tsallis":
-        check_temperature(order, "order")
-        if order == 1.0:
-            raise OptionError('order must not be 1: Tsallis of order 1 is "kl", up to a constant.')
-    attract, repel = divergence_functions(divergence, float(order))
+    choice(divergence, "divergence", get_args(Divergence))
+    alpha, inverse_bandwidth = NUMBER(alpha, "alpha"), POSITIVE(inverse_bandwidth, "inverse_bandwidth")
+    order = POSITIVE(order, "order")
+    if alpha < 0.0:
+        raise OptionError(f"alpha must not be negative; got {alpha!r}: it is the weight of the negatives.")
+    if divergence == "tsallis" and order == 1.0:
+        raise OptionError('order must not be 1: Tsallis of order 1 is "kl", up to a constant.')
+    return _record(divergence, alpha, inverse_bandwidth, order)
+
+
+@lru_cache  # records are made at every call of a function
+def _record(divergence: str, alpha: float, inverse_bandwidth: float, order: float) -> PairLoss:
+    attract, repel = divergence_functions(divergence, order)
     positive_stages, positive_terms = _means("attract", Pairs.POSITIVE, attract, -1.0)
-    negative_stages, negative_terms = _means("repel", Pairs.NEGATIVE, repel, float(alpha))
+    negative_stages, negative_terms = _means("repel", Pairs.NEGATIVE, repel, alpha)
     return PairLoss(
         name=f"f_micl_{divergence}",
         arrangement=PairedViews(),
         stages=positive_stages + negative_stages,
         terms=positive_terms + negative_terms,
         logit=LogKernel(),
-        temperature=0.5 / float(inverse_bandwidth),
+        temperature=0.5 / inverse_bandwidth,
     )

@@ -6,6 +6,12 @@ from sincere_spec.arrays import Array
 from sincere_spec.spec.arrangements import Towers
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
+STAGES = (
+    Stage("attract", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0),
+    Stage("repel", Fold.SOFTPLUS, over=Pairs.NEGATIVE),
+)
+TERMS = (Term("attract"), Term("repel"))
+
 
 def siglip(temperature: float | Array = 0.1, bias: float | Array = -10.0) -> PairLoss:
     """Every pair is a binary decision of its own; the sum of a row is its loss, so the mean divides by n, not n².
@@ -13,13 +19,10 @@ def siglip(temperature: float | Array = 0.1, bias: float | Array = -10.0) -> Pai
     loss_i = softplus(-a_ii) + Σ_{j != i} softplus(a_ij)          a_ij = s_ij / temperature + bias
     """
     return PairLoss(
-        name="siglip",
+        "siglip",
         arrangement=Towers(both_ways=False),
-        stages=(
-            Stage("attract", Fold.SOFTPLUS, over=Pairs.POSITIVE, scale=-1.0),
-            Stage("repel", Fold.SOFTPLUS, over=Pairs.NEGATIVE),
-        ),
-        terms=(Term("attract"), Term("repel")),
+        stages=STAGES,
+        terms=TERMS,
         logit=Similarity(),
         temperature=temperature,
         bias=bias,

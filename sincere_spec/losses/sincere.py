@@ -5,9 +5,20 @@ With a margin epsilon it is epsilon-SupInfoNCE (Barbano et al., 2211.05568).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sincere_spec.arrays import Array
 from sincere_spec.spec.arrangements import Labelled
-from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term, check_number
+from sincere_spec.spec.checks import NUMBER
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
+
+NOISE = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+
+
+@lru_cache  # records are made at every call of a function
+def _stages_and_terms(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
+    margin = Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, offset=epsilon, minus="noise", mean=True)
+    return (NOISE, margin), (Term("margin", constant=-epsilon),)
 
 
 def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
@@ -18,23 +29,7 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
 
     A row without negatives has loss -epsilon; a row without positives does not count.
     """
-    check_number(epsilon, "epsilon")
+    stages, terms = _stages_and_terms(NUMBER(epsilon, "epsilon"))
     return PairLoss(
-        name="sincere",
-        arrangement=Labelled(),
-        stages=(
-            Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-            Stage(
-                "margin",
-                Fold.SOFTPLUS,
-                over=Pairs.POSITIVE,
-                scale=-1.0,
-                offset=float(epsilon),
-                minus="noise",
-                mean=True,
-            ),
-        ),
-        terms=(Term("margin", constant=-float(epsilon)),),
-        logit=Similarity(),
-        temperature=temperature,
+        "sincere", arrangement=Labelled(), stages=stages, terms=terms, logit=Similarity(), temperature=temperature
     )

@@ -5,10 +5,14 @@ With the views of a sample as its class it is NT-Xent (Chen et al., 2002.05709).
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 from sincere_spec.arrays import Array
-from sincere_spec.errors import unknown_choice
 from sincere_spec.spec.arrangements import Labelled, Views
+from sincere_spec.spec.checks import choice
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Similarity, Stage, Term
+
+Summation: TypeAlias = Literal["out", "in"]
 
 # With one positive, others - a_p loses every digit of a small loss; softplus(noise - a_p) is the same number and keeps
 # them. With several the loss is at least log |P|, and the difference is as good as the logits are.
@@ -26,7 +30,7 @@ OUT_TERMS = (
 IN_STAGES = (*OUT_STAGES[:3], Stage("attract", Fold.LOGSUMEXP, over=Pairs.POSITIVE, mean=True))
 
 
-def supcon(temperature: float | Array = 0.1, summation: str = "out") -> PairLoss:
+def supcon(temperature: float | Array = 0.1, summation: Summation = "out") -> PairLoss:
     """All positives against all others, with the sum over positives outside or inside the logarithm.
 
         out:  loss_i = mean_p -log q_ip          in:  loss_i = -log mean_p q_ip          q_ip = exp(a_ip) / Σ_{j !=
@@ -34,8 +38,7 @@ def supcon(temperature: float | Array = 0.1, summation: str = "out") -> PairLoss
 
     The published scale (temperature / base temperature) is 1 here; a row without positives does not count.
     """
-    if summation not in ("out", "in"):
-        raise unknown_choice("summation", summation, ("out", "in"))
+    choice(summation, "summation", get_args(Summation))
     return PairLoss(
         name=f"supcon_{summation}",
         arrangement=Labelled(),

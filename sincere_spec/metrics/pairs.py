@@ -20,7 +20,7 @@ from sincere_spec.metrics.sample import (
 )
 from sincere_spec.spec.arrangements import Labelled
 from sincere_spec.spec.logits import LogKernel
-from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage, Term, check_number
+from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage, Term
 
 KINDS = ("within", "wang_liu", "dystress")
 
@@ -380,6 +380,5 @@ def separation(
 
 
 def _positive(name: str, value: object) -> None:
-    check_number(value, name)
-    if not isinstance(value, (int, float)) or value <= 0.0:
-        raise OptionError(f"{name} must be positive; got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+        raise OptionError(f"{name} must be a positive, finite number; got {value!r}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Labels, Namespace, T
-from sincere_spec.call.check import Problem, prepare
+from sincere_spec.call.check import Call, Problem, check
 from sincere_spec.call.dispatch import find_backend, unwrap
 from sincere_spec.engines.normalise import normalise
 from sincere_spec.errors import EngineUnavailable, OptionError
@@ -79,7 +79,7 @@ def compared(
     normalize: bool,
 ) -> tuple[Sample, Problem]:
     """The sample of a loss's arguments, where all of its pairs are told by labels and ids; and the checked call."""
-    call = prepare(loss, arguments, temperature, bias, **given, normalize=normalize, reduction="none")
+    call = check(Call(loss, arguments, temperature, bias, **given, normalize=normalize, reduction="none"))
     backend, roles = call.backend, call.roles
     parts = [_unit(backend, call.embeddings[name], normalize) for name in roles.anchors]
     xp = backend.namespace(parts[0][0])
@@ -93,8 +93,19 @@ def compared(
     poison = xp.sum(rows * 0.0)
     if roles.keys:
         poison = poison + xp.sum(columns * 0.0)
-    ids, key_ids = (None, None) if call.distinct else (call.ids, call.key_ids)
-    sample = Sample(backend, rows, columns, call.labels, call.key_labels, ids, key_ids, filled, columns_filled, poison)
+    named = given.get("ids") is not None
+    sample = Sample(
+        backend,
+        rows,
+        columns,
+        call.rows["label"],
+        call.columns["label"],
+        call.rows["sample"] if named else None,
+        call.columns["sample"] if named else None,
+        filled,
+        columns_filled,
+        poison,
+    )
     return sample, call
 
 

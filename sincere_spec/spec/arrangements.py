@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sincere_spec.spec.checks import FLAG, check_fields
 from sincere_spec.spec.words import Arrangement, Roles
 
 
@@ -49,6 +50,9 @@ class Towers(Arrangement):
 
     both_ways: bool
     signature = "a, b"
+
+    def __post_init__(self) -> None:
+        check_fields(self, both_ways=FLAG)
 
     def names(self, count: int) -> tuple[str, ...]:
         return _fixed(("a", "b"), count)

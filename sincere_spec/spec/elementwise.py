@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sincere_spec.arrays import Array, Namespace
+from sincere_spec.errors import OptionError
 from sincere_spec.spec.words import Fold
 
 
@@ -30,7 +31,9 @@ def value(xp: Namespace, fold: Fold, t: Array) -> Array:
         return xp.exp(t)
     if fold is Fold.SOFTPLUS:
         return softplus(xp, t)
-    return xp.exp(-2.0 * softplus(xp, -t))  # SIGMOID_SQUARED
+    if fold is Fold.SIGMOID_SQUARED:
+        return xp.exp(-2.0 * softplus(xp, -t))
+    raise _no_function(fold)
 
 
 def slope(xp: Namespace, fold: Fold, t: Array) -> Array:
@@ -41,4 +44,10 @@ def slope(xp: Namespace, fold: Fold, t: Array) -> Array:
         return xp.exp(t)
     if fold is Fold.SOFTPLUS:
         return sigmoid(xp, t)
-    return 2.0 * xp.exp(-2.0 * softplus(xp, -t) - softplus(xp, t))  # SIGMOID_SQUARED: 2 σ(t)² σ(-t)
+    if fold is Fold.SIGMOID_SQUARED:
+        return 2.0 * xp.exp(-2.0 * softplus(xp, -t) - softplus(xp, t))  # 2 σ(t)² σ(-t)
+    raise _no_function(fold)
+
+
+def _no_function(fold: object) -> OptionError:
+    return OptionError(f"expected a fold that is a sum of elementwise values; got {fold!r}: it has none here.")

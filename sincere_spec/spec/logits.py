@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import pi
 
 from sincere_spec.arrays import Array, Namespace
+from sincere_spec.errors import OptionError
+from sincere_spec.spec.checks import FLAG, NUMBER, POSITIVE, check_fields
 from sincere_spec.spec.words import Logit
 
 
@@ -17,18 +20,23 @@ class Schedule(Logit):
     maximum: float
     held: bool = True
 
+    def __post_init__(self) -> None:
+        check_fields(self, minimum=POSITIVE, maximum=POSITIVE, held=FLAG)
+        if self.minimum > self.maximum:
+            raise OptionError(f"minimum must not exceed maximum; got {self.minimum!r} and {self.maximum!r}: swap them.")
+
     @property
     def reach(self) -> tuple[float, float]:  # type: ignore[override]
         """No logit is larger than at the lowest temperature."""
         return (-1.0 / self.minimum, 1.0 / self.minimum)
 
+    @abstractmethod
     def tau(self, xp: Namespace, s: Array) -> Array:
         """The temperature of a similarity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tau_slope(self, xp: Namespace, s: Array) -> Array:
         """The derivative of `tau`."""
-        raise NotImplementedError
 
     def value(self, xp: Namespace, s: Array) -> Array:
         return s / self.tau(xp, s)
@@ -61,6 +69,10 @@ class ShiftedSchedule(Schedule):
 
     offset: float = -0.4
     width: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, offset=NUMBER, width=POSITIVE)
 
     def tau(self, xp: Namespace, s: Array) -> Array:
         wave = xp.cos((pi / self.width) * (s + self.offset))

@@ -1,27 +1,74 @@
 """Who is a positive and who is a negative of whom.
 
-A pair is judged by labels and by identities, never by positions: equal ids are the same sample, seen twice, and are
-in no sum. A set may be empty. Sums and means over nothing are 0, a log-sum-exp over nothing takes its row out of the
-count, and a stage that subtracts one sees no pairs in that row: so SINCERE's margin against no noise is 0.
+A pair is judged by attributes of its row and its column, never by positions: equal samples are never compared. A set may be
+empty. Sums and means over nothing are 0, a log-sum-exp over nothing takes its row out of the count, and a stage that
+subtracts one has no pairs in that row: so SINCERE's margin against no noise is 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
 from sincere_spec.arrays import Array
+from sincere_spec.spec.words import Word
+
+Attributes: TypeAlias = Mapping[str, Array]
+"""Vectors by row that relations read, by name: "label" and "sample" are integers."""
 
 
-def by_label(labels: Array, key_labels: Array, ids: Array, key_ids: Array) -> tuple[Array, Array]:
-    """Positive and negative masks of a block of pairs, whose four arguments broadcast against each other."""
-    same_class = labels == key_labels
-    other_sample = ids != key_ids
-    return same_class & other_sample, ~same_class & other_sample
+class Relation(Word):
+    """A rule for pairs; it holds no array.
+
+    `reads` are the attributes that it needs. Pairs whose ranges of the attribute `sorted_by` do not overlap are plain
+    negatives, so that tiles of rows in its order need no mask there. A `symmetric` relation is the same for (i, j) and (j, i).
+    """
+
+    reads: tuple[str, ...] = ("label",)
+    sorted_by: str | None = "label"
+    symmetric: bool = True
+
+    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+        """The positive mask of a block of pairs (None: it has no positive) and the negative one; attributes broadcast."""
+        raise NotImplementedError
+
+    @property
+    def apart(self) -> Relation:
+        """The same rule where no two rows of a block are one sample."""
+        return self
 
 
-def apart(labels: Array, key_labels: Array) -> tuple[Array, Array]:
-    """The same of a block in which no row meets its own sample."""
-    return labels == key_labels, labels != key_labels
+@dataclass(frozen=True)
+class SameLabel(Relation):
+    """Positives share a label, negatives do not; rows of one sample are neither."""
+
+    reads = ("label", "sample")
+
+    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+        """By label, but for pairs of one sample."""
+        same_label, other_sample = row["label"] == column["label"], row["sample"] != column["sample"]
+        return same_label & other_sample, ~same_label & other_sample
+
+    @property
+    def apart(self) -> Relation:
+        """By label alone."""
+        return DistinctSameLabel()
 
 
-def beside_partners(labels: Array, key_labels: Array) -> Array:
-    """The negative mask of a block whose rows have their one positive elsewhere: every key of another label."""
-    return labels != key_labels
+@dataclass(frozen=True)
+class DistinctSameLabel(Relation):
+    """`SameLabel` of distinct samples."""
+
+    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+        """By label."""
+        return row["label"] == column["label"], row["label"] != column["label"]
+
+
+@dataclass(frozen=True)
+class OtherLabel(Relation):
+    """Columns of another label are negatives; the one positive of a row, its partner, is named by the arrangement."""
+
+    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+        """Negatives alone."""
+        return None, row["label"] != column["label"]

@@ -1,20 +1,30 @@
 """What a loss is: a frozen record of stages over pairs, and nothing that computes.
 
-KernelSpec used everywhere, and defined here only:
+The glossary. Every other file uses these words in this sense.
 
-anchor       a row `i` of the batch that is compared with others
-key          a column `j` that anchors are compared with; in a plain batch the anchors themselves
-partner      the one positive that a row is given by the arrangement (its other view, its caption)
-positive     a key of the same label as the anchor, and not the same sample; or the partner
-negative     a key of another label
-others       positives and negatives; never the anchor itself
-similarity   `s_ij`, the dot product of two embeddings
-logit        `a_ij = value(s_ij) / temperature + bias`
-stage        one masked reduction of a row of logits, `r_i`
-term         one summand `coefficient * r_i + constant` of the row's loss
-counts       a row counts if it has a positive and none of its log-sum-exp terms is over nothing
+anchor         row i of the N x M matrix of pairs: an embedding that is compared with the keys
+key            column j of that matrix; in a batch compared with itself the keys are the anchors
+partner        the one positive of an anchor that the arrangement names: its other view, its caption
+positive       a key with the anchor's label that is another sample; or the partner
+negative       a key with another label
+others         positives and negatives: every key but the anchor itself
+mask           which pairs of a row a stage sees: positives, negatives or others (`Pairs`)
+similarity     s_ij, the dot product of two embeddings; the cosine where they are normalised
+logit          a_ij = value(s_ij) / temperature + bias; its slope is da_ij/ds_ij times the temperature
+log-sum-exp    log Σ_j exp(a_ij): the log of a softmax's denominator; a_ij minus it is the log-softmax
+fold           what a stage does with a row of masked logits: a log-sum-exp, or a sum of an elementwise function ψ
+stage          one masked reduction of each row of logits: r_i
+term           one summand of the row's loss: coefficient * r_i + constant
+counts         a row counts if it has a positive and no log-sum-exp of its terms is over an empty set; "mean" is over these
+engine         how a record is evaluated: dense (the N x M matrix), tiled (a tile at a time), kernel (device code)
+tile           a block of rows by a block of columns; no larger array of pairs exists in the tiled engine
+running max    the largest logit of a row so far; exponentials are taken relative to it and cannot overflow
+online softmax log-sum-exps accumulated tile by tile: the sum is rescaled whenever the running max rises
+residuals      what the forward pass keeps for the backward: per row the log-sum-exps and sums, never a matrix of pairs
+recompute      the backward pass makes the logits of each tile again from the embeddings, as FlashAttention does
+cotangent      the gradient of the objective by a value of the forward pass; dL/da_ij is that of a logit
 
-A stage with the fold ψ, over a set of pairs W, is
+A stage with the elementwise function ψ, over a set of pairs W, is
 
     r_i = Σ_{j in W_i} ψ(scale * (a_ij - u_i) + offset)          u_i: an earlier log-sum-exp stage, or 0
     r_i = log Σ_{j in W_i} exp(scale * (a_ij - u_i) + offset)    for the fold LOGSUMEXP
@@ -25,23 +35,27 @@ engines derive values, gradients and tilings: a loss never carries a derivative.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.errors import OptionError
+from sincere_spec.spec import checks, printing
+from sincere_spec.spec.dictionaries import decode, encode
 
 
 class Word:
     """A piece of a record that `PairLoss.from_dict` can find again by its class name."""
 
-    known: ClassVar[dict[str, type[Word]]] = {}
+    known: ClassVar[dict[str, type]] = {}
 
     def __init_subclass__(cls) -> None:
-        other = Word.known.setdefault(cls.__name__, cls)
+        other = Word.known.get(cls.__name__, cls)
         if other.__qualname__ != cls.__qualname__ or other.__module__ != cls.__module__:
             raise TypeError(f"{cls.__module__}.{cls.__name__}: {other.__module__} already has a word of that name.")
+        Word.known[cls.__name__] = cls  # the newest, where a notebook's cell runs again
 
 
 class Pairs(Enum):
@@ -76,6 +90,10 @@ class Rows(Enum):
     SEVERAL_POSITIVES = "several_positives"
 
 
+FOLD, PAIRS, ROWS, NAMES = checks.member(Fold), checks.member(Pairs), checks.member(Rows), checks.several(str)
+Word.known.update({"Fold": Fold, "Pairs": Pairs, "Rows": Rows})
+
+
 @dataclass(frozen=True)
 class Stage(Word):
     """A stage: one masked reduction of each row of logits."""
@@ -88,26 +106,23 @@ class Stage(Word):
     minus: str | None = None
     mean: bool = False
 
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            name=checks.TEXT,
+            fold=FOLD,
+            over=PAIRS,
+            scale=checks.NUMBER,
+            offset=checks.NUMBER,
+            minus=checks.TEXT_OR_NONE,
+            mean=checks.FLAG,
+        )
+
     def __str__(self) -> str:
-        logit = f"a - {self.minus}" if self.minus else "a"
-        if self.scale != 1.0:
-            inner = f"({logit})" if self.minus else logit
-            logit = f"-{inner}" if self.scale == -1.0 else f"{self.scale:g} {inner}"
-        if self.offset:
-            logit += f" {'-' if self.offset < 0 else '+'} {abs(self.offset):g}"
-        if self.fold is Fold.LOGSUMEXP:
-            folded = f"{'logmeanexp' if self.mean else 'logsumexp'}({logit})"
-        else:
-            folded = (
-                f"{'mean' if self.mean else 'sum'} "
-                + {
-                    Fold.LINEAR: logit,
-                    Fold.EXP: f"exp({logit})",
-                    Fold.SOFTPLUS: f"softplus({logit})",
-                    Fold.SIGMOID_SQUARED: f"sigmoid({logit})^2",
-                }[self.fold]
-            )
-        return f"{self.name} = {folded} over {self.over.value}"
+        return printing.stage(self)
+
+
+Word.known["Reduce"] = Stage  # its name of version 0.1.0, whose dictionaries are read
 
 
 @dataclass(frozen=True)
@@ -119,18 +134,14 @@ class Term(Word):
     constant: float = 0.0
     rows: Rows = Rows.ALL
 
+    def __post_init__(self) -> None:
+        checks.check_fields(self, stage=checks.TEXT, coefficient=checks.NUMBER, constant=checks.NUMBER, rows=ROWS)
+
     def __str__(self) -> str:
-        sign = "-" if self.coefficient < 0 else "+"
-        size = abs(self.coefficient)
-        text = f"{sign} {'' if size == 1.0 else f'{size:g} '}{self.stage}"
-        if self.constant:
-            text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):g}"
-        if self.rows is not Rows.ALL:
-            text += f" [{self.rows.value.replace('_', ' ')}]"
-        return text
+        return printing.term(self)
 
 
-class Logit(Word):
+class Logit(Word, ABC):
     """How a similarity becomes a logit, before the division by the temperature.
 
     `slope` is the derivative that the loss declares. `held` says that it is not the derivative of `value`: part of
@@ -142,13 +153,13 @@ class Logit(Word):
     unit_slope: bool = False
     reach: tuple[float, float] | None = None
 
+    @abstractmethod
     def value(self, xp: Namespace, s: Array) -> Array:
         """The logit of a similarity at temperature 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slope(self, xp: Namespace, s: Array) -> Array:
         """The declared derivative of `value`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,9 @@ class Roles:
     both_ways: bool = False
     queue: bool = False
 
+    def __post_init__(self) -> None:
+        checks.check_fields(self, anchors=NAMES, keys=NAMES, partners=NAMES, both_ways=checks.FLAG, queue=checks.FLAG)
+
     @property
     def alike(self) -> int:
         """How many columns share a row's label where the arrangement gives the labels: row i of each view, or the partner."""
@@ -193,28 +207,49 @@ class Roles:
         return frozenset(held | ({"temperature", "bias"} & set(names)))
 
 
-class Arrangement(Word):
+class Arrangement(Word, ABC):
     """How a call's positional arguments become anchors, keys and partners; nothing else knows the shape of a call."""
 
     labelled: bool = False
     signature: str = ""
 
+    @abstractmethod
     def names(self, count: int) -> tuple[str, ...]:
         """The names of `count` positional arrays; raises TypeError if the call cannot take so many."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roles(self, names: tuple[str, ...]) -> Roles:
         """Who is compared with whom, given the arrays that came."""
-        raise NotImplementedError
+
+
+ARRANGEMENT, LOGIT = checks.instance(Arrangement), checks.instance(Logit)
+STAGES, TERMS = checks.several(Stage), checks.several(Term)
 
 
 @dataclass(frozen=True, repr=False)
 class PairLoss(Word):
     """A loss, as a value: it compares, hashes, pickles, prints, and round-trips through `to_dict` and `from_dict`.
 
-    Give one to `evaluate` or `value_and_gradient`; write your own from the words of `sincere_spec.protocol` and it
-    has values, gradients and every engine with no further code. `temperature` and `bias` may be 0-d arrays, which
-    then receive gradients (such a record is not hashable where its framework's arrays are not).
+    Give one to `evaluate` or `value_and_gradient`. One of your own, written with the words of `sincere_spec.spec`, has
+    values, gradients and every engine with no further code. `temperature` and `bias` may be 0-d arrays, which then
+    receive gradients (such a record is not hashable where its framework's arrays are not); nothing else may.
+
+    Raises:
+        OptionError: a field of another type, a stage or term that names no stage, or a number that is not finite.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> from sincere_spec.spec import Fold, PairLoss, Pairs, Similarity, Stage, Term, Towers
+        >>> noise = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+        >>> attract = Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE)
+        >>> terms = (Term("noise"), Term("attract", -1.0))
+        >>> mine = PairLoss("mine", Towers(both_ways=True), (noise, attract), terms, Similarity(), temperature=0.5)
+        >>> mine
+        <mine: temperature=0.5, logit=Similarity(); noise = logsumexp(a) over negative; attract = sum a over positive;
+        loss = noise - attract>
+        >>> value, gradient = ss.value_and_gradient(mine, np.eye(3), np.eye(3))
+        >>> round(float(value), 4)
+        -1.3069
     """
 
     name: str
@@ -226,6 +261,18 @@ class PairLoss(Word):
     bias: float | Array = 0.0
 
     def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            name=checks.TEXT,
+            arrangement=ARRANGEMENT,
+            stages=STAGES,
+            terms=TERMS,
+            logit=LOGIT,
+            temperature=checks.TEMPERATURE,
+            bias=checks.PARAMETER,
+        )
+        checks.hold_no_array(self.arrangement)
+        checks.hold_no_array(self.logit)
         folds: dict[str, Fold] = {}
         for stage in self.stages:
             if stage.name in folds:
@@ -243,78 +290,21 @@ class PairLoss(Word):
                 raise OptionError(
                     f"{self.name}: a term names {term.stage!r}, but the stages are {', '.join(folds) or 'none'}."
                 )
-        check_temperature(self.temperature)
 
     def __repr__(self) -> str:
-        numbers = f"temperature={self.temperature!r}"
-        if not isinstance(self.bias, float) or self.bias:
-            numbers += f", bias={self.bias!r}"
-        stages = "; ".join(str(stage) for stage in self.stages)
-        loss = " ".join(str(term) for term in self.terms).removeprefix("+ ")
-        return f"<{self.name}: {numbers}, logit={self.logit!r}; {stages}; loss = {loss}>"
+        return printing.loss(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain numbers, strings and lists, ready for JSON."""
-        encoded: dict[str, Any] = _encode(self)
+        encoded: dict[str, Any] = encode(self)
         return encoded
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PairLoss:
         """The record that `to_dict` wrote; raises OptionError for anything else."""
-        try:
-            record = _decode(data)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, OptionError):
-                raise
-            raise OptionError(f"expected a dictionary written by PairLoss.to_dict; this one has {error}.") from error
+        record = decode(data, Word.known)
         if not isinstance(record, cls):
             raise OptionError(
-                f"expected a dictionary written by PairLoss.to_dict; got one of a {type(record).__name__}."
+                f"expected a dictionary written by PairLoss.to_dict; got that of a {type(record).__name__}."
             )
         return record
-
-
-def check_temperature(temperature: object, name: str = "temperature") -> None:
-    """Raise OptionError unless a number is positive and finite; arrays are looked at where their values can be read."""
-    if isinstance(temperature, (bool, str)) or temperature is None:
-        raise OptionError(f"{name} must be a positive number or a 0-d array; got {temperature!r}.")
-    if isinstance(temperature, (int, float)) and not 0.0 < temperature < float("inf"):
-        raise OptionError(f"{name} must be positive and finite; got {temperature!r}.")
-
-
-def check_number(number: object, name: str) -> None:
-    """Raise OptionError unless a keyword is a finite Python number."""
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not -float("inf") < number < float("inf"):
-        raise OptionError(f"{name} must be a finite number; got {number!r}.")
-
-
-_RENAMED = {"Reduce": "Stage"}
-"""Words by their name of version 0.1.0, whose dictionaries are read."""
-
-_ENUMS: dict[str, type[Enum]] = {"Pairs": Pairs, "Fold": Fold, "Rows": Rows}
-
-
-def _encode(value: object) -> Any:
-    if isinstance(value, Enum):
-        return {"type": type(value).__name__, "value": value.value}
-    if isinstance(value, Word) and is_dataclass(value):
-        return {"type": type(value).__name__} | {f.name: _encode(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise OptionError(f"only records of numbers can be written; {type(value).__name__} cannot: use a Python number.")
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    name = value.get("type")
-    if name in _ENUMS:
-        return _ENUMS[name](value["value"])
-    word = Word.known.get(_RENAMED.get(str(name), str(name)))
-    if word is None:
-        raise OptionError(f"no word of a loss is called {name!r}; known are {', '.join(sorted(Word.known))}.")
-    return word(**{key: _decode(item) for key, item in value.items() if key != "type"})

@@ -39,7 +39,8 @@ class Numpy:
         return PLAIN[loss]
 
     def ours(self, loss: str, program: Program) -> Function:
-        made, engine, tile = record(loss), program.name, program.tile
+        made, tile = record(loss), program.tile
+        engine: Any = program.name
         return lambda *arrays: ss.value_and_gradient(made, *arrays, engine=engine, tile=tile)
 
     def step(self, function: Function, program: Program, arrays: tuple[Any, ...], embeddings: int) -> Step:

@@ -1,0 +1,300 @@
+"""Value and gradient of a loss from sweeps over its pairs: the algorithm, once, for every engine that works in tiles.
+
+    forward    counts -> for each level of stages: a sweep of row sums, then the stages -> row losses -> value
+    backward   row cotangents -> the weight of each part -> a sweep that recomputes the logits -> gradients
+
+As in FlashAttention (Dao et al., arXiv 2205.14135) only vectors by row are kept between the two: the residuals. An engine
+supplies a `Sweep`: how rows lie in memory, and how tiles of pairs are visited. All arithmetic on vectors by row is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from sincere_spec.arrays import Array, Namespace
+from sincere_spec.engines import rows
+from sincere_spec.engines.comparison import Comparison, Gradients, Samples, nothing, zeros
+from sincere_spec.engines.parts import Residuals, levels_of, parts_of, residuals_of, stage_result, stage_slope
+from sincere_spec.engines.prune import prune_terms
+from sincere_spec.interface import Part
+from sincere_spec.spec import elementwise
+from sincere_spec.spec.words import Fold, PairLoss, Pairs
+
+
+class RowSums(NamedTuple):
+    """By part, `[rows]`: Σ ψ(t), for LOGSUMEXP relative to the maximum; this; Σ scale ψ′(t) if the part subtracts a stage."""
+
+    sums: dict[Part, Array]
+    maxima: dict[Part, Array]
+    slope_sums: dict[Part, Array]
+
+
+class StageResults(NamedTuple):
+    """By earlier stage, `[rows]`: its result, and which rows have pairs in it."""
+
+    values: dict[str, Array]
+    present: dict[str, Array]
+
+
+class RowCotangents(NamedTuple):
+    """By part, `[rows]`: a pair's logit has the derivative C = Σ weight ψ′(t), with ψ′ = exp(t - maximum) for LOGSUMEXP."""
+
+    weights: Mapping[Part, Array]
+    maxima: Mapping[Part, Array]
+    stages: StageResults
+
+    def over(self, pairs: Pairs) -> RowCotangents:
+        """Those of the parts over a set of pairs."""
+        return self._replace(weights={part: weight for part, weight in self.weights.items() if part.over is pairs})
+
+
+class PairGradients(NamedTuple):
+    """Gradients in the order in which rows came, and Σ C and Σ C value(s) over the pairs of a sweep."""
+
+    anchors: Array | None  # [n, d]
+    keys: Array | None  # [m, d]
+    partners: Array | None  # [n, d]
+    sum_dlogits: Array
+    sum_dlogits_value: Array
+
+
+class Ordered(Protocol):
+    """One side of a comparison: its labels ascend for `length` rows, and those that follow take no part."""
+
+    @property
+    def labels(self) -> Array:
+        """The labels, `[rows]`."""
+
+    @property
+    def length(self) -> Any:
+        """How many rows take part."""
+
+
+class Sweep(Protocol):
+    """A comparison laid out for one engine. A vector by row is in the order of its layout, padding included.
+
+    Its rows are the anchors; where keys are compared with anchors, too, the keys follow.
+    """
+
+    @property
+    def comparison(self) -> Comparison:
+        """What is laid out."""
+
+    @property
+    def loss(self) -> PairLoss:
+        """The loss, specialised."""
+
+    @property
+    def partnered(self) -> bool:
+        """Whether each row has its one positive beside the columns."""
+
+    @property
+    def inside(self) -> Array | None:
+        """Which rows take part, `[rows]`: neither padding nor rows outside; None if all do."""
+
+    @property
+    def sides(self) -> Sequence[tuple[Ordered, Ordered]]:
+        """The rows that have a loss, and what they are compared with."""
+
+    @property
+    def laid(self) -> tuple[Any, ...]:
+        """What the layout of the backward pass takes over, so that it reads no labels and sorts no rows again."""
+
+    def partner_similarities(self) -> Array:
+        """The similarity of each row to its partner, `[rows]`."""
+
+    def row_sums(self, parts: Sequence[Part], stages: StageResults) -> RowSums:
+        """One sweep over all pairs: the sums of some parts over the columns."""
+
+    def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
+        """One sweep over all pairs. `dpartner` is the derivative by each row's similarity to its partner, `[rows]`."""
+
+    def sorted(self, vector: Array) -> Array:
+        """A vector by row from the order in which rows came."""
+
+    def unsorted(self, vector: Array) -> Array:
+        """The inverse of `sorted`."""
+
+
+ONES = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
+"""Parts whose sums are the numbers of a row's pairs: Σ 0 a + 1."""
+
+LayOut: TypeAlias = Callable[[Comparison, tuple[Any, ...]], Sweep]
+"""Lays a comparison out, taking over what an earlier layout of it had as `laid`."""
+
+
+def forward(comparison: Comparison, reduction: str, lay_out: LayOut) -> tuple[Array, Residuals | None]:
+    """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs."""
+    xp, empty = comparison.xp, nothing(comparison)
+    if empty is not None:
+        return (empty if reduction == "none" else xp.sum(empty)), None
+    sweep = lay_out(comparison, ())
+    loss, counts = prune_terms(comparison.backend, sweep.loss, count_pairs(sweep))
+    residuals = reduce_stages(sweep, loss, counts)
+    row_losses = rows.losses(xp, loss, residuals.results_of(loss), counts)
+    if reduction == "none":
+        return sweep.unsorted(row_losses), residuals
+    return xp.sum(rows.weights(xp, loss, reduction, counts, sweep.inside) * row_losses), residuals
+
+
+def backward(
+    comparison: Comparison,
+    reduction: str,
+    lay_out: LayOut,
+    residuals: Residuals | None,
+    cotangent: float | Array,
+    needed: frozenset[str],
+) -> Gradients:
+    """The gradient of what `forward` returned, under its cotangent; parts that are not needed are not computed.
+
+    `needed` has any of "anchors", "keys", "partners", "temperature" and "bias".
+    """
+    if residuals is None:
+        return zeros(comparison)
+    sweep = lay_out(comparison, residuals.laid)
+    loss, counts = prune_terms(comparison.backend, sweep.loss, residuals.counts)
+    if reduction == "none":
+        row_cotangents = rows.without_uncounted(sweep.comparison.xp, loss, counts, sweep.sorted(cotangent))
+    else:
+        row_cotangents = cotangent * rows.weights(sweep.comparison.xp, loss, reduction, counts, sweep.inside)
+    return gradients(sweep, weigh_parts(sweep, loss, counts, residuals, row_cotangents), counts, needed)
+
+
+def count_pairs(sweep: Sweep) -> rows.Counts:
+    """How many positives and negatives each row has: from sorted labels, or by a sweep where pairs must be looked at."""
+    comparison, xp = sweep.comparison, sweep.comparison.xp
+    by_label = comparison.relation.sorted_by == "label" and comparison.samples is not Samples.ANYWHERE
+    if not by_label or (comparison.samples is Samples.WITHIN_LABELS and comparison.inside is not None):
+        sums = sweep.row_sums(tuple(ONES.values()), StageResults({}, {})).sums
+        positive, negative = (sums[part] for part in ONES.values())
+    else:
+        dtype, found = comparison.anchors.dtype, []
+        for side, other in sweep.sides:
+            if comparison.alike is not None:  # the arrangement says so, and its rows may be in its own order
+                same = xp.astype(xp.zeros_like(side.labels) + comparison.alike, dtype)
+            else:
+                same = xp.astype(_same_label(xp, side, other, sweep.inside is not None), dtype)
+            found.append((same, xp.zeros_like(same) + _as(xp, other.length, dtype) - same))
+        same, negative = (x[0] if len(x) == 1 else xp.concat(x, axis=0) for x in zip(*found, strict=True))
+        if sweep.partnered:
+            positive = xp.ones_like(same)
+            if comparison.has_partner is not None:
+                positive = sweep.sorted(xp.astype(comparison.has_partner, dtype))
+        elif comparison.samples is Samples.WITHIN_LABELS:
+            positive = same - sweep.sorted(_same_sample(comparison, dtype))
+        else:
+            positive = same if comparison.keys is not None else same - 1.0
+    if sweep.inside is not None:
+        positive, negative = (xp.where(sweep.inside, x, 0.0) for x in (positive, negative))
+    return rows.Counts(positive, negative)
+
+
+def _same_label(xp: Namespace, side: Ordered, other: Ordered, some_outside: bool) -> Array:
+    """How many columns share a row's label, `[rows]`."""
+    first, last = (xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
+    if some_outside:  # what takes no part is last
+        length = _as(xp, other.length, first.dtype)
+        first, last = (xp.where(x > length, length, x) for x in (first, last))
+    return last - first
+
+
+def _as(xp: Namespace, number: Any, dtype: Any) -> Any:
+    return number if isinstance(number, int) else xp.astype(number, dtype)
+
+
+def _same_sample(comparison: Comparison, dtype: Any) -> Array:
+    """How many columns are a row's sample, its own included, `[n]` in the order in which rows came."""
+    xp, own, others = comparison.xp, comparison.rows["sample"], comparison.columns["sample"]
+    others = xp.take(others, xp.argsort(others), axis=0)
+    first, last = (xp.searchsorted(others, own, side=end) for end in ("left", "right"))
+    return xp.astype(last - first, dtype)
+
+
+def reduce_stages(sweep: Sweep, loss: PairLoss, counts: rows.Counts) -> Residuals:
+    """The stages of every row: a sweep for each level of them."""
+    xp, stages, slopes = sweep.comparison.xp, StageResults({}, rows.present(loss, counts)), {}
+    found = RowSums({}, {}, {})
+    for level in levels_of(loss):
+        inside = [part for part in level if not _over_partner(sweep, part)]
+        made = [sweep.row_sums(inside, stages)] if inside else []
+        made += [_partner_sums(sweep, part, stages, counts) for part in level if _over_partner(sweep, part)]
+        for sums in made:
+            for whole, part in zip(found, sums, strict=True):
+                whole.update(part)
+        for stage in loss.stages:
+            if parts_of(stage)[0] in level:
+                stages.values[stage.name] = stage_result(xp, loss, stage, found.sums, found.maxima, counts)
+                if stage.minus is not None:
+                    slopes[stage.name] = stage_slope(xp, loss, stage, found.slope_sums, counts)
+    return residuals_of(loss, stages.values, slopes, found.maxima, counts)._replace(laid=sweep.laid)
+
+
+def weigh_parts(
+    sweep: Sweep, loss: PairLoss, counts: rows.Counts, residuals: Residuals, row_cotangents: Array
+) -> RowCotangents:
+    """What a sweep needs of every row to make the gradient by its similarities, from that by its loss, `[rows]`."""
+    weights = residuals.weights_of(sweep.comparison.xp, loss, row_cotangents / sweep.comparison.temperature)
+    stages = StageResults(residuals.results_of(loss), rows.present(loss, counts))
+    return RowCotangents(weights, residuals.maxima_of(loss), stages)
+
+
+def gradients(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts, needed: frozenset[str]) -> Gradients:
+    """The gradient under the cotangents of all rows of a sweep.
+
+    Where columns are rows with a loss, theirs may have been made elsewhere: by another process, from its own residuals.
+    """
+    inside = {part: weight for part, weight in cotangents.weights.items() if not _over_partner(sweep, part)}
+    dpartner, sum_dlogits, sum_dlogits_value = None, 0.0, 0.0
+    if sweep.partnered:
+        xp, similarity, logit = sweep.comparison.xp, sweep.partner_similarities(), sweep.loss.logit
+        dlogits = _partner_dlogits(sweep, similarity, cotangents, counts)
+        dpartner = dlogits * logit.slope(xp, similarity)
+        sum_dlogits, sum_dlogits_value = xp.sum(dlogits), xp.sum(dlogits * logit.value(xp, similarity))
+    found = sweep.gradients(cotangents._replace(weights=inside), dpartner, needed)
+    return Gradients(
+        found.anchors,
+        found.keys,
+        found.partners,
+        temperature=-(found.sum_dlogits_value + sum_dlogits_value) / sweep.comparison.temperature,
+        bias=(found.sum_dlogits + sum_dlogits) * sweep.comparison.temperature,
+    )
+
+
+def _over_partner(sweep: Sweep, part: Part) -> bool:
+    """Whether a part is over each row's partner, and so no matter of columns."""
+    return sweep.partnered and part.over is Pairs.POSITIVE
+
+
+def _partner_argument(
+    sweep: Sweep, part: Part, similarity: Array, stages: StageResults, counts: rows.Counts
+) -> tuple[Array, Array]:
+    """Which rows have their partner in a part, and the argument of its fold there, `[rows]` each."""
+    logits = (
+        sweep.loss.logit.value(sweep.comparison.xp, similarity) / sweep.comparison.temperature + sweep.comparison.bias
+    )
+    there = counts.positive > 0.0
+    if part.minus is not None:  # a row with an empty reference has no pairs
+        there, logits = there & stages.present[part.minus], logits - stages.values[part.minus]
+    return there, sweep.comparison.xp.where(there, part.scale * logits + part.offset, 0.0)
+
+
+def _partner_sums(sweep: Sweep, part: Part, stages: StageResults, counts: rows.Counts) -> RowSums:
+    """The sums of a part whose one pair a row is its partner."""
+    xp = sweep.comparison.xp
+    there, t = _partner_argument(sweep, part, sweep.partner_similarities(), stages, counts)
+    if part.fold is Fold.LOGSUMEXP:
+        return RowSums({part: xp.where(there, 1.0, xp.zeros_like(t))}, {part: t}, {part: xp.zeros_like(t)})
+    value, slope = (xp.where(there, f(xp, part.fold, t), 0.0) for f in (elementwise.value, elementwise.slope))
+    return RowSums({part: value}, {}, {part: part.scale * slope})
+
+
+def _partner_dlogits(sweep: Sweep, similarity: Array, cotangents: RowCotangents, counts: rows.Counts) -> Array:
+    """The derivative by the logit of each row and its partner, `[rows]`."""
+    xp, total = sweep.comparison.xp, sweep.comparison.xp.zeros_like(similarity)
+    for part, weight in cotangents.over(Pairs.POSITIVE).weights.items():
+        there, t = _partner_argument(sweep, part, similarity, cotangents.stages, counts)
+        exponential = part.fold is Fold.LOGSUMEXP
+        slope = xp.exp(t - cotangents.maxima[part]) if exponential else elementwise.slope(xp, part.fold, t)
+        total = total + xp.where(there, slope * weight, 0.0)
+    return total

@@ -1,0 +1,27 @@
+"""InfoLOOB, the leave-one-out bound of CLOOB (Fürst et al., arXiv 2110.11316), without the Hopfield retrieval."""
+
+from __future__ import annotations
+
+from sincere_spec.arrays import Array
+from sincere_spec.spec.arrangements import Towers
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
+
+STAGES = (Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE), Stage("attract", Fold.LINEAR, over=Pairs.POSITIVE))
+TERMS = (Term("noise"), Term("attract", -1.0))
+
+
+def infoloob(temperature: float | Array = 0.07) -> PairLoss:
+    """CLIP whose denominator leaves the positive out, so that the gradient does not vanish as pairs agree.
+
+        loss_i = log Σ_{j != i} exp(a_ij) - a_ii, and the same for the columns
+
+    It can be negative. A row without negatives does not count.
+    """
+    return PairLoss(
+        "infoloob",
+        arrangement=Towers(both_ways=True),
+        stages=STAGES,
+        terms=TERMS,
+        logit=Similarity(),
+        temperature=temperature,
+    )
