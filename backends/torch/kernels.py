@@ -163,6 +163,8 @@ def fill_masked(x, fill, masked, tile, over: tl.constexpr, partners: tl.constexp
         key_label = tl.load(key_labels + j, mask=j < columns_left, other=0)  # [block_k]
         key_sample = tl.load(key_samples + j, mask=j < columns_left, other=0)  # [block_k]
         mask = related(over, partners, label[:, None], key_label[None, :], sample[:, None], key_sample[None, :])
+        if INTERPRETED:  # whose NumPy warns where rows beyond the end overflow; nobody reads them
+            mask = mask & (i < rows_left)[:, None]
         x = tl.where((j < columns_left)[None, :] & mask, x, fill)
     return x
 
@@ -556,8 +558,8 @@ def pull_kernel(
         if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
             for p in tl.static_range(len(FOLDS)):
                 if OVERS[p] == "negative" or meet:
-                    weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
-                    shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    key_weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    key_shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
                     c += part_cotangent(
                         FOLDS,
                         OVERS,
@@ -569,8 +571,8 @@ def pull_kernel(
                         value,
                         inverse_temperature,
                         offset,
-                        weight,
-                        shift,
+                        key_weight,
+                        key_shift,
                         masked,
                         tile,
                     )
@@ -805,8 +807,8 @@ def strip_cotangent_kernel(
     if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
         for p in tl.static_range(len(FOLDS)):
             if OVERS[p] == "negative" or meet:
-                weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
-                shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                key_weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                key_shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
                 c += part_cotangent(
                     FOLDS,
                     OVERS,
@@ -818,8 +820,8 @@ def strip_cotangent_kernel(
                     value,
                     inverse_temperature,
                     offset,
-                    weight,
-                    shift,
+                    key_weight,
+                    key_shift,
                     masked,
                     tile,
                 )
