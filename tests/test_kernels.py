@@ -543,8 +543,8 @@ COMPILED_CASES = [
     ("f_micl_vincze_le_cam", "float64"),
 ]
 SPILLED = {("supcon_out", "bfloat16"): 80, ("sincere", "float32"): 8, ("dystress_shifted", "float32"): 12}
-"""Bytes of registers that may be spilled: SupCon has three parts, two of them log-sum-exps; and the gradients in float32, of which
-`length`, the number of columns that take part, is one register more."""
+"""Bytes of registers that may be spilled: SupCon has three parts, two of them log-sum-exps. Gradients in float32 have one
+register too few for `length`, the number of columns that take part."""
 
 
 @pytest.mark.framework("torch")
