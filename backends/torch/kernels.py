@@ -556,8 +556,8 @@ def pull_kernel(
         if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
             for p in tl.static_range(len(FOLDS)):
                 if OVERS[p] == "negative" or meet:
-                    weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
-                    shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    key_weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                    key_shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
                     c += part_cotangent(
                         FOLDS,
                         OVERS,
@@ -569,8 +569,8 @@ def pull_kernel(
                         value,
                         inverse_temperature,
                         offset,
-                        weight,
-                        shift,
+                        key_weight,
+                        key_shift,
                         masked,
                         tile,
                     )
@@ -805,8 +805,8 @@ def strip_cotangent_kernel(
     if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
         for p in tl.static_range(len(FOLDS)):
             if OVERS[p] == "negative" or meet:
-                weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
-                shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                key_weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                key_shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
                 c += part_cotangent(
                     FOLDS,
                     OVERS,
@@ -818,8 +818,8 @@ def strip_cotangent_kernel(
                     value,
                     inverse_temperature,
                     offset,
-                    weight,
-                    shift,
+                    key_weight,
+                    key_shift,
                     masked,
                     tile,
                 )
