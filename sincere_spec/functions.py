@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable
-from textwrap import fill
-from typing import Any, TypeVar
+from typing import Any
 
 from sincere_spec import losses
 from sincere_spec.arrays import Array, ArrayT, Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate
+from sincere_spec.docstrings import documented
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
@@ -28,60 +25,6 @@ __all__ = [
     "sincere_loss",
     "supcon_loss",
 ]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-ARGUMENTS = {
-    "embeddings": "`[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label; floats.",
-    "labels": "n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.",
-    "queries": "`[n, d]`, floats.",
-    "negatives": "`[k, d]`, a queue that every query is compared with; None takes the other rows of `positives`.",
-    "views": "two or more arrays `[n, d]`, floats; row i of each is the same sample.",
-    "a": "`[n, d]`, floats.",
-    "b": "`[n, d]`, floats: row i is the positive of row i of `a`.",
-    "view_a": "`[n, d]`, floats.",
-    "view_b": "`[n, d]`, floats: row i is the same sample as row i of `view_a`.",
-    "temperature": "divides the similarities; a positive number, or a 0-d array, which then receives a gradient.",
-    "keys": "`[m, d]`, floats: compare the anchors with these instead of with each other. Needs `key_labels`.",
-    "key_labels": "the labels of the m keys, of the same kinds as `labels`.",
-    "ids": "the identity of each anchor, by any labels: pairs of equal ids are one sample and never compared. Beside keys "
-    "it needs `key_ids`.",
-    "key_ids": "the identity of each key.",
-    "where": "booleans: the rows that take part. The value is that of the batch without the others, whose gradient is 0, NaN in "
-    "them included. `[n]`, or `[n, views]`, for all arrays whose rows belong together; a tuple has one mask, or None, for each "
-    "positional array, keys last.",
-    "normalize": "divide each row by its norm first; a zero row stays zero, and no other depends on its scale.",
-    "reduction": '"mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum by all '
-    'rows, "sum", or "none" for the vector of row losses in the order of the anchors: `[n, views, d]` sample by sample; '
-    "several views all rows of the first, then of the next; two directions a to b, then b to a.",
-    "engine": '"auto", or one of "dense", "tiled", "kernel", which then never falls back to another.',
-    "tile": "rows in a tile, for a kernel a power of two from 16 on; None chooses.",
-}
-"""What the arguments are that several functions share."""
-
-ENDING = """Returns:
-    A scalar array of the same framework, float32 for half-precision embeddings; a vector for `reduction="none"`.
-
-Raises:
-    SincereSpecError: one of its kinds, before any arithmetic, for arguments that do not fit; see
-        `sincere_spec.errors`.
-
-"""
-
-
-def _documented(function: F) -> F:
-    """Complete a docstring: all arguments in order, each its own entry, and what is returned and raised."""
-    if function.__doc__:
-        head, _, tail = inspect.getdoc(function).partition("Example:\n")  # type: ignore[union-attr]
-        head, _, own = head.partition("Args:\n")
-        entries = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", own, re.MULTILINE | re.DOTALL)) if own else {}
-        lines = [head.rstrip(), "", "Args:"]
-        for name, parameter in inspect.signature(function).parameters.items():
-            text = " ".join(entries.get(name, ARGUMENTS.get(name, "")).split())
-            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
-            lines.append(fill(f"{stars}{name}: {text}", 116, initial_indent="    ", subsequent_indent="        "))
-        function.__doc__ = "\n".join([*lines, "", f"{ENDING}Example:\n{tail.rstrip()}", ""])
-    return function
 
 
 def _value(
@@ -110,7 +53,7 @@ def _value(
     return value
 
 
-@_documented
+@documented
 def sincere_loss(
     embeddings: ArrayT,
     labels: Labels,
@@ -136,9 +79,6 @@ def sincere_loss(
     over the positives p of anchor i, n its negatives. Rows without a positive do not count; without negatives the
     loss is -epsilon.
 
-    Args:
-        epsilon: the margin of epsilon-SupInfoNCE (arXiv 2211.05568), in units of logits; 0 is SINCERE.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
@@ -151,7 +91,7 @@ def sincere_loss(
     )
 
 
-@_documented
+@documented
 def supcon_loss(
     embeddings: ArrayT,
     labels: Labels,
@@ -176,9 +116,6 @@ def supcon_loss(
 
     Rows without a positive do not count. The published scale temperature / base_temperature is 1.
 
-    Args:
-        summation: "out" or "in": where the sum over positives stands.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
@@ -191,7 +128,7 @@ def supcon_loss(
     )
 
 
-@_documented
+@documented
 def decoupled_loss(
     embeddings: ArrayT,
     labels: Labels,
@@ -227,7 +164,7 @@ def decoupled_loss(
     )
 
 
-@_documented
+@documented
 def info_nce_loss(
     queries: ArrayT,
     positives: ArrayT,
@@ -263,7 +200,7 @@ def info_nce_loss(
     )
 
 
-@_documented
+@documented
 def nt_xent_loss(
     *views: ArrayT,
     temperature: float | Array = 0.1,
@@ -290,7 +227,7 @@ def nt_xent_loss(
     return _value(losses.nt_xent(temperature), views, where, normalize, reduction, engine, tile)
 
 
-@_documented
+@documented
 def dystress_loss(
     *views: ArrayT,
     temperature_min: float = 0.1,
@@ -314,14 +251,6 @@ def dystress_loss(
 
     Above max / min = 4.504 the cosine's logit is no longer increasing in s.
 
-    Args:
-        temperature_min: the smallest τ, a positive number.
-        temperature_max: the largest τ, a number not below `temperature_min`.
-        detach: hold τ(s) constant in the gradient, as the authors' code does for this loss; False differentiates it.
-        schedule: "cosine" or "shifted".
-        offset: of "shifted": τ is largest from s = -offset on.
-        scale: of "shifted": the width of its cosine, a positive number of similarities.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
@@ -333,7 +262,7 @@ def dystress_loss(
     return _value(record, views, where, normalize, reduction, engine, tile)
 
 
-@_documented
+@documented
 def clip_loss(
     a: ArrayT,
     b: ArrayT,
@@ -362,7 +291,7 @@ def clip_loss(
     return _value(losses.clip(temperature), (a, b), where, normalize, reduction, engine, tile)
 
 
-@_documented
+@documented
 def infoloob_loss(
     a: ArrayT,
     b: ArrayT,
@@ -393,7 +322,7 @@ def infoloob_loss(
     return _value(losses.infoloob(temperature), (a, b), where, normalize, reduction, engine, tile)
 
 
-@_documented
+@documented
 def siglip_loss(
     a: ArrayT,
     b: ArrayT,
@@ -412,9 +341,6 @@ def siglip_loss(
 
         loss_i = softplus(-a_ii) + Σ_{j != i} softplus(a_ij)          a_ij = s_ij / temperature + bias
 
-    Args:
-        bias: added to every logit; a number, or a 0-d array, which then receives a gradient.
-
     Example:
         >>> import numpy as np, sincere_spec as ss
         >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
@@ -425,7 +351,7 @@ def siglip_loss(
     return _value(losses.siglip(temperature, bias), (a, b), where, normalize, reduction, engine, tile)
 
 
-@_documented
+@documented
 def f_micl_loss(
     view_a: ArrayT,
     view_b: ArrayT,
@@ -449,13 +375,6 @@ def f_micl_loss(
 
     The distance is taken as 2 - 2 s of unit rows. The paper finds "reverse_kl" and "neyman" unsuitable, since
     features collapse, and does not classify "jeffreys".
-
-    Args:
-        divergence: "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman" or
-            "jeffreys".
-        alpha: the weight of the negatives, not negative.
-        inverse_bandwidth: 1 / (2 σ²) of the kernel, a positive number.
-        order: of the Tsallis divergence, positive and not 1; other divergences do not read it.
 
     Example:
         >>> import numpy as np, sincere_spec as ss

@@ -64,6 +64,7 @@ from sincere_spec.arrays import Array, Engine, Labels
 from sincere_spec.call.dispatch import backend_of
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.call.labels import as_integers
+from sincere_spec.docstrings import documented_class
 from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
@@ -101,6 +102,18 @@ class Options(TypedDict, total=False):
     reduction: KerasReduction | None
     name: str | None
     dtype: Any
+
+
+described = documented_class(
+    Options.__annotations__,
+    {
+        "temperature": "divides the similarities; a positive number.",
+        "bias": "added to every logit; a number.",
+        "reduction": 'Keras\'s, over the losses of the samples: "sum_over_batch_size", "mean", "sum", "none" or None.',
+        "name": "of the loss, for Keras.",
+        "dtype": "in which the embeddings are compared; None is Keras's default.",
+    },
+)
 
 
 class Given(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
@@ -237,6 +250,7 @@ class Unlabelled(Loss):
 
 
 @registered
+@described
 class SincereLoss(Labelled):
     """SINCERE of embeddings and labels; see `sincere_loss`."""
 
@@ -245,6 +259,7 @@ class SincereLoss(Labelled):
 
 
 @registered
+@described
 class SupConLoss(Labelled):
     """SupCon of embeddings and labels; see `supcon_loss`."""
 
@@ -253,6 +268,7 @@ class SupConLoss(Labelled):
 
 
 @registered
+@described
 class DecoupledLoss(Labelled):
     """DCL of embeddings and labels; see `decoupled_loss`."""
 
@@ -261,6 +277,7 @@ class DecoupledLoss(Labelled):
 
 
 @registered
+@described
 class InfoNCELoss(Unlabelled):
     """InfoNCE of queries and positives; a third view is the queue of negatives. See `info_nce_loss`."""
 
@@ -269,6 +286,7 @@ class InfoNCELoss(Unlabelled):
 
 
 @registered
+@described
 class NTXentLoss(Unlabelled):
     """NT-Xent of two views or more; see `nt_xent_loss`."""
 
@@ -277,6 +295,7 @@ class NTXentLoss(Unlabelled):
 
 
 @registered
+@described
 class DySTreSSLoss(Unlabelled):
     """DySTreSS of two views or more; see `dystress_loss`."""
 
@@ -296,6 +315,7 @@ class DySTreSSLoss(Unlabelled):
 
 
 @registered
+@described
 class CLIPLoss(Unlabelled):
     """CLIP of two towers, in both directions; see `clip_loss`."""
 
@@ -304,6 +324,7 @@ class CLIPLoss(Unlabelled):
 
 
 @registered
+@described
 class InfoLOOBLoss(Unlabelled):
     """InfoLOOB of two towers, in both directions; see `infoloob_loss`."""
 
@@ -312,6 +333,7 @@ class InfoLOOBLoss(Unlabelled):
 
 
 @registered
+@described
 class SigLIPLoss(Unlabelled):
     """SigLIP of two towers; see `siglip_loss`."""
 
@@ -320,6 +342,7 @@ class SigLIPLoss(Unlabelled):
 
 
 @registered
+@described
 class FMICLLoss(Unlabelled):
     """f-MICL of two views; see `f_micl_loss`."""
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sincere_spec import losses
 from sincere_spec.arrays import Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate, explain
+from sincere_spec.docstrings import documented_class
 from sincere_spec.errors import EngineUnavailable, OptionError
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
@@ -53,6 +54,18 @@ class _Options(TypedDict, total=False):
 
 class _TemperatureOptions(_Options, total=False):
     learnable_temperature: bool
+
+
+_described = documented_class(_Options.__annotations__, {})
+_learnable = documented_class(
+    _TemperatureOptions.__annotations__,
+    {
+        "temperature": "divides the similarities; a positive number, and where a learnt one begins.",
+        "bias": "added to every logit; a number, and where a learnt one begins.",
+        "learnable_temperature": "make it the parameter `logit_scale`, log(1 / temperature), clamped to log 100.",
+        "learnable_bias": "make it the parameter `logit_bias`.",
+    },
+)
 
 
 class _Loss(nn.Module):
@@ -186,6 +199,7 @@ def _clamped(logit_scale: Tensor) -> Tensor:
     return cast(Tensor, _Clamped.apply(logit_scale, log(LARGEST_SCALE)))  # type: ignore[no-untyped-call]
 
 
+@_learnable
 class SincereLoss(_LabelledLoss):
     """SINCERE, with the keywords of `sincere_spec.sincere_loss`.
 
@@ -204,6 +218,7 @@ class SincereLoss(_LabelledLoss):
         super().__init__(losses.sincere, {"temperature": temperature, "epsilon": epsilon}, **options)
 
 
+@_learnable
 class SupConLoss(_LabelledLoss):
     """SupCon, with the keywords of `sincere_spec.supcon_loss`.
 
@@ -222,6 +237,7 @@ class SupConLoss(_LabelledLoss):
         super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
 
 
+@_learnable
 class DecoupledLoss(_LabelledLoss):
     """Decoupled contrastive learning with class labels, with the keywords of `sincere_spec.decoupled_loss`.
 
@@ -238,6 +254,7 @@ class DecoupledLoss(_LabelledLoss):
         super().__init__(losses.decoupled, {"temperature": temperature}, **options)
 
 
+@_learnable
 class InfoNCELoss(_TemperatureLoss):
     """InfoNCE, or with negatives MoCo's, with the keywords of `sincere_spec.info_nce_loss`.
 
@@ -260,6 +277,7 @@ class InfoNCELoss(_TemperatureLoss):
         return self._value(queries, positives, negatives, where=where)
 
 
+@_learnable
 class NTXentLoss(_TemperatureLoss):
     """NT-Xent, with the keywords of `sincere_spec.nt_xent_loss`.
 
@@ -280,6 +298,7 @@ class NTXentLoss(_TemperatureLoss):
         return self._value(*views, where=where)
 
 
+@_described
 class DySTreSSLoss(_Loss):
     """DySTreSS, with the keywords of `sincere_spec.dystress_loss`.
 
@@ -311,6 +330,7 @@ class DySTreSSLoss(_Loss):
         return self._value(*views, where=where)
 
 
+@_learnable
 class CLIPLoss(_TowersLoss):
     """CLIP, with the keywords of `sincere_spec.clip_loss`.
 
@@ -329,6 +349,7 @@ class CLIPLoss(_TowersLoss):
         super().__init__(losses.clip, {"temperature": temperature}, **options)
 
 
+@_learnable
 class InfoLOOBLoss(_TowersLoss):
     """InfoLOOB, with the keywords of `sincere_spec.infoloob_loss`.
 
@@ -345,6 +366,7 @@ class InfoLOOBLoss(_TowersLoss):
         super().__init__(losses.infoloob, {"temperature": temperature}, **options)
 
 
+@_learnable
 class SigLIPLoss(_TowersLoss):
     """SigLIP, with the keywords of `sincere_spec.siglip_loss`; `learnable_bias` makes the bias the parameter `logit_bias`.
 
@@ -378,6 +400,7 @@ class SigLIPLoss(_TowersLoss):
         return super()._value(*arguments, bias=self.logit_bias, **keywords)
 
 
+@_described
 class FMICLLoss(_Loss):
     """f-MICL, with the keywords of `sincere_spec.f_micl_loss`.
 

@@ -632,6 +632,7 @@ def strip_tally_kernel(
     lasts,
     temperature,
     bias,
+    length,
     shifts,
     sums,
     peaks,
@@ -658,19 +659,29 @@ def strip_tally_kernel(
     i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    count = tl.load(length)  # columns that take part; those that do not are last
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
     peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
     slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
-    for start in range(begin, tl.minimum(begin + CHUNK, m), BLOCK_K):
+    for start in range(begin, tl.minimum(begin + CHUNK, count), BLOCK_K):
         there = tl.cast(start, tl.int64)
-        column_factor = tl.load(column_factors + there + j, mask=j < m - there, other=0.0)  # [block_k]
-        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        column_factor = tl.load(column_factors + there + j, mask=j < count - there, other=0.0)  # [block_k]
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
-        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        masked = meet | (start + BLOCK_K > count) if DISTINCT else True
         s = scaled_products(  # [block_q, block_k]
-            products + here * m + there, row_factor, column_factor, n - here, m - there, m, kind, HALF, BLOCK_Q, BLOCK_K
+            products + here * m + there,
+            row_factor,
+            column_factor,
+            n - here,
+            count - there,
+            m,
+            kind,
+            HALF,
+            BLOCK_Q,
+            BLOCK_K,
         )
         value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
         new_total, new_peak, new_slope_sum = (), (), ()
@@ -720,6 +731,7 @@ def strip_cotangent_kernel(
     lasts,
     temperature,
     bias,
+    length,
     weights,
     shifts,
     key_weights,
@@ -752,16 +764,17 @@ def strip_cotangent_kernel(
     kind: tl.constexpr = sums.dtype.element_ty
     here, there = tl.program_id(0).to(tl.int64) * BLOCK_Q, tl.program_id(1).to(tl.int64) * BLOCK_K
     i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
-    present, real = i < n - here, j < m - there
+    count = tl.load(length)  # columns that take part; those that do not are last
+    present, real = i < n - here, j < count - there
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
-    tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+    tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
     meet = (there < high) & (there + BLOCK_K > low)
-    masked = meet | (there + BLOCK_K > m) if DISTINCT else True
+    masked = meet | (there + BLOCK_K > count) if DISTINCT else True
     s = scaled_products(  # [block_q, block_k]
-        products + here * m + there, row_factor, column_factor, n - here, m - there, m, kind, HALF, BLOCK_Q, BLOCK_K
+        products + here * m + there, row_factor, column_factor, n - here, count - there, m, kind, HALF, BLOCK_Q, BLOCK_K
     )
     value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
     c = tl.zeros((BLOCK_Q, BLOCK_K), kind)  # [block_q, block_k]
@@ -812,7 +825,7 @@ def strip_cotangent_kernel(
                 )
     c = c * logit_slope(LOGIT, NUMBERS, s)
     place = (here + i)[:, None] * m + (there + j)[None, :]
-    inside = present[:, None] & real[None, :]
+    inside = present[:, None] & (j < m - there)[None, :]  # also columns that take no part, whose cotangents are 0
     if HALF:
         c = c * column_factor[None, :]
         for k in tl.static_range(3):

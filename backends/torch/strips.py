@@ -142,6 +142,7 @@ def _strips(panel: KernelOperands, tile: int) -> Iterator[tuple[slice, Iterator[
                 panel.last[rows] - begin,
                 panel.temperature,
                 panel.bias,
+                (panel.length - begin).clamp(0, columns.stop - begin),
             )
             yield columns, (products, *(x.contiguous() for x in vectors))
 

@@ -19,6 +19,18 @@ def decoupled(temperature: float | Array = 0.1) -> PairLoss:
         loss_i = log Σ_n exp(a_in) - mean_p a_ip
 
     It can be negative. A row without positives or without negatives does not count.
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+
+    Raises:
+        OptionError: a temperature that is no positive number.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.decoupled(temperature=0.2)
+        <decoupled: temperature=0.2, logit=Similarity(); noise = logsumexp(a) over negative;
+        attract = mean a over positive; loss = noise - attract>
     """
     return PairLoss(
         "decoupled", arrangement=Labelled(), stages=STAGES, terms=TERMS, logit=Similarity(), temperature=temperature

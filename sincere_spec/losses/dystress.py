@@ -31,6 +31,22 @@ def dystress(
 
     `detach=True` holds τ(s) constant in the gradient, as the authors' NT-Xent, MoCo and SimCSE code does. Above
     max / min = 4.504 the cosine's logit is no longer increasing in s: a more similar pair can get a smaller logit.
+
+    Args:
+        temperature_min: the smallest τ, a positive number.
+        temperature_max: the largest τ, a number not below `temperature_min`.
+        detach: hold τ(s) constant in the gradient, as the authors' code does for this loss; False differentiates it.
+        schedule: "cosine" or "shifted".
+        offset: of "shifted": τ is largest from s = -offset on.
+        scale: of "shifted": the width of its cosine, a positive number of similarities.
+
+    Raises:
+        OptionError: a number out of its range, an unknown schedule, or an array: no keyword of it receives a gradient.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.dystress(temperature_min=0.1, temperature_max=0.2).logit
+        CosineSchedule(minimum=0.1, maximum=0.2, held=True)
     """
     temperature_min = POSITIVE(temperature_min, "temperature_min")
     temperature_max = POSITIVE(temperature_max, "temperature_max")

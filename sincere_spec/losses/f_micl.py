@@ -83,6 +83,22 @@ def f_micl(
     Negatives are pairs within the first view. The paper finds "reverse_kl" and "neyman" unsuitable (features
     collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed, without moving f(1)
     to 0.
+
+    Args:
+        divergence: "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman" or
+            "jeffreys".
+        alpha: the weight of the negatives, not negative.
+        inverse_bandwidth: 1 / (2 σ²) of the kernel, a positive number.
+        order: of the Tsallis divergence, positive and not 1; other divergences do not read it.
+
+    Raises:
+        OptionError: a number out of its range, an unknown divergence, or an array: no keyword of it receives a gradient.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.f_micl("pearson", alpha=2.0)
+        <f_micl_pearson: temperature=0.5, logit=LogKernel(); attract = mean exp(a) over positive;
+        repel = mean exp(2 a) over negative; loss = - 2 attract + 2 + 2 repel - 2>
     """
     choice(divergence, "divergence", get_args(Divergence))
     alpha, inverse_bandwidth = NUMBER(alpha, "alpha"), POSITIVE(inverse_bandwidth, "inverse_bandwidth")

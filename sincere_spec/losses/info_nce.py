@@ -21,6 +21,17 @@ def info_nce(temperature: float | Array = 0.07) -> PairLoss:
     """Each query's own positive against a queue of negatives, or, without one, against the other rows' positives.
 
     loss_i = -log( exp(a_ip) / (exp(a_ip) + Σ_n exp(a_in)) )
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+
+    Raises:
+        OptionError: a temperature that is no positive number.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.info_nce(temperature=0.07).arrangement.signature
+        'queries, positives, negatives=None'
     """
     return PairLoss(
         "info_nce", arrangement=Queries(), stages=STAGES, terms=TERMS, logit=Similarity(), temperature=temperature
@@ -31,6 +42,17 @@ def clip(temperature: float | Array = 0.07) -> PairLoss:
     """InfoNCE from each tower to the other; the mean over the 2n rows is the published half of two means.
 
     loss_i = -log( exp(a_ii) / Σ_j exp(a_ij) ), and the same for the columns
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+
+    Raises:
+        OptionError: a temperature that is no positive number.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.clip(temperature=0.07).arrangement
+        Towers(both_ways=True)
     """
     return PairLoss(
         "clip",

@@ -16,6 +16,18 @@ def infoloob(temperature: float | Array = 0.07) -> PairLoss:
         loss_i = log Σ_{j != i} exp(a_ij) - a_ii, and the same for the columns
 
     It can be negative. A row without negatives does not count.
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+
+    Raises:
+        OptionError: a temperature that is no positive number.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.infoloob(temperature=0.07)
+        <infoloob: temperature=0.07, logit=Similarity(); noise = logsumexp(a) over negative;
+        attract = sum a over positive; loss = noise - attract>
     """
     return PairLoss(
         "infoloob",

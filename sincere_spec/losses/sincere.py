@@ -28,6 +28,19 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
                = mean_p softplus(noise_i - a_ip + epsilon) - epsilon          noise_i = log Σ_n exp(a_in)
 
     A row without negatives has loss -epsilon; a row without positives does not count.
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+        epsilon: the margin of epsilon-SupInfoNCE (arXiv 2211.05568), in units of logits; 0 is SINCERE.
+
+    Raises:
+        OptionError: a temperature that is no positive number, or an epsilon that is no finite one.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.sincere(temperature=0.1)
+        <sincere: temperature=0.1, logit=Similarity(); noise = logsumexp(a) over negative;
+        margin = mean softplus(-(a - noise)) over positive; loss = margin>
     """
     stages, terms = _stages_and_terms(NUMBER(epsilon, "epsilon"))
     return PairLoss(

@@ -37,6 +37,18 @@ def supcon(temperature: float | Array = 0.1, summation: Summation = "out") -> Pa
             i} exp(a_ij)
 
     The published scale (temperature / base temperature) is 1 here; a row without positives does not count.
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+        summation: "out" or "in": where the sum over positives stands.
+
+    Raises:
+        OptionError: a temperature that is no positive number, or another summation.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.supcon(summation="in") == ss.losses.supcon(summation="out")
+        False
     """
     choice(summation, "summation", get_args(Summation))
     return PairLoss(
@@ -55,6 +67,17 @@ def nt_xent(temperature: float | Array = 0.1) -> PairLoss:
         loss_i = mean_p -log( exp(a_ip) / Σ_{j != i} exp(a_ij) )
 
     With two views this is the paper's loss, half of what SimCLR's TensorFlow code returns.
+
+    Args:
+        temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
+
+    Raises:
+        OptionError: a temperature that is no positive number.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.losses.nt_xent(temperature=0.1).arrangement
+        Views()
     """
     return PairLoss(
         "nt_xent", arrangement=Views(), stages=OUT_STAGES, terms=OUT_TERMS, logit=Similarity(), temperature=temperature

@@ -380,5 +380,5 @@ def separation(
 
 
 def _positive(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
         raise OptionError(f"{name} must be a positive, finite number; got {value!r}.")
