@@ -100,6 +100,12 @@ def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _bars(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """A bar in a docstring is one of mathematics, and no substitution."""
+    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Formulas are MathML: no script, and no other site."""
+    app.connect("autodoc-process-docstring", _bars)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

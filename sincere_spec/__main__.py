@@ -27,7 +27,7 @@ def base(words: list[str]) -> int:
         prog="sincere-spec",
         description="Contrastive losses, defined once for every framework, and the suite that holds every framework to it.",
         epilog="verify holds every installed framework, or your implementation, to the conformance suite; "
-        "it needs: pip install 'sincere-spec[verify]'",
+        "it, and what else the command can do, needs: pip install 'sincere-spec[verify]'",
     )
     parser.add_argument("--version", action="version", version=f"sincere-spec {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="{losses,verify}", required=True)
