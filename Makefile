@@ -2,7 +2,9 @@
 #
 #   make verify     every loss, in every framework, against the oracle and on real data
 #   make test       the tests
+#   make docs       the site, in docs/_build/html: strict, and every link inside it is followed
 #   make bench      speed and memory, against the plain formulas and peers: hours; ARGS=--quick for minutes
+#   make device     kernels on a GPU, in ten minutes, with any Python that has torch or JAX; ARGS=--rehearse on a CPU
 #
 # ARGS goes to the command: make test ARGS="-k sincere". PYTHON makes the environment: make test PYTHON=python3.12
 
@@ -14,7 +16,7 @@ INSTALLED := $(VENV)/.installed-$(shell find sincere_spec backends conformance -
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install verify test bench lint format
+.PHONY: help install verify test test-triton36 docs bench device lint format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -25,11 +27,28 @@ verify: install
 test: install
 	@$(IN)/python -m pytest $(ARGS)
 
+docs: install
+	@$(IN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(IN)/python docs/make/links.py docs/_build/html
+
 # matplotlib and the peers are no part of the environment that the other two commands need.
 bench: install
 	@$(IN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(IN)/sincere-spec bench $(ARGS)
 	@$(IN)/sincere-spec bench --render
+
+# Nothing is installed: a machine with a GPU has its own builds of torch and JAX. docs/devices.md says what comes of it.
+device:
+	@$(if $(wildcard $(INSTALLED)),$(IN)/python,$(PYTHON)) -m benchmarks.device $(ARGS)
+
+# The tests of the kernels under Triton 3.6, whose interpreter needs NumPy before 2.4: in an environment of its own.
+TRITON36 := .venv-triton36
+test-triton36:
+	@test -x $(TRITON36)/bin/python || $(PYTHON) -m venv $(TRITON36)
+	@$(TRITON36)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep '^torch==' constraints.txt) \
+	  triton==3.6.0 'numpy<2.4' array-api-compat hypothesis pytest pytest-timeout pytest-xdist
+	@PYTHONPATH=. $(TRITON36)/bin/python -m pytest tests/test_kernels.py --framework torch \
+	  -W 'ignore:Conversion of an array with ndim:DeprecationWarning' $(ARGS)
 
 lint: install
 	$(IN)/ruff check .

@@ -131,6 +131,9 @@ class ArrayApiBackend:
             return None
         return f"arrays of {type(like).__module__.partition('.')[0]} are computed later, and tiles need numbers now"
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        return None
+
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return f"there are no kernels for {self.namespace(like).__name__.rpartition('.')[2]}"
 

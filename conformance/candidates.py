@@ -16,12 +16,16 @@ from sincere_spec.conformance.cases import REDUCTIONS
 from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
 from sincere_spec.conformance.judge import Answer, Unsupported
 from sincere_spec.conformance.questions import Question
+from sincere_spec.conformance.text import of_error
 from sincere_spec.errors import OptionError, unknown_choice
 
 __all__ = ["Candidate", "Foreign", "Refused", "usual", "weighs_alike"]
 
 SHORT = {"z": "embeddings", "y": "labels", "t": "temperature"}
 """What an expression may call the usual arguments, beside f, the callable."""
+
+ALSO = {"tau": "temperature", "temp": "temperature", "features": "embeddings", "classes": "labels", "targets": "labels"}
+"""What parameters of a callable are called, too."""
 
 AVERAGES = ("mean", "pairs", "batch")  # reductions that are the same where every row weighs the same
 
@@ -75,7 +79,7 @@ class Candidate:
             for part in name.split("."):
                 found = getattr(found, part)
         except BaseException as error:
-            raise Refused(f"{self.target} cannot be imported: {type(error).__name__}: {error}") from error
+            raise Refused(f"{self.target} cannot be imported: {of_error(error)}") from error
         others = {other for other in FRAMEWORKS if other not in (framework, "numpy", "array_api_strict")}
         brought = others & (set(sys.modules) - before)
         if brought:
@@ -92,6 +96,7 @@ class Foreign:
     def __init__(self, framework: Framework, candidate: Candidate, function: Callable[..., Any]) -> None:
         self.framework_, self.framework = framework, framework.listing.name
         self._names, self._reduction, self._function = candidate.names, candidate.reduction, function
+        self._parameters = _parameters(function)
         self._code = compile(candidate.call, "call", "eval") if candidate.call else None
         packages = (candidate.target.partition(":")[0].partition(".")[0], self.framework)
         self._packages = {name: sys.modules[name] for name in packages if name in sys.modules}
@@ -132,18 +137,57 @@ class Foreign:
         defaults = _defaults(question)
         options = {name: x for name, x in question.options.items() if not isinstance(x, str)}  # words make it a row
         special = {name for name, x in options.items() if x != defaults.get(name)}
-        beyond = (special | set(question.arguments)) - (usual(question) if self._names is None else self._names)
+        beyond = (special | set(question.arguments)) - (self._taken(question) if self._names is None else self._names)
         if beyond:
             raise Unsupported(f"its call takes no {', '.join(sorted(beyond))}")
 
     def _called(self, question: Question, arrays: Mapping[str, Any], integers: Mapping[str, Any]) -> Any:
         if self._code is None:
-            given = {**arrays, **integers}
-            return self._function(*(given[name] for name in question.arguments), *question.parameters.values())
+            given = {**question.options, **arrays, **integers}
+            places, keywords = self._places(question)
+            return self._function(*(given[x] for x in places), **{name: given[x] for name, x in keywords.items()})
         absent = {name: None for name, default in _defaults(question).items() if default is None}
         names = {**absent, **question.options, **arrays, **integers, "f": self._function}
         names |= {short: names[name] for short, name in SHORT.items() if name in names}
         return eval(self._code, {**self._packages, **names})
+
+    def _taken(self, question: Question) -> set[str]:
+        """The arguments and options that a call without an expression passes."""
+        places, keywords = self._places(question)
+        return {*places, *keywords.values()}
+
+    def _places(self, question: Question) -> tuple[list[str], dict[str, str]]:
+        """Which of the question's arguments and options go by their place, and which by which keyword.
+
+        Names are read from the signature. Where every place that must be filled has a name that is known, all go by name;
+        otherwise those that go by place have the usual order.
+        """
+        asked = {*question.arguments, *question.options}
+        order = [name for name in (*question.arguments, *question.parameters) if name in usual(question)]
+        if self._parameters is None:
+            return order, {}
+        meant = {p.name: _meant(p.name, asked) for p in self._parameters}
+        named = {p.name: meant[p.name] for p in self._parameters if p.kind is p.KEYWORD_ONLY and meant[p.name]}
+        in_place = [p for p in self._parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        by_name = [p for p in in_place if p.kind is p.POSITIONAL_OR_KEYWORD and meant[p.name]]
+        if in_place and all(p in by_name or p.default is not p.empty for p in in_place):
+            return [], named | {p.name: meant[p.name] for p in by_name}
+        left = [name for name in order if name not in named.values()]
+        open_ended = any(p.kind is p.VAR_POSITIONAL for p in self._parameters)
+        return left if open_ended else left[: len(in_place)], named
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
+    """The parameters of a callable, or None where it does not say."""
+    try:
+        return tuple(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _meant(name: str, asked: set[str]) -> str:
+    """The argument or option that a parameter of this name is, or nothing."""
+    return next((x for x in (name, SHORT.get(name, ""), ALSO.get(name, "")) if x in asked), "")
 
 
 def _defaults(question: Question) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from sincere_spec.conformance.text import read_json_file
 
 __all__ = ["DTYPES", "REDUCTIONS", "SUITE", "Case", "CaseError", "Expected", "Numbers", "load", "version"]
 
@@ -138,7 +139,7 @@ def _files(directory: Path) -> list[Path]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json_file(path)
     except ValueError as error:
         raise CaseError(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict) or set(document) != {"suite", "profile", "loss", "cases"}:

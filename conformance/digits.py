@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sincere_spec.conformance.oracle import digits
+from sincere_spec.conformance.processes import follow
 from sincere_spec.conformance.questions import DIGITS, Question, Wanted, write
 
 __all__ = ["questions"]
@@ -55,6 +57,7 @@ def answered(question: Question, problem: digits.DigitsProblem) -> Question:
 
 def main() -> int:
     """Answer every question; the folder and the rows come as JSON on standard input, an id goes out for each that is done."""
+    follow(os.getppid())
     plan: dict[str, Any] = json.loads(sys.stdin.readline())
     folder = Path(plan["folder"])
     for question, problem in questions(plan["rows"]):

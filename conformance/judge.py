@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from sincere_spec.conformance.questions import Array, Question, Wanted
-from sincere_spec.conformance.tolerance import K, ratios, value_dtype
+from sincere_spec.conformance.questions import LEVELS, Array, Question, Wanted
+from sincere_spec.conformance.text import of_error, shortened
+from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype, ratios, value_dtype
 
 __all__ = [
+    "NO_ARRAY",
     "Answer",
     "Implementation",
     "Result",
@@ -24,6 +26,9 @@ __all__ = [
     "judge",
     "nothing",
 ]
+
+NO_ARRAY = "no array: None is the gradient of an array without entries"
+"""Why such a gradient is not judged."""
 
 Status = Literal["pass", "fail", "error", "unsupported", "skipped"]
 
@@ -78,6 +83,8 @@ class Result:
         quantity: "value", "gradient.embeddings", "property.rotation" and so on, or "all" where nothing came.
         status: One of the five.
         ratio: The worst error in units of u times the scale; right is at most 4. None where nothing was compared.
+        by_norm: Of a case of level core that fails by its entries the error by norm, in units of 2 u (1 + sqrt(d) / t); right
+            is at most 4, too.
         reason: Why it is not a pass.
         at, expected, got: The worst entry of a failure.
         seconds: How long the answer took, all quantities of it together.
@@ -93,6 +100,7 @@ class Result:
     quantity: str
     status: Status
     ratio: float | None = None
+    by_norm: float | None = None
     reason: str = ""
     at: tuple[int, ...] = ()
     expected: float | None = None
@@ -107,7 +115,7 @@ class Result:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Result:
         """The result that `to_dict` wrote."""
-        numbers = {name: float(fields[name]) for name in ("ratio", "expected", "got") if name in fields}
+        numbers = {name: float(fields[name]) for name in ("ratio", "by_norm", "expected", "got") if name in fields}
         return cls(**{**fields, **numbers, "at": tuple(fields.get("at", ()))})
 
 
@@ -127,8 +135,7 @@ def ask(
         except Unsupported as declared:
             results.append(nothing(question, "unsupported", str(declared), framework, dtype, engine, route))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            results.append(nothing(question, "error", reason, framework, dtype, engine, route))
+            results.append(nothing(question, "error", of_error(error), framework, dtype, engine, route))
         else:
             seconds = round(clock() - began, 4)
             results += judge(
@@ -184,12 +191,6 @@ def compared(
     )
 
 
-def shortened(reason: str, length: int = 300) -> str:
-    """A reason in one line; of a long one its end, where causes stand, and its beginning."""
-    line = " ".join(reason.split())
-    return line if len(line) <= length else f"{line[: length // 3]} ... {line[-length * 2 // 3 :]}"
-
-
 def judge(
     question: Question, answer: Answer, *, framework: str, dtype: str, engine: str, route: str, seconds: float = 0.0
 ) -> list[Result]:
@@ -213,20 +214,47 @@ def judge(
         )
 
     results = [verdict("value", answer.value, question.value, value_dtype(dtype))]
+    wanted: dict[str, Wanted] = {}
     if answer.gradients is not None:
-        for name, wanted in (question.gradient or {}).items():
-            if not answer.under_cotangent:
-                c = float(question.cotangent)
-                wanted = Wanted(wanted.numbers / c, wanted.scale / abs(c))
-            results.append(verdict(f"gradient.{name}", answer.gradients.get(name), wanted, dtype))
-    return results
+        for name, numbers in (question.gradient or {}).items():
+            c = 1.0 if answer.under_cotangent else float(question.cotangent)
+            wanted[name] = Wanted(numbers.numbers / c, numbers.scale / abs(c))
+            results.append(verdict(f"gradient.{name}", answer.gradients.get(name), wanted[name], dtype))
+    if question.profile not in LEVELS["core"]:
+        return results
+    arrays = {name: (answer.gradients or {}).get(name) for name in wanted if name in question.arrays}
+    together = [(got.numbers, wanted[name].numbers) for name, got in arrays.items() if got is not None]
+    norms = {f"gradient.{name}": _by_norm(together, question, dtype, dtype) for name in arrays}
+    norms["value"] = _by_norm([(answer.value.numbers, question.value.numbers)], question, dtype, value_dtype(dtype))
+    return [
+        replace(result, by_norm=norms.get(result.quantity))
+        if result.status == "fail" and result.ratio is not None
+        else result
+        for result in results
+    ]
+
+
+def _by_norm(pairs: Sequence[tuple[Array, Array]], question: Question, dtype: str, output: str) -> float:
+    """The error of arrays together by their norm, in units of 2 u (1 + sqrt(d) / temperature) of it."""
+    if any(got.shape != want.shape or not np.all(np.isfinite(got)) for got, want in pairs):
+        return float("inf")
+    compute = PRECISIONS[compute_dtype(dtype)]
+    size = float(np.sqrt(sum(np.sum(want * want) for _, want in pairs)))
+    error = float(np.sqrt(sum(np.sum((got - want) ** 2) for got, want in pairs)))
+    excess = error - PRECISIONS[output].unit * size - question.floor * compute.tiny
+    unit = 2 * compute.unit * question.sensitivity * size
+    return 0.0 if excess <= 0 else excess / unit if unit else float("inf")
 
 
 def compare(
     got: Returned | None, wanted: Wanted, dtype: str, output: str, floor: float
 ) -> tuple[Status, float | None, dict[str, Any]]:
     if got is None:
-        return "fail", None, {"reason": "no gradient came"}
+        return (
+            ("fail", None, {"reason": "no gradient came"})
+            if wanted.numbers.size
+            else ("unsupported", None, {"reason": NO_ARRAY})
+        )
     if got.numbers.shape != wanted.numbers.shape:
         return "fail", None, {"reason": f"shape {wanted.numbers.shape} was expected, and {got.numbers.shape} came"}
     if got.dtype != output:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from sincere_spec.conformance.cases import SUITE, CaseError
 from sincere_spec.conformance.properties import PROPERTIES
 from sincere_spec.conformance.questions import LARGE, LOSSES, Array, Question, Wanted
+from sincere_spec.conformance.text import read_json_file
 
 __all__ = ["numbers", "questions", "words"]
 
@@ -44,7 +44,7 @@ def questions(directory: Path = SUITE) -> tuple[Question, ...]:
     if not path.exists():
         return ()
     try:
-        recipes = json.loads(path.read_text(encoding="utf-8"))["recipes"]
+        recipes = read_json_file(path)["recipes"]
     except (ValueError, KeyError, TypeError) as error:
         raise CaseError(f"{path}: recipes were expected: {error}") from error
     return tuple(_question(recipe, path) for recipe in recipes)

@@ -1,7 +1,7 @@
 """Other packages' losses: where each is, how it is called, and which loss and reduction of ours it computes.
 
-Names only. A peer is imported in the process that judges it, and no line of one stands here. A factor by which a peer
-differs from the loss would stand in its call; none of these has one.
+Names only. A peer is imported in the process that judges it, some by a call in `adapters`, and no line of one stands here.
+A factor by which a peer differs from the loss would stand in its call; none of these has one.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Peer:
             "info_nce": "queries, positives",
             "nt_xent": "view_0, view_1",
             "clip": "a, b",
+            "siglip": "a, b",
         }.get(name, "embeddings, labels")
         arguments += ", negatives" if form == "queue" else ""
-        own = f', summation="{form}"' if name == "supcon" else ""
+        own = f', summation="{form}"' if name == "supcon" else ", bias=bias" if name == "siglip" else ""
         reduction = "" if self.candidate.reduction == "mean" else f', reduction="{self.candidate.reduction}"'
         return f"{name}_loss({arguments}, temperature=t{own}{reduction})"
 
@@ -65,7 +66,8 @@ def _metric_learning(name: str, row: str, call: str, reduction: str = "mean") ->
 _MEMORY = "ref_emb=keys, ref_labels=key_labels"
 _PER_ANCHOR = "pytorch_metric_learning.reducers.PerAnchorReducer()"
 _CATALYST = "catalyst.contrib.losses"
-_RANKING = "sentence_transformers.sentence_transformer.losses:MultipleNegativesRankingLoss"
+_ADAPTERS = "sincere_spec.conformance.adapters"
+_RANKING = f"{_ADAPTERS}:ranking_of_sentence_transformers"
 _BOTH_WAYS = "directions=('query_to_doc', 'doc_to_query'), partition_mode='per_direction'"
 _SAMPLES = "jax.numpy.tile(jax.numpy.arange(view_0.shape[0]), 2)"
 
@@ -107,14 +109,14 @@ PEERS = (
         "sentence-transformers",
         "torch",
         "info_nce",
-        Candidate(_RANKING, "f(None, scale=1 / t).compute_loss_from_embeddings([queries, positives], None)"),
+        Candidate(_RANKING, "f(queries, positives, t)"),
     ),
     Peer(
         "MultipleNegativesRankingLoss, both directions",
         "sentence-transformers",
         "torch",
         "clip",
-        Candidate(_RANKING, f"f(None, scale=1 / t, {_BOTH_WAYS}).compute_loss_from_embeddings([a, b], None)"),
+        Candidate(_RANKING, f"f(a, b, t, {_BOTH_WAYS})"),
     ),
     Peer(
         "ContrastiveLoss",
@@ -143,13 +145,22 @@ PEERS = (
         for form in ("out", "in")
     ),
     Peer(
-        "ClipLoss",
+        "NTXentLoss", "lightly", "torch", "nt_xent", Candidate(f"{_ADAPTERS}:ntxent_of_lightly", "f(view_0, view_1, t)")
+    ),
+    Peer("ClipLoss", "open-clip-torch", "torch", "clip", Candidate(f"{_ADAPTERS}:clip_of_open_clip", "f(a, b, t)")),
+    Peer(
+        "SigLipLoss",
         "open-clip-torch",
         "torch",
-        "clip",
-        Candidate(
-            "open_clip.loss:ClipLoss",
-            "f()(torch.nn.functional.normalize(a), torch.nn.functional.normalize(b), 1 / t)",
-        ),
+        "siglip",
+        Candidate(f"{_ADAPTERS}:siglip_of_open_clip", "f(a, b, t, bias)"),
+    ),
+    Peer("CLIPModel", "transformers", "torch", "clip", Candidate(f"{_ADAPTERS}:clip_of_transformers", "f(a, b, t)")),
+    Peer(
+        "SiglipModel",
+        "transformers",
+        "torch",
+        "siglip",
+        Candidate(f"{_ADAPTERS}:siglip_of_transformers", "f(a, b, t, bias)"),
     ),
 )

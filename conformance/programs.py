@@ -11,12 +11,9 @@ cotangent, or `{"unsupported": "why"}`. NaN and the infinities, which JSON has n
 
 from __future__ import annotations
 
-import json
 import math
-import queue
+import os
 import shlex
-import subprocess
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +22,7 @@ import numpy as np
 
 from sincere_spec.conformance.candidates import Refused
 from sincere_spec.conformance.judge import Answer, Returned, Unsupported
+from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.questions import Array, Question, Wanted
 from sincere_spec.conformance.tolerance import value_dtype
 
@@ -54,19 +52,16 @@ class Program:
     framework = "numpy"
 
     def __init__(self, executable: Executable) -> None:
-        self._timeout, self._trouble = executable.timeout, ""
         try:
             words = shlex.split(executable.command)
-            self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+            # It stays in the group of this process, and ends with it at the latest.
+            self._talk = Conversation(Processes(groups=False), words, os.environ, executable.timeout)
         except (OSError, ValueError, IndexError) as error:
             raise Refused(f"{executable.command} cannot be started: {error}") from error
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
+        self._talk.close()
 
     def routes(self, question: Question) -> tuple[str, ...]:
         """It has one."""
@@ -90,35 +85,11 @@ class Program:
         return Answer(value, gradients)
 
     def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._trouble:
-            raise RuntimeError(self._trouble)
-        try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(request) + "\n")
-            line = self._lines.get(timeout=self._timeout)
-        except queue.Empty:
-            self._trouble = f"the program said nothing for {self._timeout:g} s and was ended"
-        except OSError:
-            line = ""
-        if not self._trouble and not line:
-            self.close()
-            self._trouble = f"the program ended with status {self._process.returncode}"
-        if self._trouble:
-            self.close()
-            raise RuntimeError(self._trouble)
-        try:
-            reply = json.loads(line)
-        except ValueError:
-            reply = None
-        if not isinstance(reply, dict):
-            raise TypeError(f"one line with a JSON object was expected, and {line.strip()[:80]!r} came")
+        self._talk.send(request)
+        reply = self._talk.hear()
+        if reply is None:
+            raise RuntimeError(f"the program {self._talk.trouble}")
         return reply
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
 
 
 def _request(question: Question, dtype: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sincere_spec.conformance.judge import Answer, Implementation, Result, Unsupported, compared, nothing
 from sincere_spec.conformance.questions import Array, Question, Wanted
+from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype, value_dtype
 
 __all__ = ["PROPERTIES", "Outcome", "Property", "hold"]
@@ -210,17 +211,12 @@ def hold(
     except Unsupported as declared:
         results.append(nothing(question, "unsupported", str(declared), *place))
     except Exception as error:
-        results.append(nothing(question, "error", f"{type(error).__name__}: {error}", *place))
+        results.append(nothing(question, "error", of_error(error), *place))
     return results
 
 
 def _outcome(answer: Answer, question: Question, dtype: str) -> Outcome:
     """An answer as numbers; raises TypeError for one of another shape or type, ValueError for one that is not finite."""
-    rate = max(
-        [1.0 / float(question.options[name]) for name in ("temperature", "temperature_min") if name in question.options]
-        or [2.0 * float(question.options.get("inverse_bandwidth", 1.0))]
-    )
-    width = max(x.shape[-1] for x in question.arrays.values())
     if answer.value.numbers.shape != () or answer.value.dtype != value_dtype(dtype):
         raise TypeError(f"a value of shape () in {value_dtype(dtype)} was expected")
     gradients = {}
@@ -232,5 +228,5 @@ def _outcome(answer: Answer, question: Question, dtype: str) -> Outcome:
             gradients[name] = got.numbers * (1.0 if answer.under_cotangent else float(question.cotangent))
     if not all(np.all(np.isfinite(x)) for x in (answer.value.numbers, *gradients.values())):
         raise ValueError("a number was expected, and NaN or an infinity came")
-    unit = 2 * PRECISIONS[compute_dtype(dtype)].unit * (1 + sqrt(width) * rate)
+    unit = 2 * PRECISIONS[compute_dtype(dtype)].unit * question.sensitivity
     return Outcome(float(answer.value.numbers), gradients, unit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = [
     "DIGITS",
     "INTEGRITY",
     "LARGE",
+    "LEVELS",
     "LOSSES",
     "ORDINARY",
     "Array",
@@ -33,6 +35,12 @@ Array = NDArray[np.float64]
 
 LOSSES = tuple(loss.name for loss in losses.TABLE)
 ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
+LEVELS = {
+    "core": (*ORDINARY, "reduction"),
+    "robust": ("degenerate", "late-training", "learnable-temperature"),
+    "extreme": ("precision",),
+}
+"""The profiles of each level. Core is judged by norm, the others entry by entry."""
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 LARGE = "large"  # the profile of recipes and properties
 INTEGERS = ("labels", "key_labels", "ids", "key_ids")
@@ -105,6 +113,15 @@ class Question:
     def parameters(self) -> dict[str, float]:
         """The options that may be arrays and then receive a gradient."""
         return {name: float(self.options[name]) for name in PARAMETERS if name in self.options}
+
+    @property
+    def sensitivity(self) -> float:
+        """By how much a round-off in the embeddings is multiplied: 1 + sqrt(d) / temperature."""
+        rate = max(
+            [1.0 / float(self.options[name]) for name in ("temperature", "temperature_min") if name in self.options]
+            or [2.0 * float(self.options.get("inverse_bandwidth", 1.0))]
+        )
+        return 1.0 + sqrt(max(x.shape[-1] for x in self.arrays.values())) * rate
 
     @property
     def structure(self) -> tuple[object, ...]:

@@ -7,20 +7,36 @@ import os
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import sincere_spec
+from sincere_spec.conformance.failures import cause, harm, kind
 from sincere_spec.conformance.judge import Result, Status
-from sincere_spec.conformance.questions import DIGITS
+from sincere_spec.conformance.questions import DIGITS, LEVELS
+from sincere_spec.conformance.text import in_code, in_markdown, printable, shortened
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.transforms import TRANSFORMS
 from sincere_spec.conformance.transforms.verdicts import verdicts
 from sincere_spec.errors import OptionError
 
-__all__ = ["Cell", "Column", "Failure", "Report", "earlier", "facts", "junit", "markdown", "moved", "report", "to_json"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Failure",
+    "Report",
+    "at_level",
+    "badge",
+    "earlier",
+    "facts",
+    "junit",
+    "markdown",
+    "moved",
+    "report",
+    "to_json",
+]
 
 Place = tuple[str, ...]
 """Which verdict: the case, the column, the route and the quantity."""
@@ -68,13 +84,19 @@ def in_short(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """All that went wrong with one case: the worst of it, and where else."""
+    """All that went wrong with one case: the most harmful of it, and where else."""
 
     case: str
     row: str
     says: str
     worst: Result
     results: tuple[Result, ...]
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, with its usual cause where there is one."""
+        usual = cause(self.worst)
+        return f"{kind(self.worst)}; the usual cause: {usual}" if usual else kind(self.worst)
 
 
 @dataclass(frozen=True)
@@ -127,29 +149,57 @@ class Report:
             return f"NOT JUDGED: {'; '.join(reasons) or 'nothing was asked'} ({where})"
         if self.exit_status == 1:
             wrong = self.counts["fail"] + self.counts["error"]
-            return f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
+            return (
+                f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
+                f"{self._conforms}"
+            )
         worst = max(
             (result for result in self.results if result.ratio is not None), key=lambda result: result.ratio or 0.0
         )
         at = f"{worst.case} {worst.quantity}, {worst.framework} {worst.dtype}"
         return (
             f"PASS: {self.counts['pass']} verdicts in {where}; the worst error is {worst.ratio:.2f} of the {K:g} allowed "
-            f"({at}), {self.seconds:.0f} s"
+            f"({at}), {self.seconds:.0f} s{self._conforms}"
+        )
+
+    @property
+    def _conforms(self) -> str:
+        whole = any(passed == asked for passed, asked in self.levels.values())
+        return (
+            f"; conforms: {self.conforms}" if whole else f"; conforms to no level: {self.conforms}" * bool(self.levels)
         )
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """What failed, by case, in the order of the matrix's rows."""
+        """What failed, by case, the most harmful first."""
         by_case: dict[str, list[Result]] = defaultdict(list)
         for result in self.results:
             if result.status in ("fail", "error"):
                 by_case[result.case].append(result)
         found = [
-            Failure(case, wrong[0].row, self.says.get(case, ""), max(wrong, key=_badness), tuple(wrong))
+            Failure(case, wrong[0].row, self.says.get(case, ""), min(wrong, key=harm), tuple(wrong))
             for case, wrong in by_case.items()
         ]
-        order = {row: k for k, row in enumerate(self.rows)}
-        return tuple(sorted(found, key=lambda failure: order.get(failure.row, -1)))
+        return tuple(sorted(found, key=lambda failure: harm(failure.worst)))
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Of each level of which anything was asked: how many of its cases pass, and how many could be asked."""
+        verdicts: dict[str, dict[str, bool]] = {level: {} for level in LEVELS}
+        for level, profiles in LEVELS.items():
+            for result in map(at_level, self.results):
+                if result.profile in profiles and result.status in ("pass", "fail", "error"):
+                    cases = verdicts[level]
+                    cases[result.case] = cases.get(result.case, True) and result.status == "pass"
+        return {level: (sum(cases.values()), len(cases)) for level, cases in verdicts.items() if cases}
+
+    @property
+    def conforms(self) -> str:
+        """The levels in words, such as "core, robust 6 of 8"."""
+        return ", ".join(
+            level if passed == asked else f"{level} {passed} of {asked}"
+            for level, (passed, asked) in self.levels.items()
+        )
 
     @cached_property
     def culprits(self) -> tuple[str, ...]:
@@ -178,8 +228,13 @@ class Report:
         return skipped + noted + [f"{name}, {number} times: {reason}" for (name, reason), number in declared.items()]
 
 
-def _badness(result: Result) -> tuple[bool, float]:
-    return result.status == "fail", result.ratio if result.ratio is not None else float("inf")
+def at_level(result: Result) -> Result:
+    """A verdict as the levels have it: of level core one that passes by norm, too."""
+    if result.status == "fail" and result.by_norm is not None and result.by_norm <= K:
+        return replace(
+            result, status="pass", ratio=result.by_norm, by_norm=None, reason="", at=(), expected=None, got=None
+        )
+    return result
 
 
 def cells(results: Iterable[Result]) -> dict[tuple[str, Column], Cell]:
@@ -229,8 +284,33 @@ def machine() -> dict[str, str]:
 
 
 def report(**fields: Any) -> Report:
-    """A report of this package on this machine."""
-    return Report(package=sincere_spec.__version__, machine=machine(), **fields)
+    """A report of this package on this machine, in which every text of others is printable."""
+    made = Report(package=sincere_spec.__version__, machine=machine(), **fields)
+    return replace(
+        made,
+        implementation=printable(made.implementation),
+        suite=printable(made.suite),
+        rows=tuple(map(printable, made.rows)),
+        frameworks=_printable(made.frameworks),
+        says=_printable(made.says),
+        results=tuple(
+            replace(
+                result,
+                case=printable(result.case),
+                row=printable(result.row),
+                profile=printable(result.profile),
+                quantity=printable(result.quantity),
+                reason=shortened(result.reason),
+            )
+            for result in made.results
+        ),
+    )
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {printable(name): _printable(x) for name, x in value.items()}
+    return printable(value) if isinstance(value, str) else value
 
 
 def to_json(made: Report) -> str:
@@ -246,6 +326,8 @@ def to_json(made: Report) -> str:
         "machine": dict(made.machine),
         "frameworks": {name: dict(facts) for name, facts in made.frameworks.items()},
         "tolerance": K,
+        "conforms": made.conforms,
+        "levels": {level: {"passed": passed, "asked": asked} for level, (passed, asked) in made.levels.items()},
         "rows": list(made.rows),
         "columns": [asdict(column) for column in made.columns],
         "counts": dict(made.counts),
@@ -255,6 +337,20 @@ def to_json(made: Report) -> str:
     results = ",\n".join("  " + json.dumps(result.to_dict(), ensure_ascii=False) for result in made.results)
     top = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
     return f'{top},\n "results": [\n{results}\n ]\n}}\n'
+
+
+def badge(made: Report) -> str:
+    """The levels as JSON for a badge, as shields.io reads it from an endpoint."""
+    message = made.conforms or made.verdict
+    passed = [cases == asked for cases, asked in made.levels.values()]
+    colour = "brightgreen" if passed and all(passed) else "green" if passed and passed[0] else "red"
+    if made.exit_status == 2:
+        message, colour = "not judged", "lightgrey"
+    elif not passed:
+        colour = "brightgreen" if made.exit_status == 0 else "red"
+    whose = made.rows[0] if len(made.rows) == 1 else "losses"
+    fields = {"schemaVersion": 1, "label": f"{whose} conformance", "message": message, "color": colour}
+    return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
 
 def facts(made: Report) -> list[str]:
@@ -275,8 +371,8 @@ def markdown(made: Report) -> str:
     """The report for reading."""
     parts = [
         "# Conformance report",
-        f"**{made.sentence}**",
-        "\n".join(f"- {fact}" for fact in facts(made)),
+        f"**{in_markdown(made.sentence)}**",
+        "\n".join(f"- {in_markdown(fact)}" for fact in facts(made)),
         f"Each cell is the worst error in units of u times the case's scale; at most {K:g} is right.",
     ]
     if made.columns:
@@ -286,9 +382,9 @@ def markdown(made: Report) -> str:
     if any(result.profile == TRANSFORMS for result in made.results):
         parts += ["## Transforms", _transforms(made)]
     if made.reasons:
-        parts += ["## Not asked", "\n".join(f"- {reason}" for reason in made.reasons)]
+        parts += ["## Not asked", "\n".join(f"- {in_markdown(reason)}" for reason in made.reasons)]
     if made.failures:
-        parts += ["## Failures", "\n".join(f"- {culprit}" for culprit in made.culprits)]
+        parts += ["## Failures", "\n".join(f"- {in_markdown(culprit)}" for culprit in made.culprits)]
         parts += [_paragraph(failure) for failure in made.failures]
     return "\n\n".join(parts) + "\n"
 
@@ -300,7 +396,12 @@ def _table(made: Report, digits: bool) -> str:
     lines = [head, ["---"] + ["--:"] * len(columns)]
     for row in made.rows:
         cells = [found.get((row, column), Cell(None)) for column in columns]
-        lines.append([row, *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells)])
+        lines.append(
+            [
+                in_markdown(row),
+                *(f"**{cell.text}**" if cell.status in ("fail", "error") else cell.text for cell in cells),
+            ]
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -318,8 +419,8 @@ def _transforms(made: Report) -> str:
 
 
 def _paragraph(failure: Failure) -> str:
-    lines = [f"### {failure.case}", failure.says]
-    lines += ["\n".join(f"- {described(result)}" for result in failure.results)]
+    lines = [f"### {in_markdown(failure.case)}", in_markdown(failure.says), in_markdown(failure.kind)]
+    lines += ["\n".join(f"- {in_code(described(result))}" for result in failure.results)]
     return "\n\n".join(lines)
 
 

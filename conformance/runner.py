@@ -20,12 +20,13 @@ from sincere_spec.conformance.frameworks import FRAMEWORKS, environment
 from sincere_spec.conformance.judge import Result, Status
 from sincere_spec.conformance.processes import Conversation, Processes
 from sincere_spec.conformance.programs import Executable
-from sincere_spec.conformance.questions import DIGITS, LARGE, Question
-from sincere_spec.conformance.report import Column, Report, report
+from sincere_spec.conformance.questions import DIGITS, LARGE, LEVELS, Question
+from sincere_spec.conformance.report import Column, Report, at_level, report
+from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.transforms import TRANSFORMS, checks, transforms_of
 from sincere_spec.errors import OptionError, unknown_choice
 
-__all__ = ["CannotJudge", "Event", "Request", "Unit", "batches", "plan", "run"]
+__all__ = ["CannotJudge", "Event", "Plan", "Request", "Unit", "asked", "batches", "estimate", "plan", "run"]
 
 Unit = tuple[str, str, str]
 """The id of a question, a dtype and an engine: what one line of a worker answers."""
@@ -39,6 +40,16 @@ SAMPLED = (
     "runs; --engine tiled or kernel asks all"
 )
 LEFT_OUT = "large batches, which are compiled too, are left out; --profile large asks them"
+PACE = {
+    "numpy": (0.01, 0.01),
+    "array_api_strict": (0.02, 0.02),
+    "torch": (0.03, 0.6),
+    "jax": (0.06, 2.0),
+    "tensorflow": (0.06, 1.5),
+}
+"""Seconds of a question, and of one that is compiled or interpreted, on one core; only an estimate is made of them."""
+BEGIN, TRANSFORM, REAL = 5.0, 0.7, 40.0
+"""Seconds of a framework's start, of one transform, and of the real data."""
 SLOWEST_FIRST = ("jax", "tensorflow", "torch", "array_api_strict", "numpy")
 
 
@@ -50,12 +61,14 @@ class CannotJudge(Exception):
 class Request:
     """What is to be judged; empty means all there is, but of engines that are compiled or interpreted a sample.
 
-    A `candidate` is judged instead of this package: a callable as one row in one framework, a program as all that it can.
+    `levels` stand for profiles, and have the cases of level core judged by norm. A `candidate` is judged instead of this
+    package: a callable as one row in one framework, a program as all that it can.
     """
 
     frameworks: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     digits: bool = True
@@ -111,6 +124,16 @@ def plan(request: Request) -> Plan:
             raise unknown_choice("engine", engine, ("dense", "tiled", "kernel"))
     if request.jobs < 1:
         raise OptionError(f"jobs must be 1 or more; got {request.jobs}.")
+    for level in request.levels:
+        if level not in LEVELS:
+            raise unknown_choice("level", level, LEVELS)
+    if request.levels and request.profiles:
+        raise OptionError("a level is so many profiles; give levels or profiles.")
+    if not request.timeout > 0.0:
+        raise OptionError(f"timeout must be a positive number of seconds; got {request.timeout}.")
+    if request.levels:
+        profiles = tuple(profile for level in request.levels for profile in LEVELS[level])
+        request = replace(request, profiles=profiles, digits=False, transforms=False)
     request = _for_candidate(request) if request.candidate else request
     suite = questions.of_suite(request.suite)
     integrity = questions.integrity(suite, compilers=not request.candidate)
@@ -285,9 +308,44 @@ def run(
         columns=todo.columns,
         frameworks=named,
         says=says,
-        results=tuple(results),
+        results=tuple(map(at_level, results) if request.levels else results),
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def _answered(talk: Conversation, message: Mapping[str, Any]) -> tuple[Unit | None, tuple[Result, ...]]:
+    """What a worker says of a unit; nothing of what is no such thing, after which it is not heard any more."""
+    try:
+        case, dtype, engine = message["unit"]
+        results = tuple(Result.from_dict(fields) for fields in message["results"])
+        return (str(case), str(dtype), str(engine)), results
+    except (KeyError, TypeError, ValueError) as error:
+        talk.refuse(f"printed what is no result: {of_error(error)}")
+        return None, ()
+
+
+def _known(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker says of its framework."""
+    said = {name: str(message[name]) for name in ("device", "refused") if name in message}
+    versions = message.get("versions")
+    return said | ({"versions": versions} if isinstance(versions, dict) else {})
+
+
+def asked(todo: Plan) -> int:
+    """How many questions there are, but for those on real data."""
+    return sum(map(len, (*todo.units.values(), *todo.transforms.values())))
+
+
+def estimate(todo: Plan, jobs: int) -> float:
+    """About how many seconds a run takes, with a core for each process."""
+    each = [
+        BEGIN
+        + sum(PACE[name][_slow(Column(name, *unit[1:]))] for unit in todo.units[name])
+        + TRANSFORM * len(todo.transforms[name])
+        + REAL * todo.digits
+        for name in todo.units
+    ]
+    return max(sum(each) / jobs, max(each, default=0.0))
 
 
 def batches(todo: Plan, framework: str) -> list[list[Unit]]:
@@ -377,9 +435,10 @@ class _Worker:
         data: list[Unit] = []
         for message in talk.lines():
             if "results" in message:
-                case, dtype, engine = message["unit"]
-                left.pop((case, dtype, engine), None)
-                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+                unit, results = _answered(talk, message)
+                if unit is not None:
+                    left.pop(unit, None)
+                self.tell(Event("results", name, results))
             elif "waiting" in message:
                 self.digits.ready.wait()
                 data = self.digits.units(columns)
@@ -388,7 +447,7 @@ class _Worker:
                 files = self.digits.files
                 talk.send([(files[case], dtype, engine) for case, dtype, engine in data if case in files])
             else:
-                facts |= message
+                facts |= _known(message)
         if digits and not data:
             self.digits.ready.wait()
             left |= dict.fromkeys(self.digits.units(columns))
@@ -410,10 +469,12 @@ class _Worker:
         facts: dict[str, Any] = {}
         for message in talk.lines():
             if "results" in message:
-                left.pop(tuple(message["unit"]), None)
-                self.tell(Event("results", name, tuple(Result.from_dict(fields) for fields in message["results"])))
+                unit, results = _answered(talk, message)
+                if unit is not None:
+                    left.pop(unit, None)
+                self.tell(Event("results", name, results))
             else:
-                facts |= message
+                facts |= _known(message)
         trouble = f"the process of {name} {talk.trouble or 'left this out'}"
         if left:
             lost = (checks.result(name, unit, "all", status="error", reason=trouble) for unit in left)

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sincere_spec.conformance import runner
 from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.questions import DIGITS
 from sincere_spec.conformance.report import Cell, Column, Report, described, worsen
-from sincere_spec.conformance.runner import Event, Plan
+from sincere_spec.conformance.runner import Event, Plan, asked
+from sincere_spec.conformance.text import printable
 from sincere_spec.conformance.tolerance import K
 from sincere_spec.conformance.transforms import TRANSFORMS
 from sincere_spec.conformance.transforms.verdicts import Verdicts, verdicts
 from sincere_spec.conformance.verdicts import Field, Verdict
 
-__all__ = ["Board", "show", "show_field", "tally"]
+__all__ = ["Board", "show", "show_field", "show_verdict", "tally", "written"]
 
 STYLE = {
     None: "dim",
@@ -33,7 +36,6 @@ STYLE = {
     "skipped": "dim",
 }
 SHOWN, WIDEST = 8, 160  # failures shown in full, and the width where there is no terminal
-NICK = {"array_api_strict": "strict"}
 
 
 class Matrix:
@@ -52,8 +54,7 @@ class Matrix:
             names.add_row(row)
         room = first = options.max_width - console.measure(names).maximum
         bands: list[list[Table]] = [[]]
-        for framework in dict.fromkeys(column.framework for column in self._columns):
-            table = self._framework(framework)
+        for table in self._tables(console, first):
             width = console.measure(table).maximum + 2
             if width > room and bands[-1]:
                 bands.append([])
@@ -66,14 +67,29 @@ class Matrix:
             grid.add_row(names, *band)
             yield grid
 
-    def _framework(self, framework: str) -> Table:
-        columns = [column for column in self._columns if column.framework == framework]
+    def _tables(self, console: Console, room: int) -> Iterator[Table]:
+        """A table for each framework, or several where it is wider than there is room for."""
+        for framework in dict.fromkeys(column.framework for column in self._columns):
+            fitting: list[Column] = []
+            for column in (column for column in self._columns if column.framework == framework):
+                if fitting and console.measure(self._table(framework, [*fitting, column])).maximum + 2 > room:
+                    yield self._table(framework, fitting)
+                    fitting = []
+                fitting.append(column)
+            yield self._table(framework, fitting)
+
+    def _table(self, framework: str, columns: Sequence[Column]) -> Table:
         table = Table(
-            box=None, padding=(0, 1, 0, 0), title=NICK.get(framework, framework), title_style="bold", show_edge=False
+            box=None,
+            padding=(0, 1, 0, 0),
+            title=framework,
+            title_style="bold",
+            show_edge=False,
+            min_width=len(framework) + 1,
         )
         for column in columns:
             title = column.title.replace(" ", "\n")
-            table.add_column(title, justify="right", min_width=4, header_style="dim", vertical="bottom")
+            table.add_column(title, justify="right", min_width=4, header_style="dim", vertical="bottom", no_wrap=True)
         for row in self._rows:
             found = [self._found.get((row, column), Cell(None)) for column in columns]
             table.add_row(*(Text(cell.text or "·", style=STYLE[cell.status]) for cell in found))
@@ -81,27 +97,33 @@ class Matrix:
 
 
 class Board:
-    """What is seen while it runs. Where there is no terminal, a line for each framework when it is done."""
+    """What is seen while it runs: one bar for the whole; where there is no terminal, a line for each framework at its end."""
 
-    def __init__(self, console: Console, todo: Plan) -> None:
+    def __init__(self, console: Console, todo: Plan, jobs: int) -> None:
         self._console, self._todo = console, todo
         self._results: dict[str, list[Result]] = defaultdict(list)
         self._suite: dict[tuple[str, Column], Cell] = {}
         self._digits: dict[tuple[str, Column], Cell] = {}
-        self._tasks: dict[str, TaskID] = {}
+        self._running: dict[str, None] = {}
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
         )
+        self._task = self._progress.add_task("starting", total=asked(todo))
+        self._before = expected(todo, jobs)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
 
     @contextmanager
     def live(self) -> Iterator[Board]:
         """While it is seen."""
+        self._console.print(Text(self._before, style="dim"))
         if not self._console.is_terminal:
             yield self
             return
-        for name in self._todo.units:
-            self._tasks[name] = self._progress.add_task(name, total=len(self._todo.units[name]), start=False)
         with self._live:
             yield self
 
@@ -115,18 +137,15 @@ class Board:
         for result in event.results:
             if result.profile != TRANSFORMS:
                 worsen(self._digits if result.profile == DIGITS else self._suite, result)
-        task = self._tasks[event.framework]
         if event.kind == "start":
-            self._progress.update(task, total=event.units)
-            self._progress.start_task(task)
+            self._running[event.framework] = None
         elif event.kind == "more":
-            total = self._progress.tasks[task].total or 0
-            self._progress.update(task, total=total + event.units)
+            self._progress.update(self._task, total=(self._progress.tasks[0].total or 0) + event.units)
         elif event.kind == "results":
-            units = {(result.case, result.dtype, result.engine) for result in event.results}
-            self._progress.advance(task, len(units))
+            self._progress.advance(self._task, len({(x.case, x.dtype, x.engine) for x in event.results}))
         elif event.kind == "end":
-            self._progress.stop_task(task)
+            self._running.pop(event.framework, None)
+        self._progress.update(self._task, description=", ".join(self._running))
 
     def _render(self) -> RenderableType:
         rows, columns = self._todo.rows, self._todo.columns
@@ -134,6 +153,14 @@ class Board:
         if self._digits:
             parts.append(Matrix("Handwritten digits", rows, _full(columns), dict(self._digits)))
         return Group(*parts)
+
+
+def expected(todo: Plan, jobs: int) -> str:
+    """What is about to run, and about how long it takes."""
+    seconds = runner.estimate(todo, jobs)
+    long = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(5, round(seconds / 5) * 5)} seconds"
+    number = len(todo.units)
+    return f"{asked(todo)} questions to {number} framework{'s' * (number != 1)}: about {long}, with a core for each."
 
 
 def _line(event: Event, results: Sequence[Result]) -> str:
@@ -149,12 +176,17 @@ def _full(columns: Iterable[Column]) -> list[Column]:
 
 def console(errors: bool = False) -> Console:
     """Standard output, or standard error; wide where it is no terminal."""
-    made = Console(stderr=errors, highlight=False)
-    return made if made.is_terminal else Console(stderr=errors, highlight=False, width=WIDEST)
+    made = Console(stderr=errors, highlight=False, emoji=False)
+    return made if made.is_terminal else Console(stderr=errors, highlight=False, emoji=False, width=WIDEST)
+
+
+def written(files: Iterable[Path], console: Console) -> None:
+    """Say where the files of a report are."""
+    console.print(Text(", ".join(printable(path) for path in files), style="dim"), soft_wrap=True)
 
 
 def show(made: Report, console: Console) -> None:
-    """The matrices, what was not asked and why, what failed, and last the verdict."""
+    """The matrices, what was not asked and why, and what failed."""
     if made.columns:
         console.print(Matrix("The suite", made.rows, made.columns, made.cells(digits=False)))
     if any(result.profile == DIGITS for result in made.results):
@@ -164,10 +196,16 @@ def show(made: Report, console: Console) -> None:
     console.print(
         f"[dim]Each cell: the worst error in units of u times the case's scale; at most {K:g} is right.[/dim]"
     )
+    if made.reasons:
+        console.print("[bold]Not asked[/bold]")
     for reason in made.reasons:
-        console.print(f"[dim]{escape(reason)}[/dim]")
+        console.print(f"[dim]  {escape(reason)}[/dim]", soft_wrap=True)
     if made.failures:
         _explain(made, console)
+
+
+def show_verdict(made: Report, console: Console) -> None:
+    """The verdict in one line."""
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[made.exit_status]
     console.print(Text(made.sentence, style=style), soft_wrap=True)
 
@@ -196,6 +234,7 @@ def _explain(made: Report, console: Console) -> None:
     for failure in made.failures[:SHOWN]:
         console.print(f"[bold red]{escape(failure.case)}[/bold red]  {escape(failure.says)}", soft_wrap=True)
         more = f" [dim](and {len(failure.results) - 1} more)[/dim]" if len(failure.results) > 1 else ""
+        console.print(f"  {escape(failure.kind)}", soft_wrap=True)
         console.print(f"  {escape(described(failure.worst))}{more}", soft_wrap=True)
     if len(made.failures) > SHOWN:
         console.print(f"[dim]... and {len(made.failures) - SHOWN} more cases, in the report[/dim]")

@@ -12,19 +12,18 @@ from typing import Any
 
 import sincere_spec
 from sincere_spec.conformance import cases
+from sincere_spec.conformance.failures import cause, harm, kind
 from sincere_spec.conformance.frameworks import FRAMEWORKS
 from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.peers import PEERS, Peer
-from sincere_spec.conformance.questions import LOSSES, ORDINARY, Question
-from sincere_spec.conformance.report import in_short, machine
+from sincere_spec.conformance.questions import LEVELS, LOSSES, ORDINARY, Question
+from sincere_spec.conformance.report import at_level, machine
 from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
-from sincere_spec.conformance.tolerance import PRECISIONS, K, compute_dtype
+from sincere_spec.conformance.text import in_code, in_markdown
+from sincere_spec.conformance.tolerance import K
 from sincere_spec.errors import unknown_choice
 
 __all__ = ["Failed", "Field", "Verdict", "chosen", "judged", "markdown", "to_json"]
-
-FEW = 1e-3  # an error of less than this part of its scale is one of digits, and not of the loss
-SHOWN = 24  # so many numbers of an input are shown
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Failed:
         place = {"quantity", "at", "expected", "got", "ratio", "reason"}
         what = {name: x for name, x in self.worst.to_dict().items() if name in place}
         known = {"case": self.question.id, "says": self.question.says, "kind": self.kind, "dtypes": self.dtypes}
+        known |= {"cause": cause(self.worst)}
         return {**known, "dtype": self.worst.dtype, "shapes": self.shapes, **what}
 
 
@@ -58,8 +58,8 @@ class Failed:
 class Verdict:
     """What is known of a peer: how many cases it passes, which it fails, and what it could not be asked.
 
-    `ordinary` has how many cases with nothing unusual about them it passes, and how many it was asked. `absent` says why it
-    was not judged.
+    `ordinary` has how many cases with nothing unusual about them it passes, and how many it was asked; `levels` the same of
+    each level. `failed` has the most harmful first. `absent` says why it was not judged.
     """
 
     peer: Peer
@@ -69,6 +69,7 @@ class Verdict:
     device: str = ""
     passed: int = 0
     ordinary: tuple[int, int] = (0, 0)
+    levels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     worst: float = 0.0
     failed: tuple[Failed, ...] = ()
     unsupported: Mapping[str, int] = field(default_factory=dict)
@@ -114,6 +115,7 @@ class Verdict:
             "device": self.device,
             "passed": self.passed,
             "ordinary": {"passed": self.ordinary[0], "asked": self.ordinary[1]},
+            "levels": {level: {"passed": passed, "asked": asked} for level, (passed, asked) in self.levels.items()},
             "worst_ratio_passed": self.worst,
             "failed": len(self.failed),
             "fewer_digits": self.few,
@@ -189,8 +191,9 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
     except CannotJudge as reason:
         return Verdict(peer, version, str(reason))
     made = run(asked)
+    results = [at_level(result) for result in made.results]
     by_case: dict[str, list[Result]] = {}
-    for result in made.results:
+    for result in results:
         by_case.setdefault(result.case, []).append(result)
     skipped = {result.reason for result in made.results if result.status == "skipped"}
     if skipped:
@@ -198,7 +201,7 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
     silent = {case for case, results in by_case.items() if all(result.status == "unsupported" for result in results)}
     heard = {case: results for case, results in by_case.items() if case not in silent}
     failed = [_failed(todo.questions[case], results) for case, results in heard.items()]
-    wrong = tuple(one for one in failed if one)
+    wrong = tuple(sorted((one for one in failed if one), key=lambda one: harm(one.worst)))
     usual = [case for case, results in heard.items() if results[0].profile in ORDINARY]
     known = made.frameworks[peer.framework]
     return Verdict(
@@ -208,34 +211,18 @@ def _judged(peer: Peer, request: Request, dtypes: tuple[str, ...]) -> Verdict:
         device=known.get("device", ""),
         passed=len(heard) - len(wrong),
         ordinary=(len(set(usual) - {one.question.id for one in wrong}), len(usual)),
-        worst=max((result.ratio or 0.0 for result in made.results if result.status == "pass"), default=0.0),
+        levels=made.levels,
+        worst=max((result.ratio or 0.0 for result in results if result.status == "pass"), default=0.0),
         failed=wrong,
         unsupported=dict(Counter(by_case[case][0].reason for case in by_case if case in silent).most_common()),
     )
-
-
-KINDS = ("fewer digits", "zero", "another number", "shape or type", "no gradient", "NaN or infinity", "raises")
-"""What can be wrong with an answer, the worst last."""
-
-
-def kind(result: Result) -> str:
-    """What is wrong with an answer, in the words of `KINDS`."""
-    if result.status == "error":
-        return "raises"
-    if result.ratio is None:
-        return "no gradient" if result.reason == "no gradient came" else "shape or type"
-    if result.reason.startswith("not finite"):
-        return "NaN or infinity"
-    if result.ratio * PRECISIONS[compute_dtype(result.dtype)].unit < FEW:
-        return "fewer digits"
-    return "zero" if result.got == 0 else "another number"
 
 
 def _failed(question: Question, results: Sequence[Result]) -> Failed | None:
     wrong = [result for result in results if result.status in ("fail", "error")]
     if not wrong:
         return None
-    worst = max(wrong, key=lambda result: (KINDS.index(kind(result)), result.ratio or 0.0))
+    worst = min(wrong, key=harm)
     return Failed(question, kind(worst), worst, tuple(dict.fromkeys(result.dtype for result in wrong)))
 
 
@@ -264,60 +251,80 @@ def to_json(made: Field) -> str:
 
 
 def markdown(made: Field) -> str:
-    """The page: which loss of ours each is, how many cases it passes, and what it fails."""
+    """The page: which loss of ours each is, which levels it conforms to, and where its numbers are others."""
     here = [verdict for verdict in made.verdicts if not verdict.absent]
     system = f"Python {made.machine['python']}, {made.machine['system']}, {made.machine['machine']}"
     frameworks = dict.fromkeys(verdict.framework for verdict in here)
     parts = [
-        "# Other packages, judged",
-        f"Written by `{made.command}`. sincere-spec {sincere_spec.__version__}, suite {made.suite}, "
+        "# Other packages",
+        INTRODUCTION,
+        f"Written by `{made.command}`: sincere-spec {sincere_spec.__version__}, suite {made.suite}, "
         f"{' and '.join(made.dtypes)}; {', '.join(frameworks)}; {system}.",
-        INTRODUCTION.format(k=K, ordinary=", ".join(ORDINARY)),
+        "## At a glance",
         _overview(here),
+        LEGEND.format(k=K),
         *([_absent(made)] if len(here) < len(made.verdicts) else []),
         "## Which of them is SINCERE",
         _aliases(here, "sincere"),
         "## Each of them",
         *(_section(verdict) for verdict in here),
+        ENVIRONMENT,
     ]
     return "\n\n".join(parts) + "\n"
 
 
 INTRODUCTION = """\
-Each package is called as its users call it, in a process of its own, and judged as `--impl` judges anyone's callable:
-the value and the gradient of every case of the suite that its call can express, with rows of any norm, one reduction and
-one temperature. A case is passed if every number of it is within {k:g} units of round-off of its scale
-(`conformance/README.md`), in every dtype; so these are findings about the whole range of inputs that the suite has, and
-most of it is harder than what a usual training step does. *Ordinary* counts the passed cases among those with nothing
-unusual about them, the profiles {ordinary}. What a call cannot express was *not asked*, and is no failure.
+People train well with every loss on this page. It does not rank them, and says nothing of their other features. It says
+which call here is the same loss, so that numbers can be compared when one moves between packages, and on which inputs of
+the suite the numbers are others: mostly rare ones, such as an empty batch, or a loss that is smaller than a rounding
+error of its terms. Many of these are choices that a package is free to make.
 
-The kinds of failure: *fewer digits*, an error below a thousandth of the scale, as cancellation leaves it; *zero*, where
-another number is right; *another number*; *NaN or infinity*; *raises*; *no gradient*; *shape or type*.
+Each loss is called as its documentation shows, in a process of its own, with one temperature and one average. Is a call or
+a comparison here not what you mean your package to be used as? Please open an issue: that is our mistake, and is mended."""
 
-To run it again, in an environment of its own, from a checkout:
+LEGEND = """\
+*core* are ordinary batches: unequal classes, singletons, two towers, queues, and the averages; value and gradient are held
+to 8 u (1 + √d / temperature) of their norms, what any careful implementation reaches. *robust* are degenerate batches and
+late training, *extreme* are cold temperatures and norms from 1e-30 to 1e30; there every number is held to {k:g} units of
+round-off of its scale. A package that normalises by a constant epsilon, or writes its loss as log-sum-exp less a logit,
+has other numbers there, and may never meet them. *Not asked* is what a call cannot express.
+
+The words for a difference, the one that matters most for training first: *NaN or infinity*; *zero*, where another number
+is wanted; *another number*; *no gradient*; *shape or type*; *raises*, an error, which at least is seen; *fewer digits*;
+*convention*, where the definition is a choice of this suite: that a zero row has no gradient, and what SupCon is without
+negatives."""
+
+ENVIRONMENT = """\
+## To run it again
+
+In an environment of its own, from a checkout; the second file is installed without dependencies, which would replace torch:
 
 ```sh
-pip install -c constraints.txt -e '.[all,peers]'
-sincere-spec verify --peers --report docs
+python -m venv .venv-peers
+.venv-peers/bin/pip install -c constraints.txt '.[torch,jax,peers]'
+.venv-peers/bin/pip install --no-deps -r benchmarks/peers.txt
+.venv-peers/bin/sincere-spec verify --peers --report docs
 ```"""
 
 
 def _overview(here: Sequence[Verdict]) -> str:
     lines = [
-        "| package | its loss | here | passed | failed | of these, digits only | ordinary | not asked | smallest failing input |",
-        "| --- | --- | --- | --: | --: | --: | --: | --: | --- |",
+        "| package | its loss | the same here | core | robust | extreme | not asked | first difference |",
+        "| --- | --- | --- | --: | --: | --: | --: | --- |",
     ]
     for verdict in here:
-        smallest = verdict.smallest
-        what = f"{smallest.shapes}: {smallest.kind} (`{smallest.question.id}`)" if smallest else ""
-        numbers = [verdict.passed, len(verdict.failed), verdict.few, "{} of {}".format(*verdict.ordinary)]
-        numbers.append(sum(verdict.unsupported.values()))
+        first = verdict.failed[0] if verdict.failed else None
+        what = f"{first.kind} (`{first.question.id}`)" if first else "none"
+        levels = [verdict.levels.get(level, (0, 0)) for level in LEVELS]
         cells = [
             f"{verdict.peer.distribution} {verdict.version}",
             f"`{verdict.peer.name}`",
             f"`{verdict.peer.same_as}`",
+            *(f"{passed} of {asked}" if asked else "" for passed, asked in levels),
+            str(sum(verdict.unsupported.values())),
+            what,
         ]
-        lines.append(f"| {' | '.join([*cells, *map(str, numbers), what])} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -326,45 +333,48 @@ def _absent(made: Field) -> str:
     for verdict in made.verdicts:
         if verdict.absent:
             absent.setdefault(verdict.absent, []).append(verdict.title)
-    return "\n".join(f"Not judged: {', '.join(names)}: {reason}." for reason, names in absent.items())
+    return "\n".join(f"Not run: {', '.join(names)}: {in_markdown(reason)}." for reason, names in absent.items())
 
 
 def _aliases(here: Sequence[Verdict], row: str) -> str:
     lines = [
-        f"- {verdict.peer.distribution}'s `{verdict.peer.name}` is `{verdict.peer.same_as}`: {verdict.passed + verdict.few} of "
-        f"{verdict.passed + len(verdict.failed)} cases agree to rounding or to fewer digits; the others stand below."
+        f"- {verdict.peer.distribution}'s `{verdict.peer.name}` with class labels is `{verdict.peer.same_as}`."
         for verdict in here
         if verdict.peer.row == row
     ]
-    published = (
-        "Published code that is in no package, and the factors that it has, stand in the README: *Published scales*."
-    )
+    published = "The factors of published code that is in no package: *Switch from another package*."
     return "\n".join(lines or ["None of those that were judged here."]) + f"\n\n{published}"
 
 
 def _section(verdict: Verdict) -> str:
+    told = [
+        f"{level} {passed} of {asked}" if passed < asked else level for level, (passed, asked) in verdict.levels.items()
+    ]
     parts = [
         f"### {verdict.title}",
-        f"{verdict.peer.distribution} {verdict.version}, {verdict.framework}. The same loss here: `{verdict.peer.same_as}`.",
+        f"{verdict.peer.distribution} {verdict.version}, {verdict.framework}. The same loss here: `{verdict.peer.same_as}`. "
+        f"Conforms: {', '.join(told)}.",
         f"```sh\n{verdict.peer.command}\n```",
-        f"Passed {verdict.passed} cases, the worst of them at ratio {in_short(verdict.worst)}.",
     ]
     if verdict.unsupported:
         parts.append("\n".join(f"- not asked, {number}: {reason}" for reason, number in verdict.unsupported.items()))
     if verdict.failed:
-        lines = ["| failed | the case | in | kind | expected | came |", "| --- | --- | --- | --- | --: | --: |"]
+        lines = ["| case | what it is | in | difference | usual cause | wanted | came |"]
+        lines.append("| --- | --- | --- | --- | --- | --: | --: |")
         for failed in verdict.failed:
             worst = failed.worst
             if worst.expected is None or worst.got is None:
                 numbers = ["", worst.reason]
             else:
                 at = f" {list(worst.at)}" if worst.at else ""
-                numbers = [f"{worst.quantity}{at} {worst.expected!r}", repr(worst.got)]
-            cells = [f"`{failed.question.id}`", failed.question.says, ", ".join(failed.dtypes), failed.kind, *numbers]
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+                numbers = [f"{worst.quantity}{at} {worst.expected:.9g}", f"{worst.got:.9g}"]
+            cells = [
+                in_code(failed.question.id),
+                in_markdown(failed.question.says),
+                ", ".join(failed.dtypes),
+                failed.kind,
+            ]
+            cells += [in_markdown(cause(worst)), *map(in_markdown, numbers)]
+            lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
-    smallest = verdict.smallest
-    if smallest and 0 < smallest.size <= SHOWN:
-        given = json.dumps(_numbers(smallest.question))
-        parts.append(f"The smallest failing input, in {smallest.worst.dtype}:\n\n```json\n{given}\n```")
     return "\n\n".join(parts)

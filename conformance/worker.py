@@ -19,17 +19,19 @@ from sincere_spec.conformance import frameworks, large, questions
 from sincere_spec.conformance.candidates import Candidate, Foreign, Refused
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Implementation, ask
+from sincere_spec.conformance.processes import follow
 from sincere_spec.conformance.programs import Executable, Program
 from sincere_spec.conformance.properties import hold
 from sincere_spec.conformance.tolerance import compute_dtype
 from sincere_spec.conformance.transforms import checks
 
 MEMORY = 8 * 2**30
-"""The bytes that an implementation of someone else's may take, with its framework."""
+"""The bytes that a process may take in which someone else's implementation runs, a program or a callable with its framework."""
 
 
 def main() -> int:
     """Returns the exit status."""
+    follow(os.getppid())
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -78,15 +80,15 @@ def main() -> int:
 
 
 def _theirs(framework: frameworks.Framework, named: dict[str, Any]) -> Foreign | Program:
+    _limit_memory()
     if "command" in named:
         return Program(Executable(**named))
     candidate = Candidate(**named)
-    _limit_memory()
     return Foreign(framework, candidate, candidate.load(framework.listing.name))
 
 
 def _limit_memory() -> None:
-    """Let an implementation that takes too much run out of memory by itself: the machine's is everyone's."""
+    """Let an implementation that takes too much, a program too, run out of memory by itself: the machine's is everyone's."""
     if sys.platform == "linux":
         import resource
 

@@ -9,7 +9,7 @@ import sincere_spec as ss
 
 
 class Sincere(losses.BaseMetricLossFunction):
-    """SINCERE for trainers, reducers and wrappers of pytorch-metric-learning; it has no use for mined pairs."""
+    """SINCERE for trainers, reducers and wrappers of pytorch-metric-learning, with reference embeddings; it takes no miner."""
 
     def __init__(self, temperature=0.1, **options):
         super().__init__(**options)
@@ -17,7 +17,10 @@ class Sincere(losses.BaseMetricLossFunction):
 
     def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
         """A loss for each row, which the reducer takes the mean of."""
-        rows = ss.sincere_loss(embeddings, labels, self.temperature, reduction="none")
+        if indices_tuple is not None:
+            raise ValueError("SINCERE compares every row with all others: leave out the miner (indices_tuple)")
+        memory = {} if ref_emb is embeddings else {"keys": ref_emb, "key_labels": ref_labels}
+        rows = ss.sincere_loss(embeddings, labels, self.temperature, reduction="none", **memory)
         return {"loss": {"losses": rows, "indices": torch.arange(len(rows)), "reduction_type": "element"}}
 
 

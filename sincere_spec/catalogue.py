@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sincere_spec import functions, losses
+from sincere_spec.errors import unknown_choice
 from sincere_spec.spec.words import PairLoss
 
 
@@ -33,9 +36,28 @@ class Entry:
         }
 
 
-def entries() -> tuple[Entry, ...]:
-    """Every loss, with its defaults."""
-    return tuple(_entry(loss) for loss in losses.TABLE)
+def entries(names: Iterable[str] = ()) -> tuple[Entry, ...]:
+    """Every loss, or those of some names, with its defaults; raises OptionError for an unknown name."""
+    wanted = [name.removesuffix("_loss") for name in names]
+    table = {loss.name: loss for loss in losses.TABLE}
+    for name in wanted:
+        if name not in table:
+            raise unknown_choice("loss", name, table)
+    return tuple(_entry(table[name]) for name in wanted or table)
+
+
+def shown(found: Iterable[Entry]) -> str:
+    """Losses as text."""
+    parts = []
+    for entry in found:
+        lines = [entry.signature, f"{entry.summary} {entry.source}.", *(f"    {line}" for line in entry.formula)]
+        parts.append("\n".join([*lines, f"  {'; '.join((*entry.stages, f'loss = {entry.loss}'))}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(found: Iterable[Entry]) -> str:
+    """Losses as JSON."""
+    return json.dumps([entry.to_dict() for entry in found], indent=1, ensure_ascii=False) + "\n"
 
 
 def _entry(loss: losses.BuiltIn) -> Entry:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 try:
     import typer
-    from rich.table import Table
 
     from sincere_spec.conformance import terminal, verdicts
     from sincere_spec.conformance.candidates import Candidate
     from sincere_spec.conformance.cases import SUITE, CaseError
-    from sincere_spec.conformance.files import publish, save
+    from sincere_spec.conformance.files import FILES, check_writable, publish, save
+    from sincere_spec.conformance.processes import Ended, ended_by_signals
     from sincere_spec.conformance.programs import Executable
     from sincere_spec.conformance.questions import ORDINARY
     from sincere_spec.conformance.report import Place, Report, earlier, moved, to_json
-    from sincere_spec.conformance.runner import CannotJudge, Request, plan, run
+    from sincere_spec.conformance.runner import CannotJudge, Plan, Request, plan, run
+    from sincere_spec.conformance.text import printable, read_json_file
 except ImportError as error:
     missing = (error.name or str(error)).partition(".")[0]
     sys.stderr.write(f"sincere-spec: {missing} is not installed; try: pip install 'sincere-spec[verify]'\n")
     raise SystemExit(2) from None
 
+import sincere_spec
 from sincere_spec import catalogue
 from sincere_spec.errors import OptionError, SincereSpecError
 
@@ -33,13 +36,43 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Contrastive losses, defined once for every framework, and the suite that holds every framework to it.",
 )
 
 
-def _words(given: list[str] | None) -> tuple[str, ...]:
-    """Options that may come several times, or with commas."""
-    return tuple(dict.fromkeys(word for text in given or () for word in text.split(",") if word))
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"sincere-spec {sincere_spec.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and nothing else.")
+    ] = False,
+) -> None:
+    """Contrastive losses, defined once for every framework, and the suite that holds every framework to it."""
+
+
+def _words(option: str, given: list[str] | None) -> tuple[str, ...]:
+    """The words of an option that may come several times, or with commas; an empty one is refused."""
+    words = [word for text in given or () for word in text.split(",")]
+    if not all(word.strip() for word in words):
+        raise OptionError(f"{option} got an empty word: is a variable unset?")
+    return tuple(dict.fromkeys(words))
+
+
+def _path(option: str, given: str) -> Path:
+    """A path; an empty one is refused."""
+    if not given.strip():
+        raise OptionError(f"{option} got nothing: is a variable unset?")
+    return Path(given)
+
+
+def _refuse(command: str, error: object) -> NoReturn:
+    """Say in one line why nothing was done, and end with status 2."""
+    sys.stderr.write(f"sincere-spec {command}: {printable(error)}\n")
+    raise typer.Exit(2) from None
 
 
 @app.command()
@@ -54,16 +87,24 @@ def verify(
         list[str] | None,
         typer.Option(help="core, degenerate, precision, ..., integrity, digits or transforms; again for more."),
     ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(help="core, robust or extreme: so many profiles, core judged by norm; again for more."),
+    ] = None,
     dtype: Annotated[
         list[str] | None, typer.Option(help="float16, bfloat16, float32 or float64; again for more.")
     ] = None,
     engine: Annotated[list[str] | None, typer.Option(help="dense, tiled or kernel; again for more columns.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; each runs one framework on one thread.")] = 2,
     report: Annotated[
-        Path, typer.Option(help="Where report.json, report.html, report.md and report.xml (JUnit) go.")
-    ] = Path("conformance-report"),
+        str,
+        typer.Option(
+            metavar="PATH", help="Where report.json, report.html, report.md, report.xml (JUnit) and badge.json go."
+        ),
+    ] = "conformance-report",
     compare: Annotated[
-        Path | None, typer.Option(help="An earlier report.json: also say which verdicts are others now.")
+        str | None,
+        typer.Option(metavar="PATH", help="An earlier report.json: also say which verdicts are others now."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The report as JSON on standard output, and no matrix.")
@@ -72,15 +113,16 @@ def verify(
         bool, typer.Option("--quick", help="Ordinary cases in float32 only, without the digits: half a minute.")
     ] = False,
     impl: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Judge package.module:callable instead, with one --loss and one --framework. It gets embeddings of any "
             "norm, integer labels and the temperature, and is judged as the loss with normalize=True and the mean."
         ),
-    ] = "",
+    ] = None,
     call: Annotated[
-        str, typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ...")
-    ] = "",
+        str | None,
+        typer.Option(help="How it is called, such as 'f(z, y, temperature=t)'; also a, b, keys, epsilon, ..."),
+    ] = None,
     reduction: Annotated[
         str, typer.Option(help="The reduction that --impl has: mean, pairs, batch, sum or none.")
     ] = "mean",
@@ -92,15 +134,16 @@ def verify(
         ),
     ] = False,
     program: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--exec",
             help="Judge a program in any language instead: it answers lines of JSON, see conformance/README.md.",
         ),
-    ] = "",
+    ] = None,
     suite: Annotated[
-        Path, typer.Option(help="Other cases: a folder of the suite's files.", show_default="the suite")
-    ] = SUITE,
+        str,
+        typer.Option(metavar="PATH", help="Other cases: a folder of the suite's files.", show_default="the suite"),
+    ] = str(SUITE),
     digits: Annotated[bool, typer.Option(help="Also judge every loss on the 1797 handwritten digits.")] = True,
     transforms: Annotated[
         bool, typer.Option(help="Also run every transform of the frameworks, such as jit and vmap, on three losses.")
@@ -119,56 +162,74 @@ def verify(
     Example: `sincere-spec verify --framework torch --framework jax --loss sincere --dtype float32`
     """
     try:
-        if program and (impl or call):
-            raise OptionError("--exec judges a program and --impl a callable; give one of them.")
-        if peers and (program or impl or call or engine or compare):
-            raise OptionError("--peers takes --framework, --loss, --profile and --dtype; leave out the others.")
-        if reduction != "mean" and not impl:
-            raise OptionError("--reduction says which one --impl has; give both.")
-        callable_ = Candidate(impl, call, reduction) if impl or call else None
-        candidate = Executable(program, timeout / 2) if program else callable_
-    except SincereSpecError as error:
-        sys.stderr.write(f"sincere-spec verify: {error}\n")
-        raise typer.Exit(2) from None
-    request = Request(
-        candidate=candidate,
-        frameworks=_words(framework),
-        losses=_words(loss),
-        profiles=_words(profile) or (ORDINARY if quick else ()),
-        dtypes=_words(dtype) or (("float32",) if quick else ()),
-        engines=_words(engine) or (("dense",) if quick else ()),
-        digits=digits and not quick,
-        transforms=transforms and not quick,
-        jobs=jobs,
-        timeout=timeout,
-        suite=suite.resolve(),
-    )
-    try:
-        if peers:
-            raise typer.Exit(_peers(request, report, as_json))
-        before = None if compare is None else _earlier(compare)
-        made = _judged(request, as_json)
-        changes = None if before is None else moved(before, made)
-        files = save(made, report)
+        with ended_by_signals():
+            for option, text in (("--impl", impl), ("--call", call), ("--exec", program)):
+                if text is not None and not text.strip():
+                    raise OptionError(f"{option} got nothing: is a variable unset?")
+            if program and (impl or call):
+                raise OptionError("--exec judges a program and --impl a callable; give one of them.")
+            if peers and (program or impl or call or engine or compare):
+                raise OptionError("--peers takes --framework, --loss, --profile and --dtype; leave out the others.")
+            if reduction != "mean" and not impl:
+                raise OptionError("--reduction says which one --impl has; give both.")
+            callable_ = Candidate(impl or "", call or "", reduction) if impl or call else None
+            request = Request(
+                candidate=Executable(program, timeout / 2) if program else callable_,
+                frameworks=_words("--framework", framework),
+                losses=_words("--loss", loss),
+                profiles=_words("--profile", profile) or (ORDINARY if quick and not level else ()),
+                levels=_words("--level", level),
+                dtypes=_words("--dtype", dtype) or (("float32",) if quick else ()),
+                engines=_words("--engine", engine) or (("dense",) if quick else ()),
+                digits=digits and not quick,
+                transforms=transforms and not quick,
+                jobs=jobs,
+                timeout=timeout,
+                suite=_path("--suite", suite).resolve(),
+            )
+            folder = _path("--report", report)
+            if peers:
+                raise typer.Exit(_peers(request, folder, as_json))
+            before = None if compare is None else _earlier(_path("--compare", compare))
+            todo = plan(request)
+            check_writable(folder, FILES)
+            made = _judged(request, todo, as_json)
+            changes = None if before is None else moved(before, made)
+            with suppress(BrokenPipeError):  # whoever reads has seen enough
+                _show(made, as_json)
+            files: tuple[Path, ...] = ()
+            try:
+                files = save(made, folder)
+            finally:
+                if not as_json:
+                    with suppress(BrokenPipeError):
+                        _conclude(made, files, changes)
     except (SincereSpecError, CannotJudge, CaseError, OSError) as error:
-        sys.stderr.write(f"sincere-spec verify: {error}\n")
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("sincere-spec verify: interrupted; no report was written.\n")
-        raise typer.Exit(2) from None
+        _refuse("verify", error)
+    except Ended as how:
+        _refuse("verify", f"{how}; no report was written.")
+    raise typer.Exit(made.exit_status)
+
+
+def _show(made: Report, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(to_json(made))
+        sys.stdout.flush()
     else:
-        out = terminal.console()
-        out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
-        terminal.show(made, out)
-        for line in changes or ():
-            out.print(line, markup=False, soft_wrap=True)
-        if changes is not None:
-            out.print(
-                f"{len(changes) or 'No'} verdict{'s' * (len(changes) != 1)} changed since {compare}.", markup=False
-            )
-    raise typer.Exit(made.exit_status)
+        terminal.show(made, terminal.console())
+
+
+def _conclude(made: Report, files: tuple[Path, ...], changes: list[str] | None) -> None:
+    """What is otherwise than before, where the files are, and last the verdict."""
+    out = terminal.console()
+    for line in changes or ():
+        out.print(line, markup=False, soft_wrap=True)
+    if changes is not None:
+        out.print(
+            f"{len(changes) or 'No'} verdict{'s' * (len(changes) != 1)} changed since the earlier report.", markup=False
+        )
+    terminal.written(files, out)
+    terminal.show_verdict(made, out)
 
 
 def _peers(request: Request, folder: Path, as_json: bool) -> int:
@@ -176,57 +237,52 @@ def _peers(request: Request, folder: Path, as_json: bool) -> int:
     asked = verdicts.chosen(request.frameworks, request.losses)
     if not asked:
         raise CannotJudge("no package of the catalogue has this loss in this framework")
+    check_writable(folder, ("peers.json", "peers.md"))
     command = shlex.join(["sincere-spec", "verify", *(word for word in sys.argv[1:] if word != "verify")])
     with terminal.tally(terminal.console(errors=True), len(asked)) as tell:
         made = verdicts.judged(asked, request, command, tell)
     data = verdicts.to_json(made)
+    with suppress(BrokenPipeError):
+        if as_json:
+            sys.stdout.write(data)
+        else:
+            terminal.show_field(made, terminal.console())
     files = publish({"peers.json": data, "peers.md": verdicts.markdown(made)}, folder)
-    if as_json:
-        sys.stdout.write(data)
-    else:
-        out = terminal.console()
-        out.print(f"[dim]{', '.join(str(path) for path in files)}[/dim]", soft_wrap=True)
-        terminal.show_field(made, out)
+    if not as_json:
+        terminal.written(files, terminal.console())
     return made.exit_status
 
 
 def _earlier(path: Path) -> dict[Place, str]:
     try:
-        return earlier(json.loads(path.read_text(encoding="utf-8")))
+        return earlier(read_json_file(path))
     except ValueError as error:  # not JSON, or another's
         raise OptionError(f"{path} is no report.json: {error}") from error
 
 
-def _judged(request: Request, quiet: bool) -> Report:
-    with terminal.Board(terminal.console(errors=quiet), plan(request)).live() as board:
+def _judged(request: Request, todo: Plan, quiet: bool) -> Report:
+    with terminal.Board(terminal.console(errors=quiet), todo, request.jobs).live() as board:
         return run(request, board)
 
 
 @app.command("losses")
 def show_losses(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="A loss, such as sincere; all of them if none is named.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The catalogue as JSON on standard output.")] = False,
 ) -> None:
     """The catalogue: every loss with its formula, and the stages that compute it.
 
-    Example: `sincere-spec losses --json`
+    Example: `sincere-spec losses sincere`
     """
-    entries = catalogue.entries()
-    if as_json:
-        sys.stdout.write(json.dumps([entry.to_dict() for entry in entries], indent=1, ensure_ascii=False) + "\n")
-        return
-    out = terminal.console()
-    for entry in entries:
-        out.print(entry.signature, style="bold", markup=False)
-        out.print(f"{entry.summary} {entry.source}.", markup=False)
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-        table.add_column(style="cyan")
-        for line in entry.formula:
-            table.add_row(line)
-        out.print(table)
-        out.print(f"  {'; '.join((*entry.stages, f'loss = {entry.loss}'))}\n", style="dim", markup=False)
+    try:
+        found = catalogue.entries(name or ())
+    except SincereSpecError as error:
+        _refuse("losses", error)
+    sys.stdout.write(catalogue.as_json(found) if as_json else catalogue.shown(found))
 
 
-@app.command()
 def bench(
     framework: Annotated[
         list[str] | None, typer.Option(help="numpy, torch, jax or tensorflow; again for more.")
@@ -252,7 +308,9 @@ def bench(
     ] = False,
     render: Annotated[
         bool,
-        typer.Option("--render", help="Measure nothing: figures, and README.md's tables, from the JSON in --output."),
+        typer.Option(
+            "--render", help="Measure nothing: figures, and the tables of docs/speed.md, from the JSON in --output."
+        ),
     ] = False,
     adopt: Annotated[
         Path | None,
@@ -267,8 +325,8 @@ def bench(
     """Speed and memory, forward and backward, against the plain formula and installed peers.
 
     Compared programs take turns in one process for each framework. A time is quoted in milliseconds and in units: one
-    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, and one that
-    is not ours at 60 s.
+    unit is one similarity matrix as products of tiles, in the same process. A program is stopped at 8 GB, on a GPU at
+    the device's memory, and one that is not ours at 60 s.
 
     Exit status: 0 if all of it could be measured, 1 if a program failed, 2 if it could not run.
 
@@ -283,10 +341,10 @@ def bench(
             status = command.render(output or command.RESULTS)
         else:
             chosen = command.settings(
-                frameworks=_words(framework),
-                losses=_words(loss),
+                frameworks=_words("--framework", framework),
+                losses=_words("--loss", loss),
                 sizes=tuple(size or ()),
-                engines=_words(engine),
+                engines=_words("--engine", engine),
                 dim=dim,
                 classes=classes,
                 dtype=dtype,
@@ -303,12 +361,15 @@ def bench(
                 else command.run(chosen, output=folder, as_json=as_json)
             )
     except (command.CannotRun, OSError, ValueError) as error:
-        sys.stderr.write(f"sincere-spec bench: {error}\n")
-        raise typer.Exit(command.CANNOT) from None
+        _refuse("bench", error)
     except KeyboardInterrupt:
         sys.stderr.write("sincere-spec bench: interrupted; the framework that was being measured is not written.\n")
         raise typer.Exit(command.CANNOT) from None
     raise typer.Exit(status)
+
+
+if find_spec("sincere_spec.bench") is not None:  # of a checkout; wheels have none
+    app.command()(bench)
 
 
 @app.command("measure")
@@ -424,10 +485,10 @@ def study_claims(
         raise typer.Exit(2) from None
     try:
         status = command.run(
-            parts=_words(part),
+            parts=_words("--part", part),
             data=data,
             framework=framework,
-            losses=_words(loss),
+            losses=_words("--loss", loss),
             seeds=seeds,
             images=images,
             epochs=epochs,

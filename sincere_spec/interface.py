@@ -150,6 +150,9 @@ class EagerBackend(Backend, Protocol):
     def added_to_columns(self, x: Array, columns: Array, values: Array) -> Array:
         """The array, which is given up for it, with values added there; a column may be named twice."""
 
+    def strips(self, like: Array, logit: Logit) -> Kernels | None:
+        """The sweeps of tiles on a device, by its vendor's matrix products; None where the engine's own tiles are meant."""
+
 
 class TracingBackend(Backend, Protocol):
     """What an adapter supplies besides, if its framework compiles programs and has loops of its own."""
@@ -199,12 +202,12 @@ class KernelSpec:
     distinct: bool
 
 
-class Panel(NamedTuple):
+class KernelOperands(NamedTuple):
     """Rows and the columns that they are compared with, `[n, d]` and `[m, d]`, sorted by label: arrays of one float dtype.
 
     A half type is multiplied as it is, with sums in the dtype of the rest, and each row and column stands for itself times
     its factor; in a full type factors are 1. The columns from `first` to before `last` are those of a row's label.
-    Temperature and bias are 0-d arrays.
+    Columns that take part come first: `length` is their number. It, temperature and bias are 0-d arrays.
     """
 
     rows: Array
@@ -219,6 +222,7 @@ class Panel(NamedTuple):
     last: Array
     temperature: Array
     bias: Array
+    length: Array
 
 
 class LogitCotangents(NamedTuple):
@@ -236,11 +240,16 @@ class Kernels(Protocol):
 
     tile: int
 
-    def tally(self, words: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, words: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         """By part and row: Σ ψ(t), for LOGSUMEXP relative to the peak; the peak; Σ scale ψ′(t) if the part subtracts a stage."""
 
     def pull(
-        self, words: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        words: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
 

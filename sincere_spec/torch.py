@@ -119,8 +119,11 @@ class _TemperatureLoss(_Loss):
         return self.record.temperature if self.logit_scale is None else torch.exp(-_clamped(self.logit_scale))
 
     def extra_repr(self) -> str:
-        """The arguments of the constructor."""
-        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}"
+        """The arguments of the constructor, and the temperature that has been learnt."""
+        learnt = ""
+        if self.logit_scale is not None and not self.logit_scale.is_meta:
+            learnt = f" (now {float(cast(Tensor, self.temperature)):.4g})"
+        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}{learnt}"
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
         return super()._value(*arguments, temperature=self.temperature, **keywords)
@@ -143,6 +146,14 @@ class _LabelledLoss(_TemperatureLoss):
         """The loss of rows with labels, compared with each other or with keys."""
         sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
         return self._value(embeddings, labels, where=where, **sides)
+
+
+class _TowersLoss(_TemperatureLoss):
+    """A loss of two towers."""
+
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
+        """The loss of two towers, whose rows belong to each other in order."""
+        return self._value(a, b, where=where)
 
 
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
@@ -303,7 +314,7 @@ class DySTreSSLoss(_Loss):
         return self._value(*views, where=where)
 
 
-class CLIPLoss(_TemperatureLoss):
+class CLIPLoss(_TowersLoss):
     """CLIP, with the keywords of `sincere_spec.clip_loss`.
 
     Example:
@@ -320,12 +331,8 @@ class CLIPLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.clip, {"temperature": temperature}, **options)
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, where=where)
 
-
-class InfoLOOBLoss(_TemperatureLoss):
+class InfoLOOBLoss(_TowersLoss):
     """InfoLOOB, with the keywords of `sincere_spec.infoloob_loss`.
 
     Example:
@@ -340,12 +347,8 @@ class InfoLOOBLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.infoloob, {"temperature": temperature}, **options)
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, where=where)
 
-
-class SigLIPLoss(_TemperatureLoss):
+class SigLIPLoss(_TowersLoss):
     """SigLIP, with the keywords of `sincere_spec.siglip_loss`; `learnable_bias` makes the bias the parameter `logit_bias`.
 
     Example:
@@ -374,9 +377,8 @@ class SigLIPLoss(_TemperatureLoss):
         """The arguments of the constructor."""
         return f"{super().extra_repr()}, learnable_bias={self.logit_bias is not None}"
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
-        """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, bias=self.logit_bias, where=where)
+    def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
+        return super()._value(*arguments, bias=self.logit_bias, **keywords)
 
 
 class FMICLLoss(_Loss):

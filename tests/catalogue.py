@@ -118,6 +118,14 @@ _FORMS = [(loss, form, own) for loss in losses.TABLE for form, own in VARIANTS.g
 CALLS: dict[str, Call] = {
     f"{loss.name}_{form}".rstrip("_"): _call(loss, form, own, seed) for seed, (loss, form, own) in enumerate(_FORMS, 1)
 }
+REDUCTIONS = ("mean", "pairs", "batch", "sum")
+
+
+def reduction_of(name: str) -> str:
+    """Each loss is asked under one reduction, and all of them are taken."""
+    return REDUCTIONS[list(CALLS).index(name) % len(REDUCTIONS)]
+
+
 EXACT = [name for name, call in CALLS.items() if call.exact]
 LABELLED = [name for name, call in CALLS.items() if call.labels is not None and not call.options]
 

@@ -143,6 +143,31 @@ def test_a_run_of_numpy() -> None:
     assert results.from_json(results.to_json(result)).times[0].program == result.times[0].program
 
 
+def test_the_limit_on_a_device_is_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that asks for more is stopped there, and not tried at larger sizes; another error is a failure."""
+
+    class Device(Process):
+        def __init__(self, framework: str, settings: Settings, *, memory: bool = False) -> None:
+            super().__init__(framework, replace(settings, device="cpu"), memory=memory)
+            self.ready = {**self.ready, "device": "An invented device", "memory": 80 * 10**9}
+
+        def events(self, job: dict[str, Any], patient: frozenset[str]) -> Iterator[dict[str, Any]]:
+            for event in super().events(job, patient):
+                if event["event"] == "first" and event["program"] in ("plain", "tiled"):
+                    reason = "OutOfMemoryError: CUDA out of memory" if event["program"] == "plain" else "ValueError: no"
+                    yield {"event": "failed", "program": event["program"], "reason": reason}
+                else:
+                    yield event
+
+    monkeypatch.setattr(measure, "Process", Device)
+    settings = replace(QUICK, device="cuda", sizes=(16, 24), engines=("dense", "tiled"), memory=False)
+    found = {(row.size, row.program): row for row in measure.measure("numpy", settings, lambda _: None).times}
+    assert (found[16, "plain"].status, found[16, "plain"].reason) == ("stopped", "stopped at 80 GB")
+    assert (found[24, "plain"].status, found[24, "plain"].reason) == ("skipped", "stopped at 80 GB at N = 16")
+    assert (found[16, "tiled"].status, found[24, "tiled"].reason) == ("failed", "ValueError: no")
+    assert found[24, "dense"].status == "ok"
+
+
 def test_a_call_that_is_too_long_is_stopped_and_the_rest_is_measured() -> None:
     """No call is as short as a nanosecond; ours may take longer."""
     result = measure.measure("numpy", replace(QUICK, memory=False, sizes=(2048, 2064), seconds=1e-9), lambda _: None)
@@ -273,12 +298,12 @@ def test_a_readme_is_rewritten_between_its_markers_only() -> None:
         report.rewrite("nothing", "new")
 
 
-def test_the_readme_has_the_tables_of_the_committed_results() -> None:
+def test_the_page_has_the_tables_of_the_committed_results() -> None:
     folder = ROOT / command.RESULTS
-    readme = ROOT / "README.md"
+    page = ROOT / command.PAGE
     found = results.read(folder) if folder.is_dir() else []
-    text = readme.read_text(encoding="utf-8")
-    assert report.block(text) == report.render(found, report.link(folder, readme)), "run sincere-spec bench --render"
+    text = page.read_text(encoding="utf-8")
+    assert report.block(text) == report.render(found, report.link(folder, page)), "run sincere-spec bench --render"
 
 
 # --- the crossover ---
@@ -358,10 +383,11 @@ def test_the_command_measures_writes_and_prints_json(tmp_path: Path) -> None:
     assert {row["size"] for row in printed["times"]} == {16, 32}
     assert "numpy: clip N=32" in done.stderr
 
-    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n", encoding="utf-8")
+    (page := tmp_path / "docs" / "speed.md").parent.mkdir()
+    page.write_text(f"{report.BEGIN}\n{report.END}\n", encoding="utf-8")
     if (tmp_path / "out" / "numpy-cpu.svg").exists():  # where matplotlib is installed
         assert bench("--render", "--output", "out", cwd=tmp_path).returncode == 0
-        assert "(out/numpy-cpu.svg)" in (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert "(../out/numpy-cpu.svg)" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

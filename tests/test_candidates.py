@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.dom import minidom
 
 import pytest
 
@@ -18,6 +20,7 @@ from sincere_spec.conformance import runner
 from sincere_spec.conformance.candidates import Candidate
 from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.report import Report, to_json
+from sincere_spec.conformance.text import printable
 from sincere_spec.errors import OptionError
 
 MODULE = '''
@@ -315,7 +318,7 @@ LOOP = "import json, sys\nfor line in sys.stdin:\n    question = json.loads(line
         (LOOP + 'print(\'{"value": [0.5, 0.5], "gradient": {}}\', flush=True)', "shape () was expected, and (2,) came"),
         (LOOP + 'print(\'{"value": "much"}\', flush=True)', "value: numbers were expected, and much came"),
         (LOOP + "print('{\"value\": 0.5}', flush=True)", "a gradient by argument was expected"),
-        (LOOP + "print('half', flush=True)", "one line with a JSON object was expected, and 'half' came"),
+        (LOOP + "print('half', flush=True)", "printed what is no JSON object: 'half'"),
         ("raise SystemExit(3)", "the program ended with status 3"),
         ("import time; time.sleep(600)", "said nothing for 2 s"),
     ],
@@ -339,3 +342,224 @@ def test_the_command_judges_a_callable_or_a_program_and_not_both() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "give one of them" in done.stderr
+
+
+# --- what others print, raise and leave behind ----------------------------------------------------------------------------------
+
+FOREIGN = """
+import os, subprocess, sys, pathlib
+
+def raises(z, y, t):
+    raise ValueError("\\x1b[31mred\\x1b[0m <script>alert(1)</script> [link](x) `code` | \\x00\\x0c\\ufffe\\u202e " + chr(0xDCE9))
+
+def says_nothing(z, y, t):
+    class Dumb(Exception):
+        def __str__(self):
+            raise RuntimeError
+    raise Dumb
+
+def long(z, y, t):
+    raise ValueError("x" * 10**8)
+
+def floods(z, y, t):
+    part = b"x" * 2**20
+    for _ in range(300):
+        os.write(2, part)
+    os.write(2, b"\\nthe last words\\n")
+    os._exit(3)
+
+def breeds(z, y, t):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with open("children", "a") as file:
+        print(child.pid, file=file)
+    raise ValueError("left alone")
+
+def spins(z, y, t):
+    breeds_one = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    pathlib.Path("running").write_text(f"{os.getpid()} {breeds_one.pid}")
+    while True:
+        pass
+"""
+VERIFY_FOREIGN = ("--loss", "sincere", "--framework", "numpy", "--dtype", "float32", "--profile", "core")
+
+
+@pytest.fixture
+def foreign() -> None:
+    Path("foreign.py").write_text(FOREIGN, encoding="utf-8")
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; one that has ended and is not waited for does not."""
+    try:
+        os.kill(process, 0)
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def gone(processes: list[int]) -> bool:
+    """Whether they have ended; what was killed needs a moment."""
+    for _ in range(200):
+        if not any(map(alive, processes)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred\x1b[0m", "caf\udce9", "\x00\x07\x7f\x9b", "\ufffe\uffff", "\u202ereversed", "a\nb\tc"]
+)
+def test_any_text_becomes_one_printable_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown.encode("utf-8").decode("utf-8") == shown
+    assert minidom.parseString(f"<a>{shown}</a>")
+    assert printable("größer, 文字, 🙂 and `x`") == "größer, 文字, 🙂 and `x`"
+
+
+@pytest.mark.usefixtures("foreign")
+def test_foreign_text_is_shown_and_saved_in_every_view() -> None:
+    command = [*VERIFY, "--impl", "foreign:raises", *VERIFY_FOREIGN]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert not done.stderr
+    shown = done.stdout.decode("utf-8")
+    assert r"\x1b[31mred" in shown
+    assert r"\udce9" in shown
+    assert not [character for character in shown if not character.isprintable() and character != "\n"]
+    folder = Path("conformance-report")
+    assert minidom.parse(str(folder / "report.xml"))
+    texts = {kind: (folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("json", "html", "md", "xml")}
+    for kind, text in texts.items():
+        assert not [character for character in text if not character.isprintable() and character != "\n"], kind
+        assert r"\x1b[31mred" in text.replace("\\\\", "\\"), kind
+    assert "<script>alert" not in texts["html"]
+    outside_code = re.sub(r"`[^`\n]*`", "", texts["md"])
+    assert "<script>" not in outside_code
+    assert "[link]" not in outside_code
+
+
+@pytest.mark.usefixtures("foreign")
+def test_an_error_without_or_with_a_long_message_is_told() -> None:
+    assert any("its message raises RuntimeError" in result.reason for result in judged("foreign:says_nothing").results)
+    assert all(len(result.reason) < 400 for result in judged("foreign:long").results)
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_flood_on_standard_error_costs_little_and_its_end_is_told() -> None:
+    code = (
+        "import resource, sys; from sincere_spec import cli\n"
+        "try: cli.verify_alone()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "--impl", "foreign:floods", *VERIFY_FOREIGN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1
+    assert "ended with status 3 before it was done: the last words" in done.stdout
+    assert int(done.stderr.split()[-1]) < 250  # MB, of the 300 that came
+
+
+@pytest.mark.usefixtures("foreign")
+def test_what_an_implementation_started_ends_with_it() -> None:
+    made = judged("foreign:breeds")
+    assert "left alone" in made.results[0].reason
+    assert gone([int(line) for line in Path("children").read_text(encoding="utf-8").splitlines()])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.usefixtures("foreign")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_nothing(number: int, tmp_path: Path) -> None:
+    """No process, grandchildren among them, and no folder; of one that is killed, no process."""
+    (temporary := tmp_path / "temporary").mkdir()
+    command = [*VERIFY, "--impl", "foreign:spins", *VERIFY_FOREIGN]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        while not Path("running").exists() or not Path("running").read_text(encoding="utf-8"):
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=60)
+    assert gone([int(word) for word in Path("running").read_text(encoding="utf-8").split()])
+    if number != signal.SIGKILL:
+        assert running.returncode == 2
+        assert "no report was written" in errors
+        assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (
+            "import sys\nsys.stdin.readline()\nfor _ in range(100): sys.stdout.write('x' * 2**20)",
+            "printed a line of more than 16 MB",
+        ),
+        (LOOP + "print('[' * 200000 + ']' * 200000, flush=True)", "printed what is no JSON object"),
+        ("while True: print('{}')", "numbers were expected, and None came"),
+        ("x = bytearray(20 * 2**30)", "MemoryError"),
+    ],
+    ids=["line", "depth", "flood", "memory"],
+)
+def test_a_program_is_bounded(code: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    command = f"{shlex.quote(sys.executable)} program.py"
+    made = spoken(command, timeout=20.0, losses=("sincere",), profiles=("core",), dtypes=("float64",))
+    assert made.exit_status == 1
+    assert any(reason in result.reason for result in made.results), {result.reason for result in made.results}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--exec", ""),
+        ("--impl", " "),
+        ("--impl", "theirs:right", "--call", ""),
+        ("--loss", ""),
+        ("--framework", "numpy,"),
+        ("--report", ""),
+        ("--compare", ""),
+        ("--suite", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_unset_variable_is_refused(words: tuple[str, ...]) -> None:
+    assert_refused([*VERIFY, *words], "is a variable unset?")
+
+
+@pytest.mark.parametrize("option", ["--compare", "--suite"])
+def test_json_that_is_nested_too_deeply_is_refused(option: str) -> None:
+    place = Path("deep.json") if option == "--compare" else Path("deep", "core", "sincere.json")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("[" * 200_000, encoding="utf-8")
+    assert_refused([*VERIFY, option, place.parts[0]], "nested too deeply")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs() -> None:
+    Path("taken").write_text("a file", encoding="utf-8")
+    Path("here", "report.xml").mkdir(parents=True)
+    for place in ("taken", "taken/below", "/proc/nowhere", "here"):
+        done = subprocess.run(
+            [*VERIFY, "--impl", "theirs:hangs", *MINE[2:], "--report", place],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, place
+        assert len(done.stderr.splitlines()) == 1
+        assert not Path("hanging").exists()
+
+
+def test_results_are_shown_where_they_cannot_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from sincere_spec.conformance import files; from sincere_spec import cli\n"
+        "def full(*_): raise OSError('disk full')\n"
+        "cli.save = full; cli.verify_alone()"
+    )
+    command = [sys.executable, "-c", code, *MINE, "--profile", "core"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1].startswith("PASS: ")
+    assert done.stderr == "sincere-spec verify: disk full\n"
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan"])
+def test_a_time_that_is_none_is_refused(timeout: str) -> None:
+    assert_refused([*VERIFY, "--timeout", timeout], "timeout must be a positive number of seconds")

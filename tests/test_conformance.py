@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,9 +18,21 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from plain import Plain
+from rich.console import Console
 
 import sincere_spec as ss
-from sincere_spec.conformance import cases, files, frameworks, judge, page, questions, report, runner, transforms
+from sincere_spec.conformance import (
+    cases,
+    files,
+    frameworks,
+    judge,
+    page,
+    questions,
+    report,
+    runner,
+    terminal,
+    transforms,
+)
 from sincere_spec.conformance.implementations import Package
 from sincere_spec.conformance.judge import Answer, Result, Returned, Unsupported
 from sincere_spec.conformance.questions import Question, Wanted
@@ -466,7 +479,8 @@ def test_verify_passes(tmp_path: Path) -> None:
     assert "PASS: " in done.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "here" / "report.json").read_text(encoding="utf-8"))["verdict"] == "pass"
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
-        f"report.{kind}" for kind in ("html", "json", "md", "xml")
+        "badge.json",
+        *(f"report.{kind}" for kind in ("html", "json", "md", "xml")),
     ]
 
 
@@ -514,6 +528,12 @@ def test_losses_shows_the_catalogue(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "loss_i = mean_p -log( exp(a_ip) / (exp(a_ip - epsilon) + Σ_n exp(a_in)) )" in done.stdout
     assert "loss = margin [one positive]" in done.stdout
+    one = command("losses", "siglip", cwd=tmp_path, module="sincere_spec").stdout
+    assert one.startswith("siglip_loss(a, b, ")
+    assert "sincere_loss" not in one
+    assert command("--version", cwd=tmp_path, module="sincere_spec").stdout == f"sincere-spec {ss.__version__}\n"
+    unknown = command("losses", "siglp", cwd=tmp_path, module="sincere_spec.cli")
+    assert (unknown.returncode, 'did you mean "siglip"?' in unknown.stderr) == (2, True)
     entries = json.loads(command("losses", "--json", cwd=tmp_path, module="sincere_spec.cli").stdout)
     assert [entry["name"] for entry in entries] == [f"{name}_loss" for name in ss.losses.__all__]
     for entry in entries:
@@ -565,3 +585,45 @@ def test_the_files_alone_are_enough_for_a_runner_in_another_language(tmp_path: P
         faulty = run_example(tmp_path / EXAMPLE.name)
         assert faulty.returncode == 1, wrong
         assert "of 4" in faulty.stdout
+
+
+# --- the terminal ---
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+@pytest.mark.parametrize("choice", [{}, {"dtypes": ("float32",), "engines": ("dense",)}], ids=["all", "narrow"])
+def test_the_matrix_is_cut_nowhere(width: int, choice: dict[str, tuple[str, ...]]) -> None:
+    names = ("numpy", "array_api_strict", "torch")
+    columns = tuple(
+        report.Column(name, dtype, engine)
+        for name in names
+        for engine in choice.get("engines", ("dense", "tiled", "kernel"))
+        for dtype in choice.get("dtypes", cases.DTYPES)
+    )
+    rows = ("sincere", "f_micl vincze_le_cam")
+    found = {(row, column): report.Cell("error") for row in rows for column in columns}
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    console.print(terminal.Matrix("The suite", rows, columns, found))
+    text = file.getvalue()
+    assert "…" not in text
+    assert text.count("error") == len(found)
+    assert max(map(len, text.splitlines())) <= width
+    for name in names:
+        assert name in text
+
+
+def test_a_run_says_beforehand_how_long_it_takes_and_afterwards_what_was_not_asked(tmp_path: Path) -> None:
+    done = command(*ONE, cwd=tmp_path)
+    assert re.match(r"\d+ questions to 1 framework: about \d+ seconds", done.stdout)
+    done = command(
+        "--impl", "sincere_spec:sincere_loss", "--loss", "sincere", "--framework", "numpy", "--profile", "reduction",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert "Not asked\n  numpy, " in done.stdout
+
+
+def test_an_estimate_grows_with_what_is_asked() -> None:
+    small, whole = runner.plan(SMALL), runner.plan(replace(SMALL, losses=(), profiles=()))
+    assert 0 < runner.estimate(small, 1) < runner.estimate(whole, 1)
+    assert set(runner.PACE) == set(frameworks.FRAMEWORKS)

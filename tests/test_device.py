@@ -106,12 +106,14 @@ def test_without_a_device_every_part_says_so(bare: dict[str, str], tmp_path: Pat
         assert re.search(r"CUDA|NVIDIA|jax sees no GPU|cannot be imported", found["reason"]), found["reason"]
 
 
-def test_a_part_that_ends_early_is_told_from_one_that_is_right(need: Any) -> None:
+def test_a_part_that_ends_early_is_told_from_one_that_is_right(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
     need("torch")
     facts = {"device": "a CPU, rehearsing", "versions": {}}
-    late = device_run._run(device_run.Part("correct", "", "torch", 1.0, 0.5), facts, rehearse=True)
+    with monkeypatch.context() as m:
+        m.setattr(device_run, "REHEARSAL", 0.5)
+        late = device_run._run(device_run.Part("correct", "", "torch", 1.0), facts, rehearse=True)
     assert (late["status"], late["reason"]) == ("cut short", "cut short at its time limit")
-    dead = device_run._run(device_run.Part("unknown", "", "torch", 60.0, 60.0), facts, rehearse=True)
+    dead = device_run._run(device_run.Part("unknown", "", "torch", 60.0), facts, rehearse=True)
     assert dead["status"] == "failed"
     assert "status 2" in dead["reason"]
     refused = device_run._run(device_run.PARTS[0], {"refused": "the driver is too old"}, rehearse=True)

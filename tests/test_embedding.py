@@ -34,7 +34,7 @@ def python(code: str, path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a library that has a copy of the package, as README.md says to make one."""
+    """A folder with a library that has a copy of the package, as docs/embedding.md says to make one."""
     folder = tmp_path_factory.mktemp("site")
     copy = folder / "their_library" / "_losses"
     shutil.copytree(ROOT / "sincere_spec", copy, ignore=shutil.ignore_patterns(*LEFT_OUT))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from catalogue import CALLS, EXACT, Call, distance, rule
+from differences import central_differences
+from edges import EDGES, MADE_DIFFERENTLY, assert_near
 from frameworks import load
 from hypothesis import given
 from hypothesis import strategies as st
-from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
-from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses
@@ -453,8 +453,8 @@ def test_torch_row_losses_of_every_engine_can_be_weighed(engine: str) -> None:
 def test_a_fault_planted_in_one_engine_is_seen_by_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     from sincere_spec.engines import dense
 
-    plain = dense._coefficients
-    monkeypatch.setattr(dense, "_coefficients", lambda *given: {kind: c * 1.0001 for kind, c in plain(*given).items()})
+    plain = dense._dlogits
+    monkeypatch.setattr(dense, "_dlogits", lambda *given: {kind: c * 1.0001 for kind, c in plain(*given).items()})
     call = CALLS["sincere"]
     want, streamed = (
         call.value_and_gradient(call.arrays, engine=engine, tile=tile)[1]["embeddings"]

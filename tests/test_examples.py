@@ -21,10 +21,10 @@ PROCESS = {  # the framework of each, beside whose other tests it runs
 }
 
 
-def test_every_example_is_run_and_named_in_the_readme() -> None:
+def test_every_example_is_run_and_named_in_the_recipes() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PROCESS)
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    assert all(f"examples/{name}.py" in readme for name in PROCESS)
+    page = (EXAMPLES.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert all(f"examples/{name}.py" in page for name in PROCESS)
 
 
 @pytest.mark.parametrize(("name", "framework"), PROCESS.items())
@@ -53,3 +53,39 @@ def test_an_example_trains(name: str, framework: str, need, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     first, last = map(float, re.findall(r"^loss (\S+) -> (\S+)$", done.stdout, flags=re.MULTILINE)[-1])
     assert last < 0.7 * first
+
+
+METRIC_LEARNING = """
+import ast, pathlib, sys, torch
+import sincere_spec as ss
+nodes = ast.parse(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")).body
+scope = {}
+kept = [x for x in nodes if isinstance(x, (ast.Import, ast.ImportFrom, ast.ClassDef))]
+exec(compile(ast.Module(kept, []), "example", "exec"), scope)
+loss = scope["Sincere"](0.1)
+z, keys = torch.randn(6, 8), torch.randn(9, 8)
+y, key_y = torch.arange(6) % 3, torch.arange(9) % 3
+torch.testing.assert_close(loss(z, y), ss.sincere_loss(z, y))
+own = loss(z, y, ref_emb=keys, ref_labels=key_y)
+torch.testing.assert_close(own, ss.sincere_loss(z, y, keys=keys, key_labels=key_y))
+assert abs(own - loss(z, y)) > 1e-3
+try:
+    loss(z, y, indices_tuple=(torch.tensor([0]), torch.tensor([3]), torch.tensor([1])))
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_the_loss_for_metric_learning_compares_with_references_and_refuses_a_miner(need, tmp_path: Path) -> None:
+    need("torch")
+    need("pytorch_metric_learning")
+    done = subprocess.run(
+        [sys.executable, "-c", METRIC_LEARNING, str(EXAMPLES / "metric_learning.py")],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "leave out the miner" in done.stdout

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, rule
+from catalogue import CALLS, EXACT, LABELLED, assert_gradients, distance, reduction_of, rule
+from differences import central_differences
 from frameworks import Framework, load
 
 import sincere_spec as ss
@@ -16,28 +16,6 @@ from sincere_spec import losses
 from sincere_spec.spec import elementwise
 
 COTANGENT = -1.25
-REDUCTIONS = ("mean", "pairs", "batch", "sum")
-
-
-def reduction_of(name: str) -> str:
-    """Each loss is differentiated under one reduction, and all of them are taken."""
-    return REDUCTIONS[list(CALLS).index(name) % len(REDUCTIONS)]
-
-
-def central_differences(
-    f: Callable[[dict[str, np.ndarray]], Any], arrays: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The gradient of a function of float64 arrays; the error is h⁴/30 times its fifth derivative, and u / h of its value."""
-    h, weights = 2e-4, {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
-    result = {}
-    for name, x in arrays.items():
-        result[name] = np.zeros_like(x)
-        for index in np.ndindex(x.shape):
-            for step, weight in weights.items():
-                moved = x.copy()
-                moved[index] += step * h
-                result[name][index] += weight / h * float(f({**arrays, name: moved}))
-    return result
 
 
 @pytest.mark.parametrize("name", EXACT)

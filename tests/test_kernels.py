@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS, Call, distance, rule
+from catalogue import CALLS, Call, distance, reduction_of, rule
+from edges import EDGES, MADE_DIFFERENTLY, assert_near
 from frameworks import COMPUTED_IN, UNIT, load
-from test_edge_cases import EDGES, MADE_DIFFERENTLY, assert_near
 
 import sincere_spec as ss
 from sincere_spec import losses
@@ -26,8 +26,6 @@ from sincere_spec.conformance.questions import Question
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Logit, Similarity
-
-REDUCTIONS = ("mean", "pairs", "batch", "sum")
 
 # Triton's interpreter takes a few milliseconds for an operation of a tile, and that of Pallas compiles every shape.
 interpreted = pytest.mark.parametrize("framework", ["torch"], indirect=True)
@@ -44,7 +42,7 @@ def _triton(request: pytest.FixtureRequest, need: Any) -> None:
 def test_kernels_give_the_dense_answer(framework: str, name: str) -> None:
     here, call = load(framework), CALLS[name].with_parameters()
     arrays = here.arrays(call.arrays)
-    reduction = REDUCTIONS[len(name) % len(REDUCTIONS)]
+    reduction = reduction_of(name)
     want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction=reduction)
     value, gradient = call.value_and_gradient(arrays, engine="kernel", reduction=reduction)
     bound = rule("float64", call.temperature)
@@ -317,6 +315,72 @@ def test_pallas_on_rows_that_are_sharded_over_devices() -> None:
         [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- tiles on a device: strips, here of a CPU's products and Triton's interpreter ---------------------------------------------
+
+
+@pytest.fixture
+def strips(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has `engine="tiled"` take strips on a CPU, small ones."""
+    from sincere_spec.backends.torch import TorchBackend
+    from sincere_spec.backends.torch import strips as module
+
+    calls = []
+
+    class Counted(module.StripKernels):
+        def tally(self, *arguments: Any) -> Any:
+            calls.append("tally")
+            return super().tally(*arguments)
+
+        def pull(self, *arguments: Any) -> Any:
+            calls.append("pull")
+            return super().pull(*arguments)
+
+    monkeypatch.setattr(module, "ENTRIES", 1)
+    monkeypatch.setattr(module, "CHUNK", 32)
+    monkeypatch.setattr(module, "BLOCK_K", 16)
+    monkeypatch.setattr(TorchBackend, "strips", lambda self, like, logit: Counted())
+    return calls
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("name", [*RAGGED, "siglip", "dystress_shifted", "supcon_out"])
+def test_strips_give_the_dense_answer(framework: str, name: str, dtype: str, strips: list[str]) -> None:
+    """With several strips, spans of columns, chunks and tiles, none of them full."""
+    here, call = load(framework), ragged(name, 37, 50, 19).with_parameters()
+    arrays = here.arrays(call.arrays, dtype)
+    want, want_gradient = call.value_and_gradient(here.rounded(call.arrays, dtype), engine="dense", reduction="sum")
+    value, gradient = call.value_and_gradient(arrays, engine="tiled", reduction="sum", tile=20)
+    assert set(strips) == {"tally", "pull"}
+    bound = rule(dtype, call.temperature, 19)
+    assert distance(here.numbers(value), want) <= bound
+    rounding = UNIT[dtype] if COMPUTED_IN[dtype] != dtype else 0.0
+    for argument, exact in want_gradient.items():
+        assert distance(here.numbers(gradient[argument]), exact) <= bound + rounding, argument
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("row", sorted(ORDINARY))
+def test_strips_pass_the_suite(framework: str, row: str, dtype: str, strips: list[str]) -> None:
+    results = judge.ask(Package(frameworks.start(framework)), ORDINARY[row], dtype, "tiled")
+    assert [result for result in results if result.status != "pass"] == []
+    assert strips
+
+
+@pytest.mark.framework("torch")
+def test_strips_are_for_devices() -> None:
+    import torch
+
+    from sincere_spec.backends.torch import TorchBackend, strips
+
+    assert strips.AVAILABLE
+    assert TorchBackend().strips(torch.eye(3), Similarity()) is None
+    meta = torch.empty(8, 4, dtype=torch.bfloat16, device="meta")
+    product = torch.mm(meta, meta.T, out_dtype=torch.float32)  # what a device is asked for
+    assert (product.dtype, tuple(product.shape)) == (torch.float32, (8, 8))
 
 
 # --- each of Triton's words against its original ------------------------------------------------------------------------------

@@ -326,3 +326,13 @@ def test_labels_that_are_no_gradient_s_business(framework: str) -> None:
     found = here.gradient(lambda inputs: ss.supcon_loss(inputs["z"], floats), {"z": here.array(EMBEDDINGS)})
     _, want = ss.value_and_gradient(ss.losses.supcon(), EMBEDDINGS, CLASSES)
     assert distance(here.numbers(found["z"]), want) <= rule("float64", 0.1)
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "s", "D", "Y"])
+def test_times_are_refused_alike_in_every_unit(unit: str) -> None:
+    """NumPy turns nanoseconds into integers and days into objects."""
+    times = np.arange(6).astype(f"datetime64[{unit}]")
+    for labels in (times, list(times), [*[0] * 5, times[0]], times - times[0]):
+        with pytest.raises(ss.LabelError, match=r"got (datetime|timedelta)64\["):
+            ss.sincere_loss(EMBEDDINGS, labels)
+    ss.sincere_loss(EMBEDDINGS, times.astype(str))

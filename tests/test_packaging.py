@@ -29,11 +29,15 @@ NOT_SOURCE = (
     "build",
     "dist",
     "conformance-report",
+    "_build",
     "*.egg-info",
     "__pycache__",
     ".*_cache",
     ".hypothesis",
 )
+
+
+BENCH = "bench"  # a command of a checkout, which no wheel has
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
@@ -92,7 +96,7 @@ def folders_with_modules() -> set[str]:
     found = set()
     for package, folder in SETUPTOOLS["package-dir"].items():
         for directory, subfolders, files in os.walk(ROOT / folder, followlinks=False):
-            subfolders[:] = [name for name in subfolders if name != "__pycache__"]
+            subfolders[:] = [name for name in subfolders if name not in ("__pycache__", BENCH)]
             if any(file.endswith(".py") for file in files):
                 assert "__init__.py" in files, f"{directory} has modules and no __init__.py"
                 found.add(".".join((package, *Path(directory).relative_to(ROOT / folder).parts)))
@@ -137,9 +141,10 @@ def test_the_wheel_holds_one_package(wheel: zipfile.ZipFile) -> None:
     assert len(names) == len(set(names))
     for package, folder in SETUPTOOLS["package-dir"].items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".json", ".j2") and path.is_file():
+            if path.suffix in (".py", ".json", ".j2") and path.is_file() and BENCH not in path.parts:
                 assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert "sincere_spec/py.typed" in names
+    assert not [name for name in names if f"/{BENCH}/" in name]
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -159,6 +164,7 @@ def test_the_extras(metadata: email.message.Message) -> None:
         "bench",
         "peers",
         "examples",
+        "docs",
         "test",
         "all",
     }
@@ -289,3 +295,40 @@ def test_pyright_sees_the_types_of_an_install(environment: Path, tmp_path: Path,
     found = json.loads(checked(sys.executable, *checker, SCRIPT.name, cwd=tmp_path))["generalDiagnostics"]
     lines = {line["range"]["start"]["line"] + 1 for line in found if line["severity"] == "error"}
     assert lines == WRONG, found
+
+
+def test_the_command_of_the_base_install(installed: Path, tmp_path: Path) -> None:
+    """With array-api-compat alone: help, the version and the catalogue; and what `verify` needs."""
+    import array_api_compat
+
+    (site := tmp_path / "site").mkdir()
+    (site / "array_api_compat").symlink_to(Path(array_api_compat.__file__).parent)
+    (site / "sincere_spec").symlink_to(installed / "sincere_spec")
+    code = f"import sys; sys.path.append({str(site)!r}); from sincere_spec.__main__ import main; sys.exit(main())"
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert command("--version").stdout.startswith("sincere-spec ")
+    for help_ in (command("--help"), command()):
+        assert help_.returncode == 0, help_.stderr
+        assert "losses" in help_.stdout
+        assert "pip install 'sincere-spec[verify]'" in help_.stdout
+    assert command("losses").stdout.count("loss_i = ") >= 9
+    one = command("losses", "clip")
+    assert one.stdout.startswith("clip_loss(a, b, temperature=0.07)")
+    assert "sincere_loss" not in one.stdout
+    wrong = command("losses", "clp")
+    assert (wrong.returncode, 'did you mean "clip"?' in wrong.stderr) == (2, True)
+    missing = command("verify", "--quick")
+    assert missing.returncode == 2
+    assert len(missing.stderr.splitlines()) == 1
+    assert "try: pip install 'sincere-spec[verify]'" in missing.stderr
+
+
+def test_the_urls(metadata: email.message.Message) -> None:
+    urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
+    assert {"Homepage", "Documentation", "Repository", "Issues", "Changelog"} <= set(urls)
+    assert all(url.startswith("https://github.com/sincere-spec/sincere-spec") for url in urls.values())

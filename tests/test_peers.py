@@ -80,9 +80,12 @@ def test_peers_are_judged_and_the_smallest_input_that_they_fail_is_shown() -> No
         0,
     ]
     page = verdicts.markdown(field)
-    assert "| another 1.2 | `doubled` | `nt_xent_loss(view_0, view_1, temperature=t)` |" in page
-    assert f"`{doubled.smallest.question.id}`" in page
-    assert "Not judged: absent nt_xent: not installed." in page
+    passed, asked = doubled.levels["core"]
+    row = "| another 1.2 | `doubled` | `nt_xent_loss(view_0, view_1, temperature=t)` |"
+    assert f"{row} {passed} of {asked} |  |  |" in page
+    assert "Not run: absent nt_xent: not installed." in page
+    assert right.levels == {"core": (right.passed, right.passed)}
+    assert "Conforms: core." in page
     assert doubled.peer.command in page
 
 
@@ -109,6 +112,7 @@ def test_what_a_call_cannot_express_is_not_asked() -> None:
         ({"status": "fail", "reason": "not finite", "ratio": float("inf"), "got": float("nan")}, "NaN or infinity"),
         ({"status": "fail", "reason": "wrong", "ratio": 1e3, "got": 1.0}, "fewer digits"),
         ({"status": "fail", "reason": "wrong", "ratio": 1e6, "got": 1.0}, "another number"),
+        ({"status": "fail", "reason": "wrong", "ratio": 1e30, "expected": 0.0, "got": 3e-10}, "fewer digits"),
         ({"status": "fail", "reason": "wrong", "ratio": 1e6, "got": 0.0}, "zero"),
     ],
 )
@@ -193,5 +197,5 @@ def test_the_committed_page_is_of_the_committed_data() -> None:
         assert (found["command"], found["same_as"]) == (one.command, one.same_as)
         if "absent" not in found:
             row = f"| {found['distribution']} {found['version']} | `{found['name']}` | `{found['same_as']}` |"
-            ordinary = "{passed} of {asked}".format(**found["ordinary"])
-            assert f"{row} {found['passed']} | {found['failed']} | {found['fewer_digits']} | {ordinary} |" in page
+            levels = " | ".join("{passed} of {asked}".format(**level) for level in found["levels"].values())
+            assert f"{row} {levels} |" in page

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from catalogue import CALLS, distance, rule
+from differences import central_differences
 from frameworks import load
-from test_gradients import central_differences
 
 import sincere_spec as ss
 from sincere_spec import losses

@@ -1,4 +1,4 @@
-"""Every Python block of the README, run as it stands, in a process of its own."""
+"""Every Python block of the README and of the site, run as it stands: those of one page and framework in one process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow", "keras")
 FIVE_LINES = {"numpy", "torch", "jax", "tensorflow"}
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def frameworks(code: str) -> list[str]:
@@ -28,14 +33,35 @@ def frameworks(code: str) -> list[str]:
     return [name for name in FRAMEWORKS if name in roots]
 
 
-def label(code: str) -> str:
-    return "-".join(frameworks(code)) or "core"
+def process(code: str) -> str:
+    """The framework in whose process a block runs, or nothing; NumPy beside another is no framework."""
+    named = frameworks(code)
+    return next((name for name in ("keras", "tensorflow", "torch", "jax", "numpy") if name in named), "")
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=label)
-def test_block(code: str, need, tmp_path: Path) -> None:
-    for name in frameworks(code):
-        need(name)
+def programs() -> dict[tuple[str, str], str]:
+    """The blocks of each page by framework, one after another; one that names no framework goes on with the one before."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for page in PAGES:
+        last = ""
+        for code in blocks(page):
+            last = process(code) or last
+            name = page.relative_to(ROOT).with_suffix("").as_posix()
+            found.setdefault((name, last), []).append(code)
+    return {key: "\n\n".join(parts) for key, parts in found.items()}
+
+
+PROGRAMS = programs()
+
+
+@pytest.mark.parametrize(("page", "name"), PROGRAMS, ids=lambda word: word.replace("/", ".") or "core")
+def test_the_blocks_of_a_page_run(page: str, name: str, need, tmp_path: Path) -> None:
+    code = PROGRAMS[page, name]
+    for framework in (*frameworks(code), *(["tensorflow"] if name == "keras" else [])):
+        need(framework)
+    for module in ("sklearn", "optax", "flax", "pytorch_metric_learning"):
+        if re.search(rf"^(from|import) {module}\b", code, flags=re.MULTILINE):
+            need(module)
     keras = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path / "keras")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -49,9 +75,9 @@ def test_block(code: str, need, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_first_screen_has_the_loss_in_five_lines_of_each_framework() -> None:
+def test_the_readme_has_the_loss_in_five_lines_of_each_framework() -> None:
     first = {}
-    for code in BLOCKS:
+    for code in blocks(README):
         for name in frameworks(code)[:1] or ["none"]:
             first.setdefault(name, code)
     assert first.keys() >= FIVE_LINES
@@ -60,9 +86,26 @@ def test_the_first_screen_has_the_loss_in_five_lines_of_each_framework() -> None
         assert len(lines) == 5, f"{name}: {len(lines)} lines"
 
 
-def test_the_two_commands_stand_before_the_first_block() -> None:
+def test_the_readme_is_short_and_its_links_work_outside_of_a_checkout() -> None:
     text = README.read_text(encoding="utf-8")
+    assert len(text.encode()) <= 10_000
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links
+    ours = "https://github.com/sincere-spec/sincere-spec/blob/main/"
+    raw = "https://raw.githubusercontent.com/sincere-spec/sincere-spec/main/"
+    for link in links:
+        assert link.startswith("https://"), link
+        for start in (ours, raw):
+            if link.startswith(start):
+                assert (ROOT / link.removeprefix(start)).exists(), link
     start = text[: text.index("```python")]
-    assert "make verify" in start
-    assert "make test" in start
-    assert "pip install" in start
+    assert "pip install ." in start
+    assert "No index has the package yet" in start
+
+
+def test_every_tutorial_ends_with_an_accuracy() -> None:
+    for page in (ROOT / "docs" / "tutorials").glob("*.md"):
+        if page.stem != "index":
+            assert re.match(r"assert (accuracy|found) > 0\.\d+", blocks(page)[-1].strip().splitlines()[-1].strip()), (
+                page
+            )

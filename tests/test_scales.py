@@ -1,4 +1,4 @@
-"""The README's table of published scales: what published code returns, and the call here that returns the same.
+"""The table of published scales in docs/switch.md: what published code returns, and the call here that returns the same.
 
 The published values are written from what that code computes, term by term, on rows of unit length in float64. They share
 nothing with the package, and their names are those of the table.
@@ -85,6 +85,16 @@ def open_clip(logit_scale: float = 14.0) -> float:
     return (cross_entropy(logits, range(5)) + cross_entropy(logits.T, range(5))) / 2
 
 
+def cloob(inv_tau: float = 14.0) -> float:
+    """CLOOB's `infoLOOB_loss` of both directions, on embeddings that are not retrieved."""
+    total = 0.0
+    for x, y in ((A, B), (B, A)):
+        k = inv_tau * x @ y.T
+        negatives = [lse(np.delete(k[i], i)) for i in range(5)]
+        total += float(np.mean(negatives) - np.mean(np.diag(k))) / inv_tau
+    return total
+
+
 def big_vision_siglip(scale: float = 10.0, bias: float = -10.0) -> float:
     sign = 2 * np.eye(5) - 1
     return float(np.sum(np.log1p(np.exp(-sign * (scale * A @ B.T + bias)))) / 5)
@@ -132,6 +142,7 @@ SCALES: dict[str, tuple[Value, Value]] = {
     "MoCo": (moco, lambda: ss.info_nce_loss(A, B, QUEUE, temperature=T)),
     "MoCo v3": (moco_v3_term, lambda: 2 * T * ss.info_nce_loss(A, B, temperature=T)),
     "open_clip": (open_clip, lambda: ss.clip_loss(A, B, temperature=1 / 14.0)),
+    "CLOOB": (cloob, lambda: 2 / 14.0 * ss.infoloob_loss(A, B, temperature=1 / 14.0)),
     "SigLIP": (big_vision_siglip, lambda: ss.siglip_loss(A, B, temperature=1 / 10.0, bias=-10.0)),
     "DySTreSS": (dystress, lambda: ss.dystress_loss(A, B)),
     "f-MICL": (f_micl_objective, lambda: -ss.f_micl_loss(A, B, alpha=3.0, inverse_bandwidth=0.7)),

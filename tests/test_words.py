@@ -163,7 +163,7 @@ def test_a_user_s_word_may_hold_a_number_of_numpy_s() -> None:
 
 
 def test_abstract_words_cannot_be_made() -> None:
-    for word in (spec.Logit, spec.Arrangement, spec.Schedule):
+    for word in (spec.Logit, spec.Arrangement, spec.Schedule, spec.Relation):
         with pytest.raises(TypeError, match="abstract"):
             word()  # type: ignore[abstract, call-arg]
 

@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as pallas_triton
 
 from sincere_spec.arrays import Array
 from sincere_spec.backends.jax import namespace
-from sincere_spec.interface import KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.interface import KernelOperands, KernelSpec, LogitCotangents, Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import OtherLabel, SameLabel
 from sincere_spec.spec.words import Fold, Pairs
@@ -60,7 +60,6 @@ class Layout:
     """
 
     size: int
-    columns: int
     entries: int
     step: int
     width: int
@@ -78,7 +77,7 @@ class PallasKernels:
 
     tile = 64  # the most rows of any shape
 
-    def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+    def tally(self, spec: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
         n = panel.rows.shape[0]
         layout, arrays = _laid_out(panel, tile)
         shifts = _padded(shifts, layout.size, axis=1)
@@ -89,7 +88,12 @@ class PallasKernels:
         return sums, peaks, slope_sums
 
     def pull(
-        self, spec: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        spec: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         n, d = panel.rows.shape
         layout, arrays = _laid_out(panel, tile)
@@ -123,7 +127,7 @@ def _launch(
     return result
 
 
-def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
+def _laid_out(panel: KernelOperands, tile: int) -> tuple[Layout, KernelOperands]:
     """A panel padded to whole tiles; `first` and `last` are by block of rows, no longer by row."""
     shape, d = SHAPES[panel.rows.dtype.itemsize], panel.rows.shape[1]
     size = min(tile, shape.tile)
@@ -132,13 +136,13 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
     programs = -(-slices // shape.slices)
     slices = -(-slices // programs)
     entries = programs * slices * width
-    layout = Layout(size, panel.columns.shape[0], entries, min(shape.entries, width), width, slices, shape)
+    layout = Layout(size, entries, min(shape.entries, width), width, slices, shape)
 
     def whole(x: Array) -> Array:
         return _padded(x, size, axis=0)
 
     rows, columns = (jnp.pad(whole(x), ((0, 0), (0, entries - d))) for x in (panel.rows, panel.columns))
-    return layout, Panel(
+    return layout, KernelOperands(
         rows,
         columns,
         whole(panel.row_factors),
@@ -151,6 +155,7 @@ def _laid_out(panel: Panel, tile: int) -> tuple[Layout, Panel]:
         last=jnp.max(jnp.reshape(whole(panel.last), (-1, size)), axis=1),
         temperature=jnp.reshape(panel.temperature, (1,)),
         bias=jnp.reshape(panel.bias, (1,)),
+        length=jnp.reshape(panel.length, (1,)),
     )
 
 
@@ -173,7 +178,7 @@ class Block:
     layout: Layout
     interpreted: bool
     i: Any
-    refs: Panel
+    refs: KernelOperands
 
     @property
     def own(self) -> Any:
@@ -194,7 +199,7 @@ class Block:
         size, i = self.layout.size, self.i
         first, last = self.refs.first[i], self.refs.last[i]
         band = all(part.over is Pairs.POSITIVE for part in self.spec.parts)
-        whole = -(-self.layout.columns // size)
+        whole = (self.refs.length[0] + size - 1) // size
         return lax.fori_loop(first // size if band else 0, (last + size - 1) // size if band else whole, visit, state)
 
     def similarities(self, j: Any) -> Array:
@@ -241,7 +246,7 @@ class Block:
         row = {"label": label, "sample": refs.ids[here][:, None]}
         positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]})
         found = negative if positive is None or part.over is Pairs.NEGATIVE else positive
-        real = j * self.layout.size + jnp.arange(self.layout.size) < self.layout.columns
+        real = j * self.layout.size + jnp.arange(self.layout.size) < self.refs.length[0]
         return found & real[None, :]
 
     def where_labels_meet(self, part: Part, j: Any, visit: Callable[[Any], Any], state: Any) -> Any:
@@ -267,7 +272,7 @@ def _pieces(x: Array, count: int) -> list[Array]:
 
 def _tally(spec: KernelSpec, layout: Layout, interpreted: bool, *refs: Ref) -> None:
     *given, shifts, sums, peaks, slope_sums = refs
-    block = Block(spec, layout, interpreted, pl.program_id(0), Panel(*given))
+    block = Block(spec, layout, interpreted, pl.program_id(0), KernelOperands(*given))
     nil = jnp.zeros((layout.size,), sums.dtype)
 
     def visit(j: Any, state: Any) -> Any:
@@ -303,7 +308,7 @@ def _tally(spec: KernelSpec, layout: Layout, interpreted: bool, *refs: Ref) -> N
 
 def _pull(spec: KernelSpec, layout: Layout, with_own: bool, with_others: bool, interpreted: bool, *refs: Ref) -> None:
     *given, gradient, sums, moments = refs
-    panel, pulls = Panel(*given[: len(Panel._fields)]), iter(given[len(Panel._fields) :])
+    panel, pulls = KernelOperands(*given[: len(KernelOperands._fields)]), iter(given[len(KernelOperands._fields) :])
     block = Block(spec, layout, interpreted, pl.program_id(0), panel)
     own = (next(pulls), next(pulls)) if with_own else None
     others = (next(pulls), next(pulls)) if with_others else None

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from sincere_spec.arrays import Array
 from sincere_spec.interface import Static
@@ -71,7 +71,7 @@ def _forward_along(static: Static, moving: tuple[bool, ...], primals: Any, tange
     constants, arrays = primals
     value, tangent = jax.jvp(static.steps(constants).exact, arrays, tangents[1])
     _, saved = _forward(static, moving, constants, arrays)  # used by `_backward` alone, which has its own rule
-    return (value, saved), (tangent, jax.tree.map(jnp.zeros_like, saved))
+    return (value, saved), (tangent, jax.tree.map(zero_from_primal, saved))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

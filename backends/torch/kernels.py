@@ -322,12 +322,12 @@ def tally_kernel(
     lasts,
     temperature,
     bias,
+    length,
     shifts,
     sums,
     peaks,
     slope_sums,
     n,
-    m,
     d,
     FOLDS: tl.constexpr,
     OVERS: tl.constexpr,
@@ -349,25 +349,26 @@ def tally_kernel(
     i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    count = tl.load(length)  # columns that take part; those that do not are last
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
     peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
     slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
-    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else count, BLOCK_K):
         there = tl.cast(start, tl.int64)
-        real = j < m - there
+        real = j < count - there
         column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
-        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
-        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        masked = meet | (start + BLOCK_K > count) if DISTINCT else True
         s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
             column_factor,
             n - here,
-            m - there,
+            count - there,
             d,
             kind,
             BLOCK_Q,
@@ -462,6 +463,7 @@ def pull_kernel(
     lasts,
     temperature,
     bias,
+    length,
     weights,
     shifts,
     key_weights,
@@ -499,26 +501,27 @@ def pull_kernel(
     entry = tl.program_id(1) * (SLICES * WIDTH) + tl.arange(0, WIDTH)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    count = tl.load(length)  # columns that take part; those that do not are last
     row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     accumulators = ()  # of each slice [block_q, width]
     for _ in tl.static_range(SLICES):
         accumulators = accumulators + (tl.zeros((BLOCK_Q, WIDTH), kind),)
     sum_dlogits, sum_dlogits_value = tl.zeros((BLOCK_Q,), kind), tl.zeros((BLOCK_Q,), kind)
-    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else m, BLOCK_K):
+    for start in range(low // BLOCK_K * BLOCK_K if BAND else 0, high if BAND else count, BLOCK_K):
         there = tl.cast(start, tl.int64)
-        real = j < m - there
+        real = j < count - there
         column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
-        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
-        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        masked = meet | (start + BLOCK_K > count) if DISTINCT else True
         s = similarities(  # [block_q, block_k]
             rows + here * d,
             columns + there * d,
             row_factor,
             column_factor,
             n - here,
-            m - there,
+            count - there,
             d,
             kind,
             BLOCK_Q,
@@ -592,3 +595,234 @@ def pull_kernel(
     if OWN and tl.program_id(1) == 0:
         tl.store(sums + here + i, sum_dlogits, mask=present)
         tl.store(moments + here + i, sum_dlogits_value, mask=present)
+
+
+@triton.jit
+def scaled_products(
+    products,
+    row_factor,
+    column_factor,
+    rows_left,
+    columns_left,
+    stride,
+    kind: tl.constexpr,
+    HALF: tl.constexpr,
+    block_q: tl.constexpr,
+    block_k: tl.constexpr,
+):
+    """The similarities of a tile, from a pointer to its first product of rows as they came; 0 beyond the ends."""
+    i, j = tl.arange(0, block_q), tl.arange(0, block_k)
+    there = (i < rows_left)[:, None] & (j < columns_left)[None, :]
+    s = tl.load(products + i[:, None] * stride + j[None, :], mask=there, other=0.0)  # [block_q, block_k]
+    if HALF:
+        s = s * row_factor[:, None] * column_factor[None, :]
+    return s
+
+
+@triton.jit
+def strip_tally_kernel(
+    products,
+    row_factors,
+    column_factors,
+    labels,
+    key_labels,
+    samples,
+    key_samples,
+    firsts,
+    lasts,
+    temperature,
+    bias,
+    shifts,
+    sums,
+    peaks,
+    slope_sums,
+    n,
+    m,
+    FOLDS: tl.constexpr,
+    OVERS: tl.constexpr,
+    SCALES: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    WITH_SLOPES: tl.constexpr,
+    LOGIT: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    DISTINCT: tl.constexpr,
+    HALF: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Sums, running maxima and slope sums `[chunks, parts, n]` of products `[n, m]`: a program has CHUNK columns of them."""
+    kind: tl.constexpr = shifts.dtype.element_ty
+    here, begin = tl.program_id(0).to(tl.int64) * BLOCK_Q, tl.program_id(1) * CHUNK
+    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
+    present = i < n - here
+    inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
+    total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
+    peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
+    slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
+    for start in range(begin, tl.minimum(begin + CHUNK, m), BLOCK_K):
+        there = tl.cast(start, tl.int64)
+        column_factor = tl.load(column_factors + there + j, mask=j < m - there, other=0.0)  # [block_k]
+        tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+        meet = (start < high) & (start + BLOCK_K > low)
+        masked = meet | (start + BLOCK_K > m) if DISTINCT else True
+        s = scaled_products(  # [block_q, block_k]
+            products + here * m + there, row_factor, column_factor, n - here, m - there, m, kind, HALF, BLOCK_Q, BLOCK_K
+        )
+        value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
+        new_total, new_peak, new_slope_sum = (), (), ()
+        for p in tl.static_range(len(FOLDS)):
+            part_total, part_peak, part_slope_sum = total[p], peak[p], slope_sum[p]
+            if OVERS[p] == "negative" or meet:
+                shift = tl.load(of_part(shifts, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                part_total, part_peak, part_slope_sum = accumulate_part(
+                    FOLDS,
+                    OVERS,
+                    SCALES,
+                    OFFSETS,
+                    WITH_SLOPES,
+                    PARTNERS,
+                    p,
+                    value,
+                    inverse_temperature,
+                    offset,
+                    shift,
+                    masked,
+                    tile,
+                    part_total,
+                    part_peak,
+                    part_slope_sum,
+                )
+            new_total, new_peak = new_total + (part_total,), new_peak + (part_peak,)
+            new_slope_sum = new_slope_sum + (part_slope_sum,)
+        total, peak, slope_sum = new_total, new_peak, new_slope_sum
+    for p in tl.static_range(len(FOLDS)):
+        row = tl.program_id(1) * len(FOLDS) + p
+        place = tl.cast(n, tl.int64) * row + here + i
+        tl.store(sums + place, total[p], mask=present)
+        tl.store(peaks + place, peak[p] * LN_2, mask=present)
+        tl.store(slope_sums + place, slope_sum[p], mask=present)
+
+
+@triton.jit
+def strip_cotangent_kernel(
+    products,
+    row_factors,
+    column_factors,
+    labels,
+    key_labels,
+    samples,
+    key_samples,
+    firsts,
+    lasts,
+    temperature,
+    bias,
+    weights,
+    shifts,
+    key_weights,
+    key_shifts,
+    head,
+    middle,
+    rest,
+    sums,
+    moments,
+    n,
+    m,
+    FOLDS: tl.constexpr,
+    OVERS: tl.constexpr,
+    SCALES: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    LOGIT: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    DISTINCT: tl.constexpr,
+    OWN: tl.constexpr,
+    OTHERS: tl.constexpr,
+    HALF: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The cotangents C of products `[n, m]`: in place, or with HALF as a sum of three bfloat16 matrices.
+
+    Of each tile also its part of Σ C and Σ C value(s), `[tiles of columns, n]`, over the rows' own losses.
+    """
+    kind: tl.constexpr = sums.dtype.element_ty
+    here, there = tl.program_id(0).to(tl.int64) * BLOCK_Q, tl.program_id(1).to(tl.int64) * BLOCK_K
+    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
+    present, real = i < n - here, j < m - there
+    inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
+    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
+    column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
+    low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
+    tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, m - there)
+    meet = (there < high) & (there + BLOCK_K > low)
+    masked = meet | (there + BLOCK_K > m) if DISTINCT else True
+    s = scaled_products(  # [block_q, block_k]
+        products + here * m + there, row_factor, column_factor, n - here, m - there, m, kind, HALF, BLOCK_Q, BLOCK_K
+    )
+    value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
+    c = tl.zeros((BLOCK_Q, BLOCK_K), kind)  # [block_q, block_k]
+    if OWN:
+        for p in tl.static_range(len(FOLDS)):
+            if OVERS[p] == "negative" or meet:
+                weight = tl.load(of_part(weights, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                shift = tl.load(of_part(shifts, p, n, here) + i, mask=present, other=0.0)  # [block_q]
+                c += part_cotangent(
+                    FOLDS,
+                    OVERS,
+                    SCALES,
+                    OFFSETS,
+                    PARTNERS,
+                    p,
+                    0,
+                    value,
+                    inverse_temperature,
+                    offset,
+                    weight,
+                    shift,
+                    masked,
+                    tile,
+                )
+        place = tl.program_id(1).to(tl.int64) * n + here + i
+        tl.store(sums + place, tl.sum(c, axis=1), mask=present)
+        tl.store(moments + place, tl.sum(c * value, axis=1), mask=present)
+    if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
+        for p in tl.static_range(len(FOLDS)):
+            if OVERS[p] == "negative" or meet:
+                weight = tl.load(of_part(key_weights, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                shift = tl.load(of_part(key_shifts, p, m, there) + j, mask=real, other=0.0)  # [block_k]
+                c += part_cotangent(
+                    FOLDS,
+                    OVERS,
+                    SCALES,
+                    OFFSETS,
+                    PARTNERS,
+                    p,
+                    1,
+                    value,
+                    inverse_temperature,
+                    offset,
+                    weight,
+                    shift,
+                    masked,
+                    tile,
+                )
+    c = c * logit_slope(LOGIT, NUMBERS, s)
+    place = (here + i)[:, None] * m + (there + j)[None, :]
+    inside = present[:, None] & real[None, :]
+    if HALF:
+        c = c * column_factor[None, :]
+        for k in tl.static_range(3):
+            piece = bfloat16_head(c)
+            c -= piece
+            if k == 0:
+                tl.store(head + place, piece.to(tl.bfloat16), mask=inside)
+            elif k == 1:
+                tl.store(middle + place, piece.to(tl.bfloat16), mask=inside)
+            else:
+                tl.store(rest + place, piece.to(tl.bfloat16), mask=inside)
+    else:
+        tl.store(products + place, c, mask=inside)

@@ -13,7 +13,7 @@ import triton
 from sincere_spec.arrays import Array
 from sincere_spec.backends.torch import kernels
 from sincere_spec.backends.torch.kernels import LOGITS, pull_kernel, tally_kernel
-from sincere_spec.interface import KernelSpec, LogitCotangents, Panel
+from sincere_spec.interface import KernelOperands, KernelSpec, LogitCotangents
 from sincere_spec.spec.words import Logit
 
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
@@ -70,10 +70,10 @@ class TritonKernels:
 
     tile = 128  # the most rows of any shape
 
-    def tally(self, spec: KernelSpec, panel: Panel, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
-        (n, d), m = panel.rows.shape, panel.columns.shape[0]
+    def tally(self, spec: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
+        n, d = panel.rows.shape
         sums, peaks, slope_sums = (torch.empty_like(shifts) for _ in range(3))
-        shapes, chosen = SHAPES[panel.rows.element_size()], _chosen(spec)
+        shapes, chosen = SHAPES[panel.rows.element_size()], constants(spec)
         shape = shapes.band if chosen["BAND"] else shapes.tally
         subtracting = tuple(part.minus is not None for part in spec.parts)
         with torch.cuda.device_of(shifts):  # type: ignore[no-untyped-call]
@@ -83,7 +83,6 @@ class TritonKernels:
                 peaks,
                 slope_sums,
                 n,
-                m,
                 d,
                 **chosen,
                 **_sized(shape, tile),
@@ -92,7 +91,12 @@ class TritonKernels:
         return sums, peaks, slope_sums
 
     def pull(
-        self, spec: KernelSpec, panel: Panel, own: LogitCotangents | None, others: LogitCotangents | None, tile: int
+        self,
+        spec: KernelSpec,
+        panel: KernelOperands,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
     ) -> tuple[Array, Array, Array]:
         (n, d), m = panel.rows.shape, panel.columns.shape[0]
         gradient = panel.row_factors.new_empty((n, d))
@@ -111,7 +115,7 @@ class TritonKernels:
                 n,
                 m,
                 d,
-                **_chosen(spec),
+                **constants(spec),
                 **_sized(shape, tile),
                 OWN=own is not None,
                 OTHERS=others is not None,
@@ -149,7 +153,7 @@ def _sized(shape: Shape, tile: int) -> dict[str, int]:
     }
 
 
-def _chosen(spec: KernelSpec) -> dict[str, Any]:
+def constants(spec: KernelSpec) -> dict[str, Any]:
     """The constants that a program is compiled for."""
     numbers: tuple[Any, ...] = astuple(spec.logit)  # type: ignore[call-overload]
     return {

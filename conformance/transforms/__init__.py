@@ -3,7 +3,7 @@
 `table.json` is the table. Each of its rows is a transform of a framework, and says what becomes of a loss under it: with
 `engine="auto"`, and with `engine="tiled"`. A module for each framework has a function for each row, which really runs the
 transform; `checks.py` asks it of three losses of different kinds, and holds what comes to the suite's own answers.
-`python -m sincere_spec.conformance.transforms` writes the table into the README.
+`python -m sincere_spec.conformance.transforms` writes the table into docs/transforms.md.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def _word(outcome: str) -> str:
     return words.get(outcome, f"refused: “{outcome}”")
 
 
-def rewritten(readme: str) -> str:
-    """The README with the table between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
+def rewritten(page: str) -> str:
+    """The page with the table between its markers."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"expected the markers {BEGIN} and {END}: put them where the table belongs.")

@@ -20,8 +20,9 @@ from sincere_spec.call import plan
 from sincere_spec.conformance import questions
 from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
 from sincere_spec.conformance.implementations import called
-from sincere_spec.conformance.judge import Result, compare, shortened
+from sincere_spec.conformance.judge import Result, compare
 from sincere_spec.conformance.questions import Array, Question, Wanted
+from sincere_spec.conformance.text import of_error
 from sincere_spec.conformance.tolerance import PRECISIONS, K
 from sincere_spec.conformance.transforms import TRANSFORMS, Transform, transforms_of
 
@@ -244,14 +245,12 @@ def check(framework: Framework, unit: Unit) -> list[Result]:
         with _every_batch_is_large() if expected == "dense" else nullcontext():
             came = module.CHECKS[row.id](Asked(question, framework, row.dtype, engine))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = of_error(error)
         if expected in PASSES:
-            return [found("all", status="error", reason=shortened(reason))]
+            return [found("all", status="error", reason=reason)]
         if expected in str(error):
             return [found("refusal", status="pass")]
-        return [
-            found("refusal", status="fail", reason=f"a refusal with “{expected}” was expected; {shortened(reason)}")
-        ]
+        return [found("refusal", status="fail", reason=f"a refusal with “{expected}” was expected; {reason}")]
     if expected not in PASSES:
         return [found("refusal", status="fail", reason=f"a refusal with “{expected}” was expected, and numbers came")]
     return [found(quantity, **_verdict(framework, row, question, quantity, x)) for quantity, x in came.items()]

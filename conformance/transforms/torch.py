@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import distributed
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -77,6 +78,38 @@ def exported(asked: Asked) -> Found:
     shapes = tuple({name: {0: rows} if x.ndim else None for name, x in part.items()} for part in (arrays, integers))
     program = torch.export.export(Module(), (_leaves(arrays), integers), dynamic_shapes=shapes)
     return _backward(program.module(), _leaves(asked.arrays), asked.integers)
+
+
+def traced(asked: Asked) -> Found:
+    """A TorchScript program, made from another batch."""
+    names = tuple(asked.arrays)
+
+    def loss(*given: Any) -> Any:
+        arrays = dict(zip(names, given, strict=False))
+        return asked.loss(arrays, dict(zip(asked.integers, given[len(names) :], strict=True)))
+
+    arrays, integers = asked.another
+    program = torch.jit.trace(loss, (*arrays.values(), *integers.values()))  # type: ignore[no-untyped-call]
+    return _backward(
+        lambda arrays, integers: program(*arrays.values(), *integers.values()), _leaves(asked.arrays), asked.integers
+    )
+
+
+def made_fx(asked: Asked, mode: Literal["real", "symbolic"]) -> Found:
+    """A graph of ATen's operations, made from another batch."""
+
+    def loss(arrays: list[Any], integers: list[Any]) -> Any:
+        return asked.loss(
+            dict(zip(asked.arrays, arrays, strict=True)), dict(zip(asked.integers, integers, strict=True))
+        )
+
+    arrays, integers = asked.another
+    program = make_fx(loss, tracing_mode=mode)(list(arrays.values()), list(integers.values()))
+    return _backward(
+        lambda arrays, integers: program(list(arrays.values()), list(integers.values())),
+        _leaves(asked.arrays),
+        asked.integers,
+    )
 
 
 def func_grad(asked: Asked) -> Found:
@@ -197,6 +230,9 @@ CHECKS: dict[str, Check] = {
     "compile-dynamic": partial(compiled, dynamic=True),
     "compile-double-backward": compiled_twice,
     "export": exported,
+    "jit-trace": traced,
+    "make-fx": partial(made_fx, mode="symbolic"),
+    "make-fx-real": partial(made_fx, mode="real"),
     "func-grad": func_grad,
     "func-vmap": func_vmap,
     "func-jvp": func_jvp,

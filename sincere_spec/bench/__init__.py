@@ -11,7 +11,7 @@
     crossover   from how many pairs on tiles are faster than the matrix
     results     what was measured, as data
     device      the results of a device run: tables, figures, and the tables of the package made from them
-    report      Markdown tables of results, and the README's
+    report      Markdown tables of results, and the page's
     plots       figures of results
     command     what `sincere-spec bench` does
 

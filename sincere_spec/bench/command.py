@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DONE, FAILED, CANNOT = 0, 1, 2
 RESULTS = Path("benchmarks/results")
 QUICK_RESULTS = Path("report/bench")  # a quick run never replaces committed results
-README = Path("README.md")
+PAGE = Path("docs/speed.md")
 
 
 class CannotRun(Exception):
@@ -144,7 +144,7 @@ def run(chosen: Settings, *, output: Path, as_json: bool) -> int:
 
 
 def render(output: Path) -> int:
-    """Figures and tables of the results in a folder, and the README's part; the exit status."""
+    """Figures of the results in a folder, and the tables of the page; the exit status."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -154,21 +154,21 @@ def render(output: Path) -> int:
     if find_spec("matplotlib") is None and found:
         raise CannotRun("figures need matplotlib; pip install 'sincere-spec[bench]'.")
     _figures(found, output, console)
-    parts = [] if not found and device.folders(output) else [report.render(found, report.link(output, README))]
+    parts = [] if not found and device.folders(output) else [report.render(found, report.link(output, PAGE))]
     for folder in device.folders(output):
         run = device.read(folder)
         _figures(device.results(run), folder, console)
-        parts.append(device.render(run, report.link(folder, README)))
-    if not README.exists():
-        console.print("There is no README.md here; the tables are in no file.")
+        parts.append(device.render(run, report.link(folder, PAGE)))
+    if not PAGE.exists():
+        console.print(f"There is no {PAGE} here; the tables are in no file.")
         return DONE
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     try:
         new = report.rewrite(text, "\n\n".join(parts))
     except ValueError as error:
-        raise CannotRun(f"README.md: {error}") from error
-    README.write_text(new, encoding="utf-8")
-    console.print(f"README.md has the tables of {len(found)} results.")
+        raise CannotRun(f"{PAGE}: {error}") from error
+    PAGE.write_text(new, encoding="utf-8")
+    console.print(f"{PAGE} has the tables of {len(found)} results.")
     return DONE
 
 

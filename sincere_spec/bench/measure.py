@@ -20,6 +20,8 @@ from sincere_spec.bench.settings import (
     available_memory,
 )
 
+# What frameworks say when a device has no more memory.
+EXHAUSTED = ("OutOfMemoryError", "RESOURCE_EXHAUSTED", "ResourceExhaustedError")
 Tell = Callable[[str], None]  # is told what was just done, once for each of `count` jobs
 
 
@@ -91,7 +93,7 @@ def measure(framework: str, settings: Settings, tell: Tell) -> Result:
 
 
 def within_memory(settings: Settings) -> Settings:
-    """Limits that this machine can keep."""
+    """Limits that this machine can keep; on a device its memory takes the place of the host's, once a process has said it."""
     available = available_memory()
     return settings if available is None else replace(settings, bytes=min(settings.bytes, int(0.8 * available)))
 
@@ -111,7 +113,10 @@ class Pool:
     def get(self, purpose: str) -> Process:
         """The process, started if need be."""
         if purpose not in self.processes:
-            self.processes[purpose] = Process(self.framework, self.settings, memory=purpose == "memory")
+            process = Process(self.framework, self.settings, memory=purpose == "memory")
+            if process.ready["memory"] is not None:  # a device's limit is its own memory, not the host's
+                self.settings = process.settings = replace(self.settings, bytes=process.ready["memory"])
+            self.processes[purpose] = process
         return self.processes[purpose]
 
     def drop(self, purpose: str) -> None:
@@ -159,9 +164,10 @@ class Found:
                 if kind == "memory":
                     self.memories.append(replace(row, **event))
                 elif kind in ("unsupported", "failed"):
-                    self.memories.append(replace(row, status=kind, reason=event["reason"]))
+                    status, reason = self._not_done(job, program, kind, event["reason"], pool)
+                    self.memories.append(replace(row, status=status, reason=reason))
         except (Stopped, Died) as end:
-            status, reason = self._end(job, program, end)
+            status, reason = self._end(job, program, end, pool)
             self.memories.append(replace(row, status=status, reason=reason))
         pool.drop("memory")
 
@@ -195,19 +201,32 @@ class Found:
                     for program in left:
                         rows[str(program)] = replace(rows[str(program)], status="failed", reason=str(end))
                     break
-                status, reason = self._end(job, culprit, end)
+                status, reason = self._end(job, culprit, end, pool)
                 rows[str(culprit)] = replace(rows[str(culprit)], status=status, reason=reason)
                 left.remove(culprit)
                 continue
             for program in left:
-                rows[str(program)] = events.fill(rows[str(program)])
+                row = events.fill(rows[str(program)])
+                if row.status == "failed":
+                    status, reason = self._not_done(job, program, row.status, row.reason, pool)
+                    row = replace(row, status=status, reason=reason)
+                rows[str(program)] = row
             break
         self.times += rows.values()
 
-    def _end(self, job: Job, program: Program, end: Exception) -> tuple[str, str]:
+    def _end(self, job: Job, program: Program, end: Exception, pool: Pool) -> tuple[str, str]:
         """The status of a program whose process was ended, or ended itself; larger sizes are not tried."""
-        self.beyond[job.loss, str(program)] = (job.size, str(end))
-        return "stopped" if isinstance(end, Stopped) else "failed", str(end)
+        status, reason = self._not_done(job, program, "failed", str(end), pool)
+        self.beyond[job.loss, str(program)] = (job.size, reason)
+        return "stopped" if isinstance(end, Stopped) else status, reason
+
+    def _not_done(self, job: Job, program: Program, status: str, reason: str, pool: Pool) -> tuple[str, str]:
+        """The status of a program that failed: stopped at the device's memory, if that was why; larger sizes are not tried."""
+        if self.settings.device == "cpu" or not any(words in reason for words in EXHAUSTED):
+            return status, reason
+        reason = f"stopped at {pool.settings.bytes / 1e9:.0f} GB"
+        self.beyond[job.loss, str(program)] = (job.size, reason)
+        return "stopped", reason
 
 
 def _own(programs: Iterable[Program]) -> frozenset[str]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import queue
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from sincere_spec.bench.resident import resident
 from sincere_spec.bench.settings import Settings
+from sincere_spec.conformance.processes import Conversation, Processes
 
-POLL = 0.02  # seconds between two looks at a worker's memory
 START = 180.0  # seconds that a framework may take to be imported
 
 
@@ -61,95 +54,42 @@ class Process:
 
     def __init__(self, framework: str, settings: Settings, *, memory: bool = False) -> None:
         self.settings = settings
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "sincere_spec.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-            env=environment(settings, memory=memory),
-        )
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+        self.most: int | None = None  # bytes that the worker may have
+        command = [sys.executable, "-m", "sincere_spec.bench.worker"]
+        self.talk = Conversation(Processes(), command, environment(settings, memory=memory), START, self._too_large)
         setup = {name: getattr(settings, name) for name in ("dim", "classes", "dtype", "device", "threads")}
-        self._send({"framework": framework, **setup})
-        self.ready = self._next(monotonic() + START, None)
+        self.talk.send({"framework": framework, **setup})
+        self.ready = self._next()
         if self.ready["event"] == "refused":
-            reason = self.ready["reason"]
             self.close()
-            raise Died(reason)
+            raise Died(self.ready["reason"])
 
-    def _read(self) -> None:
-        assert self.child.stdout is not None
-        for line in self.child.stdout:
-            self.lines.put(line)
-        self.lines.put(None)
+    def _too_large(self, process: int) -> str:
+        if self.most is None or (resident(process) or 0) <= self.most:
+            return ""
+        return f"stopped at {self.settings.bytes / 1e9:.0f} GB"
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self.child.stdin is not None
-        try:
-            self.child.stdin.write(json.dumps(message) + "\n")
-            self.child.stdin.flush()
-        except BrokenPipeError as error:
-            raise Died(self._last_words()) from error
-
-    def _next(self, deadline: float, most: int | None) -> dict[str, Any]:
+    def _next(self) -> dict[str, Any]:
         """The next event, unless a limit comes first."""
-        while True:
-            try:
-                line = self.lines.get(timeout=POLL)
-            except queue.Empty:
-                used = resident(self.child.pid)
-                if most is not None and used is not None and used > most:
-                    self.close()
-                    raise Stopped(f"stopped at {self.settings.bytes / 1e9:.0f} GB") from None
-                if monotonic() > deadline:
-                    self.close()
-                    raise Stopped("stopped at its time limit") from None
-                continue
-            if line is None:
-                self.child.wait()
-                raise Died(self._last_words())
-            event: dict[str, Any] = json.loads(line)
+        event = self.talk.hear()
+        if event is not None:
             return event
+        if self.talk.stopped.startswith("said nothing"):
+            raise Stopped(f"stopped at {self.talk.timeout:.0f} s")
+        raise Stopped(self.talk.stopped) if self.talk.stopped else Died(f"the process {self.talk.trouble}")
 
     def events(self, job: dict[str, Any], patient: frozenset[str]) -> Iterator[dict[str, Any]]:
         """The events of a job. `patient` names the programs that are ours, whose limit is longer."""
-        self._send(job)
-        most: int | None = None
-        limit, deadline = self.settings.own_seconds, monotonic() + self.settings.own_seconds
-        while True:
-            try:
-                event = self._next(deadline, most)
-            except Stopped as stopped:
-                if "time" in str(stopped):
-                    raise Stopped(f"stopped at {limit:.0f} s") from None
-                raise
-            if event["event"] == "done":
-                return
+        self.talk.timeout, self.most = self.settings.own_seconds, None
+        self.talk.send(job)
+        while (event := self._next())["event"] != "done":
             if event["event"] == "level" and event["resident"] is not None:
-                most = event["resident"] + self.settings.bytes
+                self.most = event["resident"] + self.settings.bytes
             if event["event"] == "start":
                 own = event["program"] in patient or event["program"] == "unit"
-                limit = self.settings.own_seconds if own else self.settings.seconds
-            deadline = monotonic() + limit
+                self.talk.timeout = self.settings.own_seconds if own else self.settings.seconds
             yield event
-
-    def _last_words(self) -> str:
-        self.errors.seek(0)
-        words = self.errors.read().decode(errors="replace").strip().splitlines()
-        return f"the process ended with status {self.child.returncode}: {words[-1][:200] if words else 'no message'}"
 
     def close(self) -> None:
         """End it."""
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait()
-        self.reader.join()  # at the end of the output, which the child's end is
-        for stream in (self.child.stdin, self.child.stdout, self.errors):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        self.talk.close()

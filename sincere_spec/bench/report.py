@@ -1,7 +1,8 @@
-"""Results as Markdown: the tables of a folder of results, and the part of the README that holds them."""
+"""Results as Markdown: the tables of a folder of results, and the part of the page that holds them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,26 +39,23 @@ def render(results: Sequence[Result], figures: str) -> str:
     return "\n\n".join(parts)
 
 
-def rewrite(readme: str, table: str) -> str:
-    """The README with the tables between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
+def rewrite(page: str, table: str) -> str:
+    """The page with the tables between its markers."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"expected the markers {BEGIN} and {END}: put them where the tables belong.")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def block(readme: str) -> str:
+def block(page: str) -> str:
     """What is between the markers."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip("\n")
+    return page.partition(BEGIN)[2].partition(END)[0].strip("\n")
 
 
-def link(folder: Path, readme: Path) -> str:
-    """The folder of the results as a link in the README says it."""
-    try:
-        return folder.resolve().relative_to(readme.resolve().parent).as_posix()
-    except ValueError:
-        return folder.resolve().as_posix()
+def link(folder: Path, page: Path) -> str:
+    """The folder of the results as a link in the page says it."""
+    return Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()
 
 
 # --- what was measured where ---

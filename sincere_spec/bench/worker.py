@@ -22,6 +22,7 @@ from sincere_spec.bench.frameworks import Framework, Place, Step, load
 from sincere_spec.bench.peers import find
 from sincere_spec.bench.resident import Peak, release, resident
 from sincere_spec.bench.settings import SINGLE_SIZE
+from sincere_spec.conformance.processes import follow
 from sincere_spec.errors import EngineUnavailable
 
 TILE = 512  # rows of a tile of the unit
@@ -249,6 +250,7 @@ def versions(framework: str) -> dict[str, str]:
 
 def main() -> None:
     """Serve jobs until the input ends."""
+    follow(os.getppid())
     # What a framework prints goes to stderr; stdout belongs to the events.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -259,7 +261,9 @@ def main() -> None:
     except Exception as error:
         print(json.dumps({"event": "refused", "reason": f"{type(error).__name__}: {error}"}), file=out, flush=True)
         return
-    worker.tell("ready", versions=versions(setup["framework"]), device=worker.framework.device_name())
+    framework = worker.framework
+    facts = {"device": framework.device_name(), "memory": framework.memory_limit()}
+    worker.tell("ready", versions=versions(setup["framework"]), **facts)
     jobs = {"time": worker.time, "memory": worker.memory, "overhead": worker.overhead}
     for line in sys.stdin:
         job = json.loads(line)

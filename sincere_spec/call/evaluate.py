@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sincere_spec.arrays import Array
 from sincere_spec.call.check import Call, Keywords, Problem, call_of, check
+from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
 from sincere_spec.call.steps import steps_of
 from sincere_spec.errors import OptionError
@@ -41,7 +42,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
     """
     call = call_of("evaluate", loss, arguments, keywords)
     problem = check(call)
-    return problem.backend.call(_value, problem, _plan(problem, call))
+    return warn_of_nothing(problem, problem.backend.call(_value, problem, _plan(problem, call)))
 
 
 def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> tuple[Array, Any]:
@@ -51,7 +52,7 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
     feed it to `embeddings.backward(gradient)` or to a gradient cache.
 
     Args:
-        loss, *arguments, and every keyword: as in `evaluate`; the reduction must be a scalar one.
+        loss, arguments and every keyword: as in `evaluate`; the reduction must be a scalar one.
 
     Returns:
         `(value, gradient)`; the gradient is one array for one array given, and a named tuple by argument for more
@@ -73,6 +74,7 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
     problem = check(call)
     plan = _plan(problem, call)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
+    warn_of_nothing(problem, value)
     if len(gradients) == 1:
         (only,) = gradients.values()
         return value, only
@@ -83,7 +85,7 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
     """Which backend and engine a call would run on, and why; nothing is computed.
 
     Args:
-        loss, *arguments, and every keyword: as in `evaluate`.
+        loss, arguments and every keyword: as in `evaluate`.
 
     Returns:
         A record that prints as a sentence, with the fields `backend`, `engine`, `tile` and `reason`.

@@ -95,6 +95,9 @@ def _read(name: str, labels: Any) -> list[Any]:
     shape = getattr(labels, "shape", None)
     if shape is not None and len(shape) not in (1, 2):
         raise LabelError(f"{name}: expected one label a row; got shape {tuple(shape)}.")
+    for x in (labels,) if hasattr(labels, "dtype") else labels:
+        if getattr(getattr(x, "dtype", None), "kind", None) in ("m", "M"):  # of some units NumPy makes integers
+            raise LabelError(f"{name}: labels are integers or strings; got {x.dtype}: convert them, by astype(str).")
     rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
     if not any(isinstance(row, (list, tuple)) for row in rows):

@@ -30,6 +30,7 @@ from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normal
 from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.parts import Residuals
 from sincere_spec.engines.subset import Subset, put_back, take_inside
+from sincere_spec.interface import Kernels
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import PairLoss, Roles
 
@@ -225,12 +226,27 @@ def _names(key: Key) -> list[str]:
 
 def _layout(static: Static) -> family.LayOut:
     """How the plan's engine lays a comparison out."""
-    backend, tile = static.backend, static.plan.rows_of_tile
+    tile = static.plan.rows_of_tile
+
+    def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
+        kernels = _kernels(static, given.anchors)
+        if kernels is not None:
+            return kernel.lay_out(given, laid, kernels, tile)
+        if static.backend.traces:
+            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift)
+        return tiled.lay_out(given, laid, tile=tile)
+
+    return lay_out
+
+
+def _kernels(static: Static, like: Array) -> Kernels | None:
+    """The sweeps of a device: fused kernels where these are the engine, or strips where tiles run on a device."""
+    made: Kernels | None = None
     if static.plan.engine == "kernel":
-        return lambda given, laid: kernel.lay_out(given, laid, backend.kernels(given.anchors, given.loss.logit), tile)
-    if backend.traces:
-        return partial(traced.lay_out, tile=tile, fixed_shift=static.fixed_shift)
-    return partial(tiled.lay_out, tile=tile)
+        made = static.backend.kernels(like, static.loss.logit)
+    elif static.plan.engine == "tiled" and not static.backend.traces:
+        made = static.backend.strips(like, static.loss.logit)
+    return made
 
 
 def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -269,10 +285,12 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
     subset = None
     if where:
         comparison = replace(comparison, **insides(static.backend, static.roles, given, where))
-        readable = static.backend.on_host if static.plan.is_dense else static.backend.concrete
-        if not static.backend.traces and all(readable(mask) for mask in where.values()):
+        readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
+        tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
+        if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
-    if static.plan.engine == "kernel" and COMPUTE_DTYPE[static.kind] != static.kind and not exact:
+    half = COMPUTE_DTYPE[static.kind] != static.kind
+    if half and not exact and _kernels(static, arrays[0]) is not None:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
     return Opened(static, given, embedded, comparison, subset)
 

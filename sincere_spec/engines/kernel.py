@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.prune import specialise
-from sincere_spec.interface import Kernels, KernelSpec, LogitCotangents, Panel, Part
+from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
 
@@ -29,12 +29,7 @@ class KernelRows(NamedTuple):
     labels: Array  # [n]
     ids: Array  # [n]
     order: Array | None  # [n]
-
-    @property
-    def length(self) -> int:
-        """How many rows there are."""
-        length: int = self.labels.shape[0]
-        return length
+    length: Any  # how many take part; the others are last
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in the order of this side."""
@@ -48,8 +43,6 @@ class KernelRows(NamedTuple):
 @dataclass(frozen=True)
 class KernelSweep:
     """A comparison laid out for kernels."""
-
-    inside = None
 
     comparison: Comparison
     xp: Namespace
@@ -75,14 +68,21 @@ class KernelSweep:
         return self.comparison.partners is not None
 
     @property
+    def inside(self) -> Array | None:
+        """Which rows take part, `[rows]`; None if all do."""
+        if self.comparison.inside is None:
+            return None
+        return self._joined([self.comparison.backend.indices(side.labels) < side.length for side, _ in self.sides])
+
+    @property
     def sides(self) -> list[tuple[KernelRows, KernelRows]]:
         """The rows that have a loss, and what they are compared with."""
         return [(side, other) for side, other, _ in self.with_losses()]
 
-    def panel(self, side: KernelRows, other: KernelRows) -> Panel:
+    def panel(self, side: KernelRows, other: KernelRows) -> KernelOperands:
         """The rows of one side, to be compared with those of another."""
         first, last = (self.xp.searchsorted(other.labels, side.labels, side=end) for end in ("left", "right"))
-        return Panel(
+        return KernelOperands(
             side.rows,
             other.rows,
             side.factors,
@@ -95,6 +95,7 @@ class KernelSweep:
             last,
             self.comparison.temperature,
             self.comparison.bias,
+            self.xp.sum(self.xp.zeros_like(other.labels[:0])) + other.length,
         )
 
     def with_losses(self) -> list[tuple[KernelRows, KernelRows, slice]]:
@@ -195,18 +196,32 @@ def lay_out(comparison: Comparison, laid: tuple[KernelRows, ...], kernels: Kerne
         anchors, keys, ones_by_row(xp, anchors), None if keys is None else ones_by_row(xp, keys)
     )
 
-    def sort(rows: Array, factors: Array, attributes: Attributes) -> KernelRows:
-        labels = attributes["label"]
+    def sort(rows: Array, factors: Array, attributes: Attributes, inside: Array | None) -> KernelRows:
+        labels, length, order = attributes["label"], rows.shape[0], None
         arrays = (rows, factors, labels, attributes.get("sample", labels))
-        if ascending:
-            return KernelRows(*arrays, None)
-        order = xp.argsort(labels, stable=True)
+        if not ascending:
+            order = xp.argsort(labels, stable=True)
+        if inside is not None:  # those outside last, by a second stable sort, and with the highest label
+            outside = xp.astype(~inside, labels.dtype)
+            length = length - xp.sum(outside)
+            last = xp.argsort(outside if order is None else xp.take(outside, order, axis=0), stable=True)
+            order = last if order is None else xp.take(order, last, axis=0)
+        if order is None:
+            return KernelRows(*arrays, None, length)
         rows, factors, labels, samples = (xp.take(x, order, axis=0) for x in arrays)
-        return KernelRows(rows, factors, labels, samples, order)
+        if inside is not None:
+            place = comparison.backend.indices(labels)
+            last = xp.where(place < length, place, length - 1)
+            labels = xp.take(labels, xp.where(last < 0, 0, last), axis=0)
+        return KernelRows(rows, factors, labels, samples, order, length)
 
     own, *other = laid or (
-        sort(given.anchors, given.anchor_factors, comparison.rows),
-        *(() if keys is None else (sort(given.keys, given.key_factors, comparison.columns),)),
+        sort(given.anchors, given.anchor_factors, comparison.rows, comparison.inside),
+        *(
+            ()
+            if keys is None
+            else (sort(given.keys, given.key_factors, comparison.columns, comparison.columns_inside),)
+        ),
     )
     columns = other[0] if other else own
     return KernelSweep(comparison, xp, specialise(comparison), kernels, tile, anchors=own, columns=columns)

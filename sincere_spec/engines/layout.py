@@ -10,7 +10,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.interface import Backend
 from sincere_spec.spec.relations import Attributes
 
-BAND = 128
+BAND_ROWS = 128
 """The rows of a piece: where a tile needs a mask, it is laid over these, and most of them need none."""
 
 ALIGNED, UNALIGNED = 16, 128
@@ -135,7 +135,7 @@ def _strips(classes: list[int], start: int, stop: int, tile: int) -> Iterator[St
     size = min(tile, size if size % UNALIGNED else size + ALIGNED)
     for first in range(start, stop, size):
         last = min(first + size, stop)
-        yield Strip(slice(first, last), tuple(_pieces(classes, first, last, min(tile, BAND))))
+        yield Strip(slice(first, last), tuple(_pieces(classes, first, last, min(tile, BAND_ROWS))))
 
 
 def _pieces(classes: list[int], start: int, stop: int, size: int) -> Iterator[slice]:

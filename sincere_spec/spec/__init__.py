@@ -2,6 +2,7 @@
 
 from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
 from sincere_spec.spec.logits import CosineSchedule, LogKernel, Schedule, ShiftedSchedule
+from sincere_spec.spec.relations import DistinctSameLabel, OtherLabel, Relation, SameLabel
 from sincere_spec.spec.words import (
     Arrangement,
     Fold,
@@ -19,16 +20,20 @@ from sincere_spec.spec.words import (
 __all__ = [
     "Arrangement",
     "CosineSchedule",
+    "DistinctSameLabel",
     "Fold",
     "Labelled",
     "LogKernel",
     "Logit",
+    "OtherLabel",
     "PairLoss",
     "PairedViews",
     "Pairs",
     "Queries",
+    "Relation",
     "Roles",
     "Rows",
+    "SameLabel",
     "Schedule",
     "ShiftedSchedule",
     "Similarity",

@@ -29,7 +29,11 @@ class Kind(Generic[T]):
         try:
             return self.read(value)
         except (TypeError, ValueError, OverflowError):
-            raise OptionError(f"{name} must be {self.expected}; got {shown(value)}{_advice(self, value)}.") from None
+            number = is_array(value) and self in (NUMBER, POSITIVE, FLAG)
+            advice = ": only temperature and bias may be arrays, nothing else receives a gradient; give a Python number"
+            raise OptionError(
+                f"{name} must be {self.expected}; got {shown(value)}{advice if number else ''}."
+            ) from None
 
 
 def check_fields(word: object, **kinds: Kind[Any]) -> None:
@@ -52,6 +56,12 @@ def hold_no_array(word: object) -> None:
             NUMBER(value, f"{type(word).__name__}: {field}")
 
 
+def choice(value: object, name: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of several strings, naming the nearest one."""
+    if not isinstance(value, str) or value not in choices:
+        raise unknown_choice(name, value, choices)
+
+
 def shown(value: object) -> str:
     """A value in an error message: short, on one line, with its type where that says more; an array by its type alone."""
     if is_array(value):
@@ -63,24 +73,10 @@ def shown(value: object) -> str:
 
 def is_array(value: object) -> bool:
     """Whether a value is an array, a framework's tracer among them; NumPy's scalars are numbers."""
-    if isinstance(
-        value, (int, float, str, type)
-    ):  # first, for torch.compile, whose symbolic numbers have no attributes
+    # The first line also serves torch.compile, whose symbolic numbers have no attributes to ask for.
+    if isinstance(value, (int, float, str, type)):
         return False
     return hasattr(value, "shape") and not isinstance(value, Real)
-
-
-def choice(value: object, name: str, choices: tuple[str, ...]) -> str:
-    """A keyword's word, one of several; the refusal names the nearest right one."""
-    if not isinstance(value, str) or value not in choices:
-        raise unknown_choice(name, value, choices)
-    return value
-
-
-def _advice(kind: Kind[Any], value: object) -> str:
-    if is_array(value) and kind in (NUMBER, POSITIVE, FLAG):
-        return ": only temperature and bias may be arrays, nothing else receives a gradient; give a Python number"
-    return ""
 
 
 def _number(value: Any) -> float:
@@ -99,58 +95,22 @@ def _positive(value: Any) -> float:
     return number
 
 
-def _flag(value: Any) -> bool:
-    if value is not True and value is not False:
-        raise TypeError
-    return value
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError
-    return value
-
-
-NUMBER = Kind("a finite number", _number)
-POSITIVE = Kind("positive and finite", _positive)
-FLAG = Kind("True or False", _flag)
-TEXT = Kind("a string", _text)
-TEXT_OR_NONE = Kind("a string or None", lambda value: None if value is None else _text(value))
-# Arrays are looked at by the call, which knows their framework: such a parameter receives a gradient.
-PARAMETER: Kind[Any] = Kind(
-    "a finite number or a 0-d array", lambda value: value if is_array(value) else _number(value)
-)
-TEMPERATURE: Kind[Any] = Kind(
-    "positive and finite, a number or a 0-d array", lambda value: value if is_array(value) else _positive(value)
-)
-
-
-def member(kind: type[Enum]) -> Kind[Enum]:
-    """A member of an enumeration, never its string."""
-
-    def read(value: Any) -> Enum:
-        if type(value) is not kind:
-            raise TypeError
-        return value
-
-    return Kind(f"one of {', '.join(str(one) for one in kind)}", read)
-
-
-def instance(kind: type) -> Kind[Any]:
-    """An instance of a class."""
+def instance(kind: type[Any], expected: str = "") -> Kind[Any]:
+    """An instance of a class; of an enumeration a member, never its string."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, kind):
             raise TypeError
         return value
 
-    return Kind(f"an instance of {kind.__name__}", read)
+    members = f"one of {', '.join(str(one) for one in kind)}" if issubclass(kind, Enum) else ""
+    return Kind(expected or members or f"an instance of {kind.__name__}", read)
 
 
-def several(kind: type) -> Kind[tuple[Any, ...]]:
+def several(kind: type[T]) -> Kind[tuple[T, ...]]:
     """A tuple of instances of a class; a list becomes one."""
 
-    def read(value: Any) -> tuple[Any, ...]:
+    def read(value: Any) -> tuple[T, ...]:
         if not isinstance(value, (tuple, list)) or not all(isinstance(one, kind) for one in value):
             raise TypeError
         return value if type(value) is tuple else tuple(value)
@@ -158,6 +118,18 @@ def several(kind: type) -> Kind[tuple[Any, ...]]:
     return Kind(f"a tuple of {kind.__name__}", read)
 
 
+NUMBER = Kind("a finite number", _number)
+POSITIVE = Kind("positive and finite", _positive)
+FLAG = instance(bool, "True or False")
+TEXT = instance(str, "a string")
+TEXT_OR_NONE = Kind("a string or None", lambda value: None if value is None else TEXT.read(value))
+# Such a parameter receives a gradient. Arrays are looked at by the call, which knows their framework.
+PARAMETER: Kind[Any] = Kind("a finite number or a 0-d array", lambda x: x if is_array(x) else _number(x))
+TEMPERATURE: Kind[Any] = Kind(
+    "positive and finite, a number or a 0-d array", lambda x: x if is_array(x) else _positive(x)
+)
+
+
 def check_temperature(temperature: object, name: str = "temperature") -> None:
-    """Raise OptionError unless a number is positive and finite; an array is looked at where its values can be read."""
+    """Refuse what cannot be a temperature; of an array the call asks again, where its value can be read."""
     TEMPERATURE(temperature, name)

@@ -7,6 +7,7 @@ subtracts one has no pairs in that row: so SINCERE's margin against no noise is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,7 +19,7 @@ Attributes: TypeAlias = Mapping[str, Array]
 """Vectors by row that relations read, by name: "label" and "sample" are integers."""
 
 
-class Relation(Word):
+class Relation(Word, ABC):
     """A rule for pairs; it holds no array.
 
     `reads` are the attributes that it needs. Pairs whose ranges of the attribute `sorted_by` do not overlap are plain
@@ -29,9 +30,9 @@ class Relation(Word):
     sorted_by: str | None = "label"
     symmetric: bool = True
 
+    @abstractmethod
     def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
         """The positive mask of a block of pairs (None: it has no positive) and the negative one; attributes broadcast."""
-        raise NotImplementedError
 
     @property
     def apart(self) -> Relation:

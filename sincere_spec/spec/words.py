@@ -90,7 +90,7 @@ class Rows(Enum):
     SEVERAL_POSITIVES = "several_positives"
 
 
-FOLD, PAIRS, ROWS, NAMES = checks.member(Fold), checks.member(Pairs), checks.member(Rows), checks.several(str)
+FOLD, PAIRS, ROWS, NAMES = checks.instance(Fold), checks.instance(Pairs), checks.instance(Rows), checks.several(str)
 Word.known.update({"Fold": Fold, "Pairs": Pairs, "Rows": Rows})
 
 

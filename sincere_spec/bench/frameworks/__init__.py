@@ -49,6 +49,9 @@ class Framework(Protocol):
     def reset_device_memory(self) -> None:
         """Forget the most."""
 
+    def memory_limit(self) -> int | None:
+        """The bytes that an accelerator has; None on a CPU, and where the framework does not say."""
+
     def device_name(self) -> str | None:
         """The accelerator; None on a CPU."""
 

@@ -78,6 +78,12 @@ class Jax:
     def reset_device_memory(self) -> None:
         pass  # jax keeps one peak a process: that of a first call
 
+    def memory_limit(self) -> int | None:
+        if self.place.device == "cpu":
+            return None
+        statistics = jax.devices()[0].memory_stats() or {}
+        return statistics.get("bytes_limit")
+
     def device_name(self) -> str | None:
         return None if self.place.device == "cpu" else jax.devices()[0].device_kind
 

@@ -63,6 +63,9 @@ class Numpy:
     def reset_device_memory(self) -> None:
         pass
 
+    def memory_limit(self) -> None:
+        return None
+
     def device_name(self) -> None:
         return None
 

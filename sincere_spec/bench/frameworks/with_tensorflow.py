@@ -92,6 +92,9 @@ class TensorFlow:
         if self.place.device == "cuda":
             tf.config.experimental.reset_memory_stats("GPU:0")
 
+    def memory_limit(self) -> None:
+        return None  # TensorFlow does not say
+
     def device_name(self) -> str | None:
         if self.place.device == "cpu":
             return None

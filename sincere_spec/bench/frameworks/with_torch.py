@@ -82,6 +82,9 @@ class Torch:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
+    def memory_limit(self) -> int | None:
+        return None if self.device.type == "cpu" else torch.cuda.get_device_properties(self.device).total_memory
+
     def device_name(self) -> str | None:
         return None if self.device.type == "cpu" else torch.cuda.get_device_name()
 

@@ -1,0 +1,74 @@
+"""The worst errors: `python docs/make/accuracy.py report.json ...` writes docs/data/accuracy.json and docs/accuracy.md.
+
+The reports are those of `sincere-spec verify`, one of every framework or several together.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DATA, PAGE = ROOT / "docs" / "data" / "accuracy.json", ROOT / "docs" / "accuracy.md"
+SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+
+
+def gathered(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """The worst ratio of every loss by framework, engine and dtype, and on what it was found."""
+    worst: dict[str, dict[str, float]] = {}
+    for report in reports:
+        for result in report["results"]:
+            if "ratio" in result and result["profile"] not in ("transforms", "large"):
+                column = f"{result['framework']} {result['engine']} {result['dtype']}"
+                row = worst.setdefault(result["row"], {})
+                row[column] = max(row.get(column, 0.0), round(float(result["ratio"]), 2))
+    first = reports[0]
+    return {
+        "suite": first["suite"],
+        "package": first["package"],
+        "tolerance": first["tolerance"],
+        "verdicts": sum(len(report["results"]) for report in reports),
+        "machine": first["machine"],
+        "versions": {
+            name: known.get("versions", {}) for report in reports for name, known in report["frameworks"].items()
+        },
+        "worst": {loss: worst[loss] for report in reports for loss in report["rows"] if loss in worst},
+    }
+
+
+def rendered(found: dict[str, Any]) -> str:
+    """The page."""
+    asked = {column.split()[0] for row in found["worst"].values() for column in row}
+    frameworks = [name for name in found["versions"] if name in asked]
+    versions = ", ".join(f"{name} {found['versions'][name].get(name, '')}".strip() for name in frameworks)
+    parts = [
+        "# The worst errors",
+        f"Of {found['verdicts']} verdicts, the worst error of each loss, in units of round-off: u, the unit round-off of the "
+        "computation, times the scale of the case, which is what its arithmetic forces ([how](how.md)). At most "
+        f"{found['tolerance']:g} is right. float16 and bfloat16 are computed in float32, and their u is that of float32.",
+        f"Written by `python docs/make/accuracy.py` from reports of `sincere-spec verify`: sincere-spec {found['package']}, "
+        f"suite {found['suite']}; {versions}; Python {found['machine']['python']}, {found['machine']['machine']}.",
+    ]
+    for framework in frameworks:
+        columns = [c for row in found["worst"].values() for c in row if c.split()[0] == framework]
+        columns = sorted(set(columns), key=lambda c: (c.split()[1], list(SHORT).index(c.split()[2])))
+        heads = [f"{c.split()[1]} {SHORT[c.split()[2]]}" for c in columns]
+        lines = [["", *heads], ["---"] + ["--:"] * len(columns)]
+        lines += [
+            [loss, *(f"{row[c]:.2f}" if c in row else "" for c in columns)]
+            for loss, row in found["worst"].items()
+            if any(c in row for c in columns)
+        ]
+        parts += [f"## {framework}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:]]
+    if not reports:
+        sys.exit("name the report.json files of sincere-spec verify")
+    found = gathered(reports)
+    DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(rendered(found), encoding="utf-8")

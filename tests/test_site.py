@@ -1,0 +1,144 @@
+"""The site's sources: pages that are made of data are of the committed data, pictures show what they say, links are followed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_faults import FAULTS
+
+import sincere_spec as ss
+from sincere_spec.conformance import questions
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts of the site can be imported."""
+    monkeypatch.syspath_prepend(str(DOCS / "make"))
+    yield
+    for name in ("accuracy", "links", "pictures", "referee"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_page_of_the_referee_is_of_its_data() -> None:
+    import referee
+
+    found = json.loads(referee.DATA.read_text(encoding="utf-8"))
+    page = referee.PAGE.read_text(encoding="utf-8")
+    assert referee.rewritten(page, found) == page
+    assert found["faults"]["killed"]["all"] == found["faults"]["planted"]
+    assert found["faults"]["spared"] == []
+    assert {row["false_alarms"] for row in found["right"].values()} == {0}
+    assert found["one_logit"]["finite"] + found["one_logit"]["not_finite"] == 2**16
+    assert found["faults"]["planted"] == len(FAULTS)
+    assert found["cases"] == len(questions.of_suite())
+
+
+@pytest.mark.usefixtures("made")
+def test_the_page_of_the_worst_errors_is_of_its_data() -> None:
+    import accuracy
+
+    found = json.loads(accuracy.DATA.read_text(encoding="utf-8"))
+    assert accuracy.PAGE.read_text(encoding="utf-8") == accuracy.rendered(found)
+    worst = [ratio for row in found["worst"].values() for ratio in row.values()]
+    assert 0 < max(worst) <= found["tolerance"]
+
+
+@pytest.mark.usefixtures("made")
+def test_the_worst_errors_are_gathered_from_reports() -> None:
+    import accuracy
+
+    place = {"row": "sincere", "profile": "core", "framework": "numpy", "engine": "dense", "dtype": "float32"}
+    results = [place | {"ratio": 0.5}, place | {"ratio": 1.25}, place | {"ratio": 9.0, "profile": "large"}, place]
+    report = {
+        "suite": "1.1.0",
+        "package": "0.1.0",
+        "tolerance": 4.0,
+        "machine": {"python": "3.11", "machine": "x86_64"},
+        "rows": ["sincere"],
+        "frameworks": {"numpy": {"versions": {"numpy": "2.4"}}},
+        "results": results,
+    }
+    found = accuracy.gathered([report])
+    assert found["worst"] == {"sincere": {"numpy dense float32": 1.25}}
+    assert "| sincere | 1.25 |" in accuracy.rendered(found)
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.usefixtures("made")
+def test_one_logit_is_right_at_every_bfloat16_number() -> None:
+    import referee
+
+    found = referee.one_logit()
+    assert found["inputs"] == 2**16
+    assert found["value_steps"] < 2  # of float32
+    assert found["gradient_steps"] <= 0.5 + 1e-3  # of bfloat16: rounded once
+    assert found["not_finite"] == 2**16 - found["finite"]
+
+
+@pytest.mark.usefixtures("made")
+def test_the_picture_shows_a_near_positive_pushed_away_by_supcon_alone() -> None:
+    pytest.importorskip("matplotlib")
+    import pictures
+
+    positives = slice(0, 3)  # they lie clockwise of the anchor, so that towards it is anticlockwise
+    assert pictures.moves("supcon")[0] < 0
+    assert np.all(pictures.moves("supcon")[1:3] > 0)
+    assert np.all(pictures.moves("sincere")[positives] > 0)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_pictures_of_pairs_are_the_formulas_signs() -> None:
+    pytest.importorskip("matplotlib")
+    import pictures
+
+    labels = np.asarray([0, 0, 0, 1, 1, 2])
+    same, itself = labels[:, None] == labels, np.eye(6)
+    signs, *_ = pictures.pairs("sincere")
+    assert np.array_equal(signs, np.where(itself, 0, np.where(same, 1, -1)))
+    assert np.array_equal(pictures.pairs("clip")[0], 2 * np.eye(6) - 1)
+    views, *_ = pictures.pairs("nt_xent")
+    assert np.array_equal(views, np.where(itself, 0, np.where(np.roll(itself, 3, axis=1), 1, -1)))
+
+
+def test_every_loss_has_a_page_with_its_picture_and_four_tabs() -> None:
+    index = (DOCS / "losses" / "index.md").read_text(encoding="utf-8")
+    for name in ss.losses.__all__:
+        page = (DOCS / "losses" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"`{name}_loss(" in index
+        assert f"../pictures/pairs-{name}.svg" in page
+        assert (DOCS / "pictures" / f"pairs-{name}.svg").is_file()
+        assert page.count("{tab-item}") == 4
+        assert "```bibtex" in page
+        assert "**Which rows count.**" in page
+
+
+@pytest.mark.usefixtures("made")
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    import links
+
+    text = (
+        '<a id="here" href="b.html#there">b</a><a href="b.html#gone">b</a><a href="c.html">c</a><a href="#here">.</a>'
+    )
+    (tmp_path / "a.html").write_text(text + '<a href="http://plain.example">x</a>', encoding="utf-8")
+    (tmp_path / "b.html").write_text('<p id="there">', encoding="utf-8")
+    assert links.dead(tmp_path) == ["a.html: b.html#gone", "a.html: c.html", "a.html: http://plain.example"]
+
+
+def test_pages_are_reached_from_the_first() -> None:
+    """Every page of the site is in a table of contents."""
+    named = set()
+    for page in DOCS.rglob("*.md"):
+        for tree in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            named |= {page.parent / line for line in tree.split() if not line.startswith(":")}
+    pages = {page.with_suffix("") for page in DOCS.rglob("*.md") if "_build" not in page.parts}
+    assert pages - {DOCS / "index"} <= named
