@@ -13,6 +13,7 @@ from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
 from sincere_spec.errors import (
     BackendNotInstalled,
     DtypeError,
+    EmptyBatchWarning,
     EngineUnavailable,
     LabelError,
     MixedBackendsError,
@@ -22,6 +23,7 @@ from sincere_spec.errors import (
     UnknownArrayError,
 )
 from sincere_spec.functions import *
+from sincere_spec.metrics import diagnose
 from sincere_spec.spec.words import PairLoss
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendNotInstalled",
     "DtypeError",
+    "EmptyBatchWarning",
     "EngineUnavailable",
     "LabelError",
     "MixedBackendsError",
@@ -37,6 +40,7 @@ __all__ = [
     "ShapeError",
     "SincereSpecError",
     "UnknownArrayError",
+    "diagnose",
     "evaluate",
     "explain",
     "losses",

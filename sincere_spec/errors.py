@@ -10,6 +10,8 @@
     ├── EngineUnavailable    (RuntimeError)  an engine asked for by name cannot serve this call
     └── BackendNotInstalled  (ImportError)   the framework of an array, or its adapter, cannot be imported
 
+`EmptyBatchWarning` (UserWarning) is the one warning: no row of a batch counts.
+
 Each message says what was expected, what came, and what to do.
 """
 
@@ -25,6 +27,10 @@ class SincereSpecError(Exception):
     # TensorFlow's AutoGraph raises an error again, in its own class, only if that is made as an Exception is.
     if not TYPE_CHECKING:
         __init__ = Exception.__init__
+
+
+class EmptyBatchWarning(UserWarning):
+    """No row of a batch counts, so its loss and its gradient are 0; given once a process."""
 
 
 class UnknownArrayError(SincereSpecError, TypeError):

@@ -132,8 +132,11 @@ class _TemperatureLoss(_Loss):
         return self.record.temperature if self.logit_scale is None else torch.exp(-_clamped(self.logit_scale))
 
     def extra_repr(self) -> str:
-        """The arguments of the constructor."""
-        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}"
+        """The arguments of the constructor, and the temperature that has been learnt."""
+        learnt = ""
+        if self.logit_scale is not None and not self.logit_scale.is_meta:
+            learnt = f" (now {float(cast(Tensor, self.temperature)):.4g})"
+        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}{learnt}"
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
         return super()._value(*arguments, temperature=self.temperature, **keywords)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sincere_spec.arrays import Array
 from sincere_spec.call.check import Call, Keywords, Problem, call_of, check
+from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
 from sincere_spec.call.steps import steps_of
 from sincere_spec.errors import OptionError
@@ -41,7 +42,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
     """
     call = call_of("evaluate", loss, arguments, keywords)
     problem = check(call)
-    return problem.backend.call(_value, problem, _plan(problem, call))
+    return warn_of_nothing(problem, problem.backend.call(_value, problem, _plan(problem, call)))
 
 
 def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> tuple[Array, Any]:
@@ -73,6 +74,7 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
     problem = check(call)
     plan = _plan(problem, call)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
+    warn_of_nothing(problem, value)
     if len(gradients) == 1:
         (only,) = gradients.values()
         return value, only

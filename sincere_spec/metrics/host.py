@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from sincere_spec.arrays import Array
+from sincere_spec.engines import rows
 from sincere_spec.interface import Backend
 from sincere_spec.metrics.sample import Sample
+from sincere_spec.spec.words import PairLoss
 
 BLOCK = 4096
 """The rows that are read at a time for a covariance."""
@@ -47,14 +49,14 @@ def below(values: np.ndarray[Any, Any], bound: float) -> np.ndarray[Any, Any]:
     return found
 
 
-def spread(backend: Backend, rows: Array) -> float:
+def spread(backend: Backend, matrix: Array) -> float:
     """The standard deviation of the coordinates, root mean square over them, times √d: 1 for rows spread evenly."""
-    n, d = rows.shape
+    n, d = matrix.shape
     if not n or not d:
         return float("nan")
     total, squares = np.zeros(d), np.zeros(d)
     for start in range(0, n, BLOCK):
-        part = on_host(backend, rows[start : min(start + BLOCK, n), :])
+        part = on_host(backend, matrix[start : min(start + BLOCK, n), :])
         total += part.sum(axis=0)
         squares += (part * part).sum(axis=0)
     return float(np.sqrt(np.maximum((squares / n - (total / n) ** 2).sum(), 0.0)))
@@ -76,6 +78,29 @@ def class_counts(sample: Sample) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, 
         positives[i] -= itself.sum()
         negatives[i] -= (~itself).sum()
     return negatives, positives
+
+
+def joined(vectors: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Vectors one after the other."""
+    return np.concatenate(list(vectors))
+
+
+def partner_ranks(backend: Backend, target: Array, noise: Array) -> np.ndarray[Any, Any]:
+    """0 where a row's partner is nearer than its nearest noise by more than a rounding, else 1; NaN where it is NaN."""
+    own, other = on_host(backend, target), on_host(backend, noise)
+    slack = 4.0 * (2.0**-23 if backend.dtype_name(target) == "float32" else 2.0**-52)
+    ranks = np.where(np.isnan(other), 0.0, (other >= own - slack).astype(np.float64))
+    found: np.ndarray[Any, Any] = np.where(np.isnan(own), np.nan, ranks)
+    return found
+
+
+def counted(loss: PairLoss, positives: np.ndarray[Any, Any], negatives: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """1.0 for each row that counts, else 0.0."""
+    import array_api_compat.numpy as xp
+
+    counts = rows.Counts(positives.astype(np.float64), negatives.astype(np.float64))
+    found: np.ndarray[Any, Any] = rows.without_uncounted(xp, loss, counts, np.ones(len(positives)))
+    return found
 
 
 def mean_bound(

@@ -191,12 +191,12 @@ def alignment(
     sample = labelled(embeddings, other, ids=ids, normalize=normalize)
     _require_norm(sample, normalize, "alignment")
     if alpha == 2.0:
-        return result_of(sample, lambda sample: 2.0 - 2.0 * _within(sample))
+        return result_of(sample, lambda sample: 2.0 - 2.0 * within(sample))
     kept = without_zero_rows(sample)
     value = evaluate(
         _alignment(alpha), kept.rows, kept.labels, ids=kept.ids, normalize=False, reduction="pairs", tile=tile
     )
-    return value + result_of(sample, lambda sample: 0.0 * _within(sample))  # NaN if there is no pair
+    return value + result_of(sample, lambda sample: 0.0 * within(sample))  # NaN if there is no pair
 
 
 def _require_norm(sample: Sample, normalize: bool, measure: str) -> None:
@@ -323,7 +323,8 @@ def tolerance(
     return result_of(sample, _tolerance, kind)
 
 
-def _within(sample: Sample) -> Array:
+def within(sample: Sample) -> Array:
+    """The mean similarity of pairs of one class."""
     return _tolerance(sample, "within")
 
 
@@ -380,5 +381,5 @@ def separation(
 
 
 def _positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value < float("inf"):
         raise OptionError(f"{name} must be a positive, finite number; got {value!r}.")

@@ -9,6 +9,7 @@ from typing import Any
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Labels, Namespace, T
 from sincere_spec.call.check import Call, Problem, check
 from sincere_spec.call.dispatch import find_backend, unwrap
+from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.normalise import normalise
 from sincere_spec.errors import EngineUnavailable, OptionError
 from sincere_spec.interface import Backend
@@ -93,19 +94,10 @@ def compared(
     poison = xp.sum(rows * 0.0)
     if roles.keys:
         poison = poison + xp.sum(columns * 0.0)
-    named = given.get("ids") is not None
-    sample = Sample(
-        backend,
-        rows,
-        columns,
-        call.rows["label"],
-        call.columns["label"],
-        call.rows["sample"] if named else None,
-        call.columns["sample"] if named else None,
-        filled,
-        columns_filled,
-        poison,
-    )
+    sides = (call.rows, call.columns)
+    ids, key_ids = (None, None) if call.samples is Samples.DISTINCT else (side["sample"] for side in sides)
+    labels, key_labels = (side["label"] for side in sides)
+    sample = Sample(backend, rows, columns, labels, key_labels, ids, key_ids, filled, columns_filled, poison)
     return sample, call
 
 
@@ -137,6 +129,11 @@ def _unit(backend: Backend, x: Array, normalize: bool) -> tuple[Array, Array | N
     if backend.on_host(filled) and float(xp.sum(filled)) == x.shape[0]:
         return rows, None
     return rows, filled
+
+
+def unit_rows(backend: Backend, x: Array, normalize: bool) -> Array:
+    """Rows in the compute dtype, normalised if they are to be."""
+    return _unit(backend, x, normalize)[0]
 
 
 def require_unit_rows(sample: Sample, measure: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Literal
 
 import sincere_spec as ss
+from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.study.parts import runs
 from sincere_spec.study.parts.temperature import name_of, self_supervised
 from sincere_spec.study.settings import Settings
 from sincere_spec.study.train import Job
 from sincere_spec.study.verdicts import CONTRADICTS, REPRODUCES, UNSEEN, Claim, claim, paired
 
-DIVERGENCES: tuple[Literal["kl", "js", "pearson"], ...] = ("kl", "js", "pearson")
+DIVERGENCES: tuple[Divergence, ...] = ("kl", "js", "pearson")
 SOURCE = "f-MICL (2402.10150)"
 NEAR = 0.05
 

@@ -1,0 +1,88 @@
+"""One warning a process where a batch teaches nothing: no row of it counts, so its loss and its gradient are 0."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sincere_spec.arrays import Array
+from sincere_spec.call.check import Problem
+from sincere_spec.errors import EmptyBatchWarning
+from sincere_spec.spec.words import Fold, Pairs
+
+LOOKS = 3
+"""How many batches of the value 0 are looked at: losses of 0 that are meant cost nothing after these."""
+
+looks_left = [LOOKS]
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without the warning, and without taking it from who comes later: for what says more itself."""
+    left, looks_left[0] = looks_left[0], 0
+    try:
+        yield
+    finally:
+        looks_left[0] = left
+
+
+def warn_of_nothing(problem: Problem, value: Array) -> Array:
+    """The value; warns where it is 0 because no row counts, once a process, if that costs nothing to see.
+
+    Only the value itself is read, where it is in the host's memory already, and labels only where it is exactly 0: there is no
+    synchronisation with a device, and nothing under tracing.
+    """
+    backend = problem.backend
+    if backend.traces or problem.reduction == "none" or not problem.loss.arrangement.labelled:
+        return value
+    if not backend.on_host(value) or not looks_left[0] or float(backend.hold(value)) != 0.0:
+        return value
+    looks_left[0] -= 1
+    counted = rows_that_count(problem)
+    if not counted:
+        looks_left[0] = 0
+        rows = len(problem.rows["label"])
+        warnings.warn(
+            f"{problem.loss.name}: none of the {rows} rows of this batch counts, so the loss is 0 and its gradient, too: a row "
+            "needs another of its class to learn from. Sample so that classes come in twos or more, or give two views of each "
+            "sample. This is said once a process; sincere_spec.diagnose says more of a batch.",
+            EmptyBatchWarning,
+            stacklevel=4,
+        )
+    return value
+
+
+def rows_that_count(problem: Problem) -> int:
+    """How many rows of a labelled call count, from labels and samples read on the host."""
+    backend = problem.backend
+    rows, columns = (
+        list(zip(*(backend.to_host(x[name]).tolist() for name in ("label", "sample")), strict=True))
+        for x in (problem.rows, problem.columns)
+    )
+    if problem.where:
+        keys = problem.roles.keys
+        rows = _inside(problem, problem.roles.anchors[0], rows)
+        columns = _inside(problem, keys[0], columns) if keys else rows
+    alike, both = Counter(label for label, _ in columns), Counter(columns)
+    sample = Counter(sample for _, sample in columns)
+    stages = {stage.name: stage for stage in problem.loss.stages}
+    needs = any(
+        stages[term.stage].fold is Fold.LOGSUMEXP and stages[term.stage].over is Pairs.NEGATIVE
+        for term in problem.loss.terms
+    )
+    counted = 0
+    for row in rows:
+        positives = alike[row[0]] - both[row]
+        negatives = len(columns) - sample[row[1]] - positives
+        counted += positives > 0 and (negatives > 0 or not needs)
+    return counted
+
+
+def _inside(problem: Problem, name: str, rows: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The rows that take part."""
+    if name not in problem.where:
+        return rows
+    inside = problem.backend.to_host(problem.where[name]).tolist()
+    return [row for row, there in zip(rows, inside, strict=True) if there]
