@@ -133,9 +133,12 @@ def said(call) -> list[warnings.WarningMessage]:
     return [one for one in caught if issubclass(one.category, ss.EmptyBatchWarning)]
 
 
-@pytest.mark.framework("numpy", "torch")
 def test_a_batch_of_lone_rows_is_said_once(framework: str, looks: list[int]) -> None:
     z = load(framework).array(ROWS, "float32")
+    if framework in ("jax", "tensorflow"):  # whose values are not read
+        assert not said(lambda: ss.sincere_loss(z, list(range(12))))
+        assert looks == [empty.LOOKS]
+        return
 
     def train() -> None:
         for _ in range(3):
@@ -165,13 +168,6 @@ def test_what_is_no_empty_batch(looks: list[int]) -> None:
 def test_no_row_that_takes_part_counts(looks: list[int]) -> None:
     inside = np.asarray([True, False, True, False, False, True, True, False, True, False, False, False])
     assert len(said(lambda: ss.supcon_loss(ROWS, LABELS, where=inside))) == 1
-
-
-@pytest.mark.framework("jax", "tensorflow")
-def test_where_values_are_not_read(framework: str, looks: list[int]) -> None:
-    z = load(framework).array(ROWS, "float32")
-    assert not said(lambda: ss.sincere_loss(z, list(range(12))))
-    assert looks == [empty.LOOKS]
 
 
 def test_a_diagnosis_does_not_take_the_warning(looks: list[int]) -> None:
