@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 from sincere_spec.errors import OptionError
@@ -58,10 +57,6 @@ def dystress(
             f"{temperature_max!r}: swap them."
         )
     choice(schedule, "schedule", get_args(ScheduleName))
-    return _record(temperature_min, temperature_max, detach, schedule, offset, scale)
-
-
-@lru_cache  # records are made at every call of a function
-def _record(low: float, high: float, held: bool, schedule: str, offset: float, width: float) -> PairLoss:
-    logit = CosineSchedule(low, high, held) if schedule == "cosine" else ShiftedSchedule(low, high, held, offset, width)
+    shared = (temperature_min, temperature_max, detach)
+    logit = CosineSchedule(*shared) if schedule == "cosine" else ShiftedSchedule(*shared, offset, scale)
     return PairLoss("dystress", arrangement=Views(), stages=OUT_STAGES, terms=OUT_TERMS, logit=logit)

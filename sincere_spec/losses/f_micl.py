@@ -7,7 +7,6 @@ negatives. Each is affine in folds of the logit; the table says which.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import log
 from typing import Literal, TypeAlias, get_args
 
@@ -30,33 +29,38 @@ class Affine:
     constant: float = 0.0
 
 
+FUNCTIONS = {
+    # u log u
+    "kl": (Affine(((1.0, Fold.LINEAR, 1.0),), 1.0), Affine(((1.0, Fold.EXP, 1.0),))),
+    # u log u - (u + 1) log((u + 1) / 2)
+    "js": (Affine(((-1.0, Fold.SOFTPLUS, -1.0),), log(2.0)), Affine(((1.0, Fold.SOFTPLUS, 1.0),), -log(2.0))),
+    # (u - 1)²
+    "pearson": (Affine(((2.0, Fold.EXP, 1.0),), -2.0), Affine(((1.0, Fold.EXP, 2.0),), -1.0)),
+    # (√u - 1)²
+    "hellinger": (Affine(((-1.0, Fold.EXP, -0.5),), 1.0), Affine(((1.0, Fold.EXP, 0.5),), -1.0)),
+    # (u - 1)² / (u + 1); the paper prints 3 - 4/(u + 1) for the second, which its own f and f* contradict
+    "vincze_le_cam": (
+        Affine(((-4.0, Fold.SIGMOID_SQUARED, -1.0),), 1.0),
+        Affine(((4.0, Fold.SIGMOID_SQUARED, 1.0),), -1.0),
+    ),
+    # -log u
+    "reverse_kl": (Affine(((-1.0, Fold.EXP, -1.0),)), Affine(((1.0, Fold.LINEAR, 1.0),), -1.0)),
+    # (1 - u)² / u
+    "neyman": (Affine(((-1.0, Fold.EXP, -2.0),), 1.0), Affine(((-2.0, Fold.EXP, -1.0),), 2.0)),
+    # (u - 1) log u
+    "jeffreys": (
+        Affine(((1.0, Fold.LINEAR, 1.0), (-1.0, Fold.EXP, -1.0)), 1.0),
+        Affine(((1.0, Fold.LINEAR, 1.0), (1.0, Fold.EXP, 1.0)), -1.0),
+    ),
+}
+"""f′(eᵃ) and f*(f′(eᵃ)) of the divergences without a parameter, from their f(u) with u = eᵃ."""
+
+
 def divergence_functions(divergence: str, order: float) -> tuple[Affine, Affine]:
-    """f′(eᵃ) and f*(f′(eᵃ)) of a divergence, from its f(u) with u = eᵃ."""
-    linear, exp, softplus, sigmoid_squared = Fold.LINEAR, Fold.EXP, Fold.SOFTPLUS, Fold.SIGMOID_SQUARED
+    """f′(eᵃ) and f*(f′(eᵃ)) of a divergence."""
     if divergence == "tsallis":  # u^q / (q - 1)
-        return Affine(((order / (order - 1.0), exp, order - 1.0),)), Affine(((1.0, exp, order),))
-    table = {
-        # u log u
-        "kl": (Affine(((1.0, linear, 1.0),), 1.0), Affine(((1.0, exp, 1.0),))),
-        # u log u - (u + 1) log((u + 1) / 2)
-        "js": (Affine(((-1.0, softplus, -1.0),), log(2.0)), Affine(((1.0, softplus, 1.0),), -log(2.0))),
-        # (u - 1)²
-        "pearson": (Affine(((2.0, exp, 1.0),), -2.0), Affine(((1.0, exp, 2.0),), -1.0)),
-        # (√u - 1)²
-        "hellinger": (Affine(((-1.0, exp, -0.5),), 1.0), Affine(((1.0, exp, 0.5),), -1.0)),
-        # (u - 1)² / (u + 1); the paper prints 3 - 4/(u + 1) for the second, which its own f and f* contradict
-        "vincze_le_cam": (Affine(((-4.0, sigmoid_squared, -1.0),), 1.0), Affine(((4.0, sigmoid_squared, 1.0),), -1.0)),
-        # -log u
-        "reverse_kl": (Affine(((-1.0, exp, -1.0),)), Affine(((1.0, linear, 1.0),), -1.0)),
-        # (1 - u)² / u
-        "neyman": (Affine(((-1.0, exp, -2.0),), 1.0), Affine(((-2.0, exp, -1.0),), 2.0)),
-        # (u - 1) log u
-        "jeffreys": (
-            Affine(((1.0, linear, 1.0), (-1.0, exp, -1.0)), 1.0),
-            Affine(((1.0, linear, 1.0), (1.0, exp, 1.0)), -1.0),
-        ),
-    }
-    return table[divergence]
+        return Affine(((order / (order - 1.0), Fold.EXP, order - 1.0),)), Affine(((1.0, Fold.EXP, order),))
+    return FUNCTIONS[divergence]
 
 
 def _means(name: str, over: Pairs, function: Affine, factor: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
@@ -107,11 +111,6 @@ def f_micl(
         raise OptionError(f"alpha must not be negative; got {alpha!r}: it is the weight of the negatives.")
     if divergence == "tsallis" and order == 1.0:
         raise OptionError('order must not be 1: Tsallis of order 1 is "kl", up to a constant.')
-    return _record(divergence, alpha, inverse_bandwidth, order)
-
-
-@lru_cache  # records are made at every call of a function
-def _record(divergence: str, alpha: float, inverse_bandwidth: float, order: float) -> PairLoss:
     attract, repel = divergence_functions(divergence, order)
     positive_stages, positive_terms = _means("attract", Pairs.POSITIVE, attract, -1.0)
     negative_stages, negative_terms = _means("repel", Pairs.NEGATIVE, repel, alpha)
