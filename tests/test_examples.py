@@ -14,7 +14,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROCESS = {  # the framework of each, beside whose other tests it runs
     "flax_optax": "jax",
+    "keras_callback": "tensorflow",
     "keras_fit": "tensorflow",
+    "lightning_callback": "torch",
     "lightning_module": "torch",
     "metric_learning": "torch",
     "sentence_transformers_trainer": "torch",

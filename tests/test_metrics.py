@@ -204,9 +204,12 @@ def test_nearest_similarities_of_loops(case: str, framework: str) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_digits(framework: str, dtype: str, tolerance: float) -> None:
     images, labels = digits()
+    if framework == "array_api_strict":  # which sorts every row, in Python's time
+        images, labels = images[:300], labels[:300]
     got = measures(load(framework).array(images, dtype), labels)
     near(got, measures(images, labels), tolerance)
-    near(got, DIGITS, max(tolerance, 1e-6))
+    if framework != "array_api_strict":
+        near(got, DIGITS, max(tolerance, 1e-6))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -663,10 +666,10 @@ def test_memory() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda z, y: M.alignment(z, y, alpha=0.0), ss.OptionError, "alpha must be positive"),
+        (lambda z, y: M.alignment(z, y, alpha=0.0), ss.OptionError, "alpha must be a positive"),
         (lambda z, y: M.alignment(z, z, ids=y), ss.OptionError, "ids are for rows with labels"),
         (lambda z, y: M.alignment(z, y, normalize=False), ss.OptionError, "normalize=True"),
-        (lambda z, y: M.uniformity(z, t=-1.0), ss.OptionError, "t must be positive"),
+        (lambda z, y: M.uniformity(z, t=-1.0), ss.OptionError, "t must be a positive"),
         (lambda z, y: M.uniformity(z, pairs="both"), ss.OptionError, "pairs must be one of"),
         (lambda z, y: M.tolerance(z, y, kind="withn"), ss.OptionError, 'did you mean "within"'),
         (lambda z, y: M.tolerance(z, y[:5]), ss.ShapeError, "labels has 5 entries"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sincere_spec.arrays import Array
 from sincere_spec.call.check import Problem
@@ -43,15 +45,23 @@ def warn_of_nothing(problem: Problem, value: Array) -> Array:
     counted = rows_that_count(problem)
     if not counted:
         looks_left[0] = 0
-        rows = len(problem.rows["label"])
+        rows = problem.rows["label"].shape[0]
         warnings.warn(
             f"{problem.loss.name}: none of the {rows} rows of this batch counts, so the loss is 0 and its gradient, too: a row "
             "needs another of its class to learn from. Sample so that classes come in twos or more, or give two views of each "
             "sample. This is said once a process; sincere_spec.diagnose says more of a batch.",
             EmptyBatchWarning,
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
     return value
+
+
+def _callers_level() -> int:
+    """How far up the stack, from `warn_of_nothing`, the first frame outside of the package is."""
+    package, level, frame = str(Path(__file__).parents[1]), 0, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def rows_that_count(problem: Problem) -> int:
