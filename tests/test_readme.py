@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow", "keras")
+# torch.compile makes an instance of its own of an autograd function under autocast, and torch then warns of that.
+DYNAMO = "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
 FIVE_LINES = {"numpy", "torch", "jax", "tensorflow"}
 
 
@@ -64,7 +66,7 @@ def test_the_blocks_of_a_page_run(page: str, name: str, need, tmp_path: Path) ->
             need(module)
     keras = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path / "keras")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-W", DYNAMO, "-c", code],
         cwd=ROOT,
         env={**os.environ, **keras},
         capture_output=True,
