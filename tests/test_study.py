@@ -26,6 +26,7 @@ from sincere_spec.study.data import DataError, Found, Images
 from sincere_spec.study.encoder import Encoder
 from sincere_spec.study.optimiser import EPSILON, FIRST, RATE, SECOND, adam, rate
 from sincere_spec.study.parts import divergences, equivalence, repulsion, separation, temperature
+from sincere_spec.study.parts import runs as runs_of
 from sincere_spec.study.settings import PARTS, Settings
 from sincere_spec.study.train import Job, embed, train
 
@@ -596,3 +597,73 @@ def test_probes_learn() -> None:
     rows = random.normal(size=(4, 8))[labels] + 0.1 * random.normal(size=(400, 8))
     assert measures.probe(rows[:200], labels[:200], rows[200:], labels[200:]) == 1.0
     assert measures.probe(rows[:200], labels[:200], rows[200:], random.permutation(labels[200:])) < 0.5
+
+
+# --- the recorded run ---
+
+RECORDED = ROOT / "docs" / "study" / "study.json"
+
+
+def recorded() -> dict[str, object]:
+    return json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
+def test_the_recorded_verdicts_are_those_of_the_rules() -> None:
+    study = recorded()
+    again = json.loads(json.dumps(study))
+    again["claims"] = []
+    running.judge(again, Settings(parts=tuple(study["settings"]["parts"])))  # type: ignore[index]
+    assert json.loads(report.to_json(again)) == study
+
+
+def test_the_recorded_run_is_of_fashion_mnist_and_three_seeds() -> None:
+    study = recorded()
+    assert study["complete"]
+    assert study["data"]["name"] == "fashion"  # type: ignore[index]
+    assert study["data"]["sha256"] == data._digest(data.FASHION.values())  # type: ignore[index]
+    runs: dict[str, set[int]] = {}
+    for run in study["runs"]:  # type: ignore[attr-defined]
+        runs.setdefault(run["name"], set()).add(run["seed"])
+    assert len(runs) == 13
+    assert set(map(tuple, runs.values())) == {(0, 1, 2)}
+    assert {row["framework"] for row in study["equivalence"]} == {"torch", "jax", "tensorflow", "one ulp"}  # type: ignore[attr-defined]
+
+
+def test_the_recorded_run_is_what_was_expected() -> None:
+    """The bounds that the design of the study set before it was run."""
+    study = recorded()
+
+    def late(name: str) -> list[float]:
+        return [float(np.mean([row[1] for row in rows])) for rows in runs_of.repulsion(study, name, 64)]  # type: ignore[arg-type]
+
+    def apart(measure: str, one: str = "sincere", other: str = "supcon_out") -> list[float]:
+        return runs_of.differences(study, one, other, measure)  # type: ignore[arg-type]
+
+    for name in ("sincere", "supcon_in"):
+        assert max(row[1] for rows in runs_of.repulsion(study, name) for row in rows) == 0.0  # type: ignore[arg-type]
+    assert min(late("supcon_out")) > 0.05
+    assert max(apart("noise")) < -0.015
+    margins = runs_of.of(study, "sincere"), runs_of.of(study, "supcon_out")  # type: ignore[arg-type]
+    assert min(margins[0][seed]["margin"] / margins[1][seed]["margin"] for seed in range(3)) > 2.0
+    assert max(map(abs, apart("probe"))) < 0.02
+    assert min(apart("MAP@R")) > 0.0
+    assert min(apart("MAP@R", "supcon_out", "cross_entropy")) > 0.0
+    for measure in ("uniformity h", "tolerance h"):
+        assert max(apart(measure, "nt_xent 0.05", "nt_xent 0.5")) < 0.0
+    for row in study["equivalence"]:  # type: ignore[attr-defined]
+        if row["framework"] != "one ulp":
+            bounds = (1e-12, 1e-10) if row["dtype"] == "float64" else (1e-4, 1e-2)
+            assert row["largest loss"] < bounds[0]
+            assert row["largest weight"] < bounds[1]
+
+
+def test_the_page_shows_the_recorded_run() -> None:
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    study = recorded()
+    for claim in study["claims"]:  # type: ignore[attr-defined]
+        assert f"| {claim['claim']} |" in text
+        assert f"**{claim['verdict']}**" in text
+    figures = re.findall(r"\(study/(\S+\.svg)\)", text)
+    assert len(figures) == 7
+    for name in figures:
+        assert (ROOT / "docs" / "study" / name).stat().st_size < 300_000

@@ -120,10 +120,13 @@ def claims(study: runs.Study) -> list[Claim]:
             )
         )
     found += _grown(
-        study, "fixed negatives", "share", "and more so as the class grows, against a fixed number of negatives"
+        study,
+        "fixed negatives",
+        "share",
+        "SupCon pushes more pairs apart as the class grows, against a fixed set of negatives",
     )
     found += _grown(
-        study, "balanced", "anchors", "and more rows have such a pair as the class grows, in balanced batches"
+        study, "balanced", "anchors", "under SupCon more rows have such a pair as the class grows, in balanced batches"
     )
     return found
 
@@ -140,7 +143,7 @@ def _grown(study: runs.Study, kind: str, measure: str, text: str) -> list[Claim]
     return [
         claim(
             f"grows {kind}",
-            f"SupCon pushes rows of a class apart {text}",
+            text,
             SOURCE,
             f"smallest increase of the {measure} from one class size to the next",
             "above 0 in every seed",
