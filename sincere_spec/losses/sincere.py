@@ -5,8 +5,6 @@ With a margin epsilon it is epsilon-SupInfoNCE (Barbano et al., 2211.05568).
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from sincere_spec.arrays import Array
 from sincere_spec.spec.arrangements import Labelled
 from sincere_spec.spec.checks import NUMBER
@@ -15,10 +13,12 @@ from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Te
 NOISE = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
 
 
-@lru_cache  # records are made at every call of a function
 def _stages_and_terms(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
     margin = Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, offset=epsilon, minus="noise", mean=True)
     return (NOISE, margin), (Term("margin", constant=-epsilon),)
+
+
+PLAIN = _stages_and_terms(0.0)  # made once: a cache would be a warning under torch.compile
 
 
 def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
@@ -42,7 +42,8 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
         <sincere: temperature=0.1, logit=Similarity(); noise = logsumexp(a) over negative;
         margin = mean softplus(-(a - noise)) over positive; loss = margin>
     """
-    stages, terms = _stages_and_terms(NUMBER(epsilon, "epsilon"))
+    epsilon = NUMBER(epsilon, "epsilon")
+    stages, terms = _stages_and_terms(epsilon) if epsilon else PLAIN
     return PairLoss(
         "sincere", arrangement=Labelled(), stages=stages, terms=terms, logit=Similarity(), temperature=temperature
     )
