@@ -133,9 +133,12 @@ def said(call) -> list[warnings.WarningMessage]:
     return [one for one in caught if issubclass(one.category, ss.EmptyBatchWarning)]
 
 
-@pytest.mark.parametrize("framework", ["numpy", "torch"], indirect=True)
 def test_a_batch_of_lone_rows_is_said_once(framework: str, looks: list[int]) -> None:
     z = load(framework).array(ROWS, "float32")
+    if framework in ("jax", "tensorflow"):  # whose values are not read
+        assert not said(lambda: ss.sincere_loss(z, list(range(12))))
+        assert looks == [empty.LOOKS]
+        return
 
     def train() -> None:
         for _ in range(3):
@@ -167,13 +170,6 @@ def test_no_row_that_takes_part_counts(looks: list[int]) -> None:
     assert len(said(lambda: ss.supcon_loss(ROWS, LABELS, where=inside))) == 1
 
 
-@pytest.mark.parametrize("framework", ["jax", "tensorflow"], indirect=True)
-def test_where_values_are_not_read(framework: str, looks: list[int]) -> None:
-    z = load(framework).array(ROWS, "float32")
-    assert not said(lambda: ss.sincere_loss(z, list(range(12))))
-    assert looks == [empty.LOOKS]
-
-
 def test_a_diagnosis_does_not_take_the_warning(looks: list[int]) -> None:
     assert not said(lambda: ss.diagnose(ss.losses.sincere(), ROWS, list(range(12))))
     assert looks == [empty.LOOKS]
@@ -197,7 +193,7 @@ def test_the_rows_that_count_are_those_with_a_loss(record: ss.PairLoss) -> None:
 # --- modules ---
 
 
-@pytest.mark.parametrize("framework", ["torch"], indirect=True)
+@pytest.mark.framework("torch")
 def test_a_module_shows_what_it_has_learnt() -> None:
     import torch
 
