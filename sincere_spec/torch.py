@@ -135,7 +135,7 @@ class _TemperatureLoss(_Loss):
         """The arguments of the constructor, and the temperature that has been learnt."""
         learnt = ""
         if self.logit_scale is not None and not self.logit_scale.is_meta:
-            learnt = f" (now {float(cast(Tensor, self.temperature)):.4g})"
+            learnt = f" (now {float(cast(Tensor, self.temperature).detach()):.4g})"
         return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}{learnt}"
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
