@@ -33,7 +33,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-LOSSES = tuple(loss.name for loss in losses.TABLE)
+LOSSES = tuple(loss.name for loss in losses.table.TABLE)
 ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
 LEVELS = {
     "core": (*ORDINARY, "reduction"),

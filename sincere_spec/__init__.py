@@ -49,3 +49,4 @@ __all__ = [
     "value_and_gradient",
 ]
 __all__ += functions.__all__
+__all__.sort()

@@ -39,7 +39,7 @@ class Entry:
 def entries(names: Iterable[str] = ()) -> tuple[Entry, ...]:
     """Every loss, or those of some names, with its defaults; raises OptionError for an unknown name."""
     wanted = [name.removesuffix("_loss") for name in names]
-    table = {loss.name: loss for loss in losses.TABLE}
+    table = {loss.name: loss for loss in losses.table.TABLE}
     for name in wanted:
         if name not in table:
             raise unknown_choice("loss", name, table)
@@ -60,7 +60,7 @@ def as_json(found: Iterable[Entry]) -> str:
     return json.dumps([entry.to_dict() for entry in found], indent=1, ensure_ascii=False) + "\n"
 
 
-def _entry(loss: losses.BuiltIn) -> Entry:
+def _entry(loss: losses.table.BuiltIn) -> Entry:
     function, record = getattr(functions, loss.function), loss.record()
     summary, *paragraphs = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip().split("\n\n")
     source = next((p for p in paragraphs if not p.startswith(" ")), "")

@@ -55,7 +55,7 @@ def documented(function: F) -> F:
     """Complete a function's docstring: its own arguments are described by its record, or in place."""
     parameters = inspect.signature(function).parameters
     names = {name: "*" if p.kind is p.VAR_POSITIONAL else "" for name, p in parameters.items()}
-    record = next(loss.record for loss in losses.TABLE if loss.function == function.__name__)
+    record = next(loss.record for loss in losses.table.TABLE if loss.function == function.__name__)
     function.__doc__ = _completed(function.__doc__, names, record, {}, RETURNS + RAISES)
     return function
 
@@ -66,7 +66,7 @@ def documented_class(options: Iterable[str], more: dict[str, str]) -> Callable[[
     def complete(made: C) -> C:
         own = [name for name, p in inspect.signature(made).parameters.items() if p.kind is not p.VAR_KEYWORD]
         names = dict.fromkeys([*own, *options], "")
-        record = next(loss.record for loss in losses.TABLE if loss.class_name == made.__name__)
+        record = next(loss.record for loss in losses.table.TABLE if loss.class_name == made.__name__)
         made.__doc__ = _completed(made.__doc__, names, record, more, RAISES.replace("before any arithmetic, ", ""))
         return made
 

@@ -89,7 +89,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 """The forms of a loss, by what follows its name, with the keywords of each: one form with its defaults where none is named."""
 
 
-def _call(loss: losses.BuiltIn, form: str, own: dict[str, Any], seed: int) -> Call:
+def _call(loss: losses.table.BuiltIn, form: str, own: dict[str, Any], seed: int) -> Call:
     if "temperature" in inspect.signature(loss.record).parameters:
         own = {"temperature": 0.2} | own
     record, labelled = loss.record(**own), loss.record().arrangement.labelled
@@ -114,7 +114,7 @@ def _call(loss: losses.BuiltIn, form: str, own: dict[str, Any], seed: int) -> Ca
     )
 
 
-_FORMS = [(loss, form, own) for loss in losses.TABLE for form, own in VARIANTS.get(loss.name, {"": {}}).items()]
+_FORMS = [(loss, form, own) for loss in losses.table.TABLE for form, own in VARIANTS.get(loss.name, {"": {}}).items()]
 CALLS: dict[str, Call] = {
     f"{loss.name}_{form}".rstrip("_"): _call(loss, form, own, seed) for seed, (loss, form, own) in enumerate(_FORMS, 1)
 }

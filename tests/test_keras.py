@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning"),
 ]
 
-FUNCTIONS = {loss.class_name: loss.function for loss in ss.losses.TABLE}
-LABELLED = [loss.class_name for loss in ss.losses.TABLE if loss.record().arrangement.labelled]
+FUNCTIONS = {loss.class_name: loss.function for loss in ss.losses.table.TABLE}
+LABELLED = [loss.class_name for loss in ss.losses.table.TABLE if loss.record().arrangement.labelled]
 UNLABELLED = [name for name in FUNCTIONS if name not in LABELLED]
 OWN_OPTIONS: dict[str, dict[str, Any]] = {name: {"temperature": 0.2} for name in FUNCTIONS} | {
     "SincereLoss": {"temperature": 0.2, "epsilon": 0.5},

@@ -707,7 +707,7 @@ def test_the_rows_of_views_come_sample_by_sample() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_the_functions_are_their_records(name: str) -> None:
     """`sincere_loss(z, y)` and `evaluate(losses.sincere(), z, y)` are the same call, with every default."""
-    (loss,) = [loss for loss in losses.TABLE if loss.name == CALLS[name].name]
+    (loss,) = [loss for loss in losses.table.TABLE if loss.name == CALLS[name].name]
     call = replace(CALLS[name], loss=loss.record())
     positional, keywords = call.arguments(call.arrays)
     for normalize in (True, False):
@@ -717,19 +717,19 @@ def test_the_functions_are_their_records(name: str) -> None:
 
 
 def test_the_table_names_every_loss_and_its_function_and_its_class() -> None:
-    assert sorted(loss.name for loss in losses.TABLE) == sorted(losses.__all__)
-    assert all(getattr(losses, loss.name) is loss.record for loss in losses.TABLE)
-    assert {loss.function for loss in losses.TABLE} == set(functions.__all__) <= set(ss.__all__)
+    assert sorted(loss.name for loss in losses.table.TABLE) == sorted(losses.__all__)
+    assert all(getattr(losses, loss.name) is loss.record for loss in losses.table.TABLE)
+    assert {loss.function for loss in losses.table.TABLE} == set(functions.__all__) <= set(ss.__all__)
     for front_end in ("torch.py", "keras.py"):
         tree = ast.parse((Path(ss.__file__).parent / front_end).read_text(encoding="utf-8"))
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-        assert {loss.class_name for loss in losses.TABLE} == {
+        assert {loss.class_name for loss in losses.table.TABLE} == {
             name for name in classes if re.fullmatch("[A-Z].+Loss", name)
         }
 
 
-@pytest.mark.parametrize("loss", losses.TABLE, ids=lambda loss: loss.name)
-def test_a_function_has_the_keywords_of_its_record_and_describes_each_argument(loss: losses.BuiltIn) -> None:
+@pytest.mark.parametrize("loss", losses.table.TABLE, ids=lambda loss: loss.name)
+def test_a_function_has_the_keywords_of_its_record_and_describes_each_argument(loss: losses.table.BuiltIn) -> None:
     own, function = (inspect.signature(f).parameters for f in (loss.record, getattr(ss, loss.function)))
     assert {name: p.default for name, p in own.items()}.items() <= {
         name: p.default for name, p in function.items()

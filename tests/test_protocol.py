@@ -42,7 +42,7 @@ RECORDS: dict[str, tuple[PairLoss, PairLoss]] = {
 
 
 def test_every_loss_has_its_record_here() -> None:
-    assert {loss.name for loss in losses.TABLE} <= RECORDS.keys()
+    assert {loss.name for loss in losses.table.TABLE} <= RECORDS.keys()
 
 
 @pytest.mark.parametrize("name", RECORDS)

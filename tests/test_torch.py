@@ -19,8 +19,8 @@ from sincere_spec import losses
 
 pytestmark = pytest.mark.framework("torch")
 
-KINDS = {loss.name: loss.class_name for loss in losses.TABLE}
-LEARNABLE = [loss.name for loss in losses.TABLE if "temperature" in inspect.signature(loss.record).parameters]
+KINDS = {loss.name: loss.class_name for loss in losses.table.TABLE}
+LEARNABLE = [loss.name for loss in losses.table.TABLE if "temperature" in inspect.signature(loss.record).parameters]
 
 
 def kind(name: str) -> Any:

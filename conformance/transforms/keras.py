@@ -12,7 +12,7 @@ import sincere_spec.keras
 from sincere_spec import losses
 from sincere_spec.conformance.transforms.checks import Asked, Check
 
-KINDS = {loss.name: loss.class_name for loss in losses.TABLE}
+KINDS = {loss.name: loss.class_name for loss in losses.table.TABLE}
 
 
 def fit(asked: Asked) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from sincere_spec import losses
 Function = Callable[..., Any]  # of the embeddings, then the labels if the loss has any; returns the loss
 
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
-LOSSES = tuple(loss.name for loss in losses.TABLE)
+LOSSES = tuple(loss.name for loss in losses.table.TABLE)
 ENGINES = ("dense", "tiled", "kernel", "auto")
 # On a CPU kernels run in interpreters, whose time says nothing.
 HOST_ENGINES = ("dense", "tiled", "auto")

@@ -1,8 +1,6 @@
-"""The losses, each a function that returns a frozen record: mathematics only. `TABLE` has all that the package builds in."""
+"""The losses, each a function that returns a frozen record: mathematics only. `table` has all that the package builds in."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
+from sincere_spec.losses import table as table
 from sincere_spec.losses.decoupled import decoupled
 from sincere_spec.losses.dystress import dystress
 from sincere_spec.losses.f_micl import f_micl
@@ -11,34 +9,5 @@ from sincere_spec.losses.infoloob import infoloob
 from sincere_spec.losses.siglip import siglip
 from sincere_spec.losses.sincere import sincere
 from sincere_spec.losses.supcon import nt_xent, supcon
-from sincere_spec.spec.words import PairLoss
 
 __all__ = ["clip", "decoupled", "dystress", "f_micl", "info_nce", "infoloob", "nt_xent", "siglip", "sincere", "supcon"]
-
-
-class BuiltIn(NamedTuple):
-    """A loss of the package: its record, the function of `sincere_spec`, and the class of `.torch` and `.keras`."""
-
-    record: Callable[..., PairLoss]
-    function: str
-    class_name: str
-
-    @property
-    def name(self) -> str:
-        """The name in the conformance suite, the benchmark and the tests: that of the record's function."""
-        return self.record.__name__
-
-
-# What follows from it: the lists of the conformance runner, the benchmark, the catalogue and the tests.
-TABLE = (
-    BuiltIn(sincere, "sincere_loss", "SincereLoss"),
-    BuiltIn(supcon, "supcon_loss", "SupConLoss"),
-    BuiltIn(decoupled, "decoupled_loss", "DecoupledLoss"),
-    BuiltIn(info_nce, "info_nce_loss", "InfoNCELoss"),
-    BuiltIn(nt_xent, "nt_xent_loss", "NTXentLoss"),
-    BuiltIn(dystress, "dystress_loss", "DySTreSSLoss"),
-    BuiltIn(clip, "clip_loss", "CLIPLoss"),
-    BuiltIn(siglip, "siglip_loss", "SigLIPLoss"),
-    BuiltIn(f_micl, "f_micl_loss", "FMICLLoss"),
-    BuiltIn(infoloob, "infoloob_loss", "InfoLOOBLoss"),
-)
