@@ -43,7 +43,7 @@ def entries(names: Iterable[str] = ()) -> tuple[Entry, ...]:
     for name in wanted:
         if name not in table:
             raise unknown_choice("loss", name, table)
-    return tuple(_entry(table[name]) for name in wanted or table)
+    return tuple(_entry(table[name]) for name in wanted or losses.__all__)
 
 
 def shown(found: Iterable[Entry]) -> str:

@@ -162,6 +162,7 @@ def test_the_extras(metadata: email.message.Message) -> None:
         "kernels",
         "verify",
         "bench",
+        "study",
         "peers",
         "examples",
         "docs",
@@ -315,7 +316,7 @@ def test_the_command_of_the_base_install(installed: Path, tmp_path: Path) -> Non
     for help_ in (command("--help"), command()):
         assert help_.returncode == 0, help_.stderr
         assert "losses" in help_.stdout
-        assert "pip install 'sincere-spec[verify]'" in help_.stdout
+        assert "pip install 'sincere-spec[verify]'" in " ".join(help_.stdout.split())  # argparse wraps lines
     assert command("losses").stdout.count("loss_i = ") >= 9
     one = command("losses", "clip")
     assert one.stdout.startswith("clip_loss(a, b, temperature=0.07)")
