@@ -96,8 +96,14 @@ class _Loss(nn.Module):
             explain(self.record, row, [0] if self.record.arrangement.labelled else row, **self._options())
 
     def extra_repr(self) -> str:
-        """The arguments of the constructor."""
-        return ", ".join(f"{name}={value!r}" for name, value in {**self.own, **self._options()}.items())
+        """The arguments of the constructor, for the module as it is now."""
+        return ", ".join(
+            f"{name}={value!r}" for name, value in {**self.own, **self._learnt(), **self._options()}.items()
+        )
+
+    def _learnt(self) -> dict[str, float]:
+        """What has been learnt of the arguments."""
+        return {}
 
     def _options(self) -> _Options:
         return {"normalize": self.normalize, "reduction": self.reduction, "engine": self.engine, "tile": self.tile}
@@ -132,11 +138,11 @@ class _TemperatureLoss(_Loss):
         return self.record.temperature if self.logit_scale is None else torch.exp(-_clamped(self.logit_scale))
 
     def extra_repr(self) -> str:
-        """The arguments of the constructor, and the temperature that has been learnt."""
-        learnt = ""
-        if self.logit_scale is not None and not self.logit_scale.is_meta:
-            learnt = f" (now {float(cast(Tensor, self.temperature).detach()):.4g})"
-        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}{learnt}"
+        """The arguments of the constructor, for the module as it is now."""
+        return f"{super().extra_repr()}, learnable_temperature={self.logit_scale is not None}"
+
+    def _learnt(self) -> dict[str, float]:
+        return {**super()._learnt(), **_read("temperature", self.temperature)}
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
         return super()._value(*arguments, temperature=self.temperature, **keywords)
@@ -173,6 +179,13 @@ def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | No
     if not isinstance(learnable, bool):
         raise OptionError(f"{keyword} must be True or False; got {learnable!r}.")
     return nn.Parameter(torch.tensor(value)) if learnable else None
+
+
+def _read(name: str, learnt: float | Tensor | None) -> dict[str, float]:
+    """A learnt number to six digits, under its name, if it is learnt and has a value."""
+    if not isinstance(learnt, Tensor) or learnt.is_meta:
+        return {}
+    return {name: float(f"{float(learnt.detach()):.6g}")}
 
 
 class _Clamped(torch.autograd.Function):
@@ -396,8 +409,11 @@ class SigLIPLoss(_TowersLoss):
         self.logit_bias = _parameter("learnable_bias", learnable_bias, float(bias))
 
     def extra_repr(self) -> str:
-        """The arguments of the constructor."""
+        """The arguments of the constructor, for the module as it is now."""
         return f"{super().extra_repr()}, learnable_bias={self.logit_bias is not None}"
+
+    def _learnt(self) -> dict[str, float]:
+        return {**super()._learnt(), **_read("bias", self.logit_bias)}
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
         return super()._value(*arguments, bias=self.logit_bias, **keywords)
