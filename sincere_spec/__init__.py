@@ -19,6 +19,7 @@ from sincere_spec.errors import (
     MixedBackendsError,
     OptionError,
     ShapeError,
+    SignatureError,
     SincereSpecError,
     UnknownArrayError,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "OptionError",
     "PairLoss",
     "ShapeError",
+    "SignatureError",
     "SincereSpecError",
     "UnknownArrayError",
     "diagnose",

@@ -7,6 +7,7 @@
     ├── ShapeError           (ValueError)    wrong rank, length or width
     ├── LabelError           (ValueError)    labels or ids that name no classes
     ├── OptionError          (ValueError)    a keyword's value
+    ├── SignatureError       (TypeError)     arguments that a loss does not take, or a keyword that there is not
     ├── EngineUnavailable    (RuntimeError)  an engine asked for by name cannot serve this call
     └── BackendNotInstalled  (ImportError)   the framework of an array, or its adapter, cannot be imported
 
@@ -57,12 +58,26 @@ class OptionError(SincereSpecError, ValueError):
     """A keyword's value is not one of those it can take."""
 
 
+class SignatureError(SincereSpecError, TypeError):
+    """Too few or too many arrays, or a keyword that a call does not take."""
+
+
 class EngineUnavailable(SincereSpecError, RuntimeError):
     """An engine that was asked for by name cannot serve this call."""
 
 
 class BackendNotInstalled(SincereSpecError, ImportError):
     """The adapter of an array's framework cannot be imported."""
+
+
+def unknown_keyword(name: str, keyword: str, known: Iterable[str]) -> SignatureError:
+    """The refusal of a keyword by the public function or class of that name, naming the nearest one that it takes."""
+    from difflib import get_close_matches
+
+    known = tuple(known)
+    near = get_close_matches(keyword, known, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}."
+    return SignatureError(f"{name}() got an unexpected keyword argument {keyword!r}: {advice}")
 
 
 def unknown_choice(keyword: str, value: object, choices: Iterable[str]) -> OptionError:

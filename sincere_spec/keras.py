@@ -65,7 +65,7 @@ from sincere_spec.call.dispatch import backend_of
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.call.labels import as_integers
 from sincere_spec.docstrings import documented_class
-from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError
+from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError, unknown_keyword
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
@@ -139,7 +139,11 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         reduction: KerasReduction | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            taken = [*own, *Options.__annotations__]
+            raise unknown_keyword(type(self).__name__, next(iter(unknown)), taken)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         for parameter in {"temperature", "bias"} & own.keys():
             own[parameter] = _number(parameter, own[parameter])
@@ -195,14 +199,11 @@ class Labelled(Loss):
         one_hot = None
         if ops.is_tensor(y_true):
             y_true = ops.convert_to_tensor(y_true)  # beside y_pred, where that is on another device
-        if len(getattr(y_true, "shape", ())) == 2:
-            if y_true.shape[1] == 1:
-                y_true = y_true[:, 0]
-            elif ops.is_tensor(y_true):
-                rows = ops.cast(y_true, "float32")
-                ones, entries = (ops.sum(ops.cast(x, "int32"), axis=1) for x in (rows == 1.0, rows != 0.0))
-                one_hot = ops.all((ones == 1) & (entries == 1))
-                y_true = ops.argmax(rows, axis=1)
+        if ops.is_tensor(y_true) and len(y_true.shape) == 2 and y_true.shape[1] != 1:
+            rows = ops.cast(y_true, "float32")
+            ones, entries = (ops.sum(ops.cast(x, "int32"), axis=1) for x in (rows == 1.0, rows != 0.0))
+            one_hot = ops.all((ones == 1) & (entries == 1))
+            y_true = ops.argmax(rows, axis=1)
         (labels,) = as_integers(backend_of(y_pred, "y_pred"), y_pred, {"y_true": (y_true, y_pred.shape[0])})
         return labels, self._share(labels, y_pred, one_hot)
 

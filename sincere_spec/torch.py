@@ -20,7 +20,7 @@ from sincere_spec import losses
 from sincere_spec.arrays import Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.docstrings import documented_class
-from sincere_spec.errors import EngineUnavailable, OptionError
+from sincere_spec.errors import EngineUnavailable, OptionError, unknown_keyword
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
@@ -71,6 +71,8 @@ _learnable = documented_class(
 class _Loss(nn.Module):
     """A loss record, made of its own keywords, and the options of its calls."""
 
+    options_taken = tuple(_Options.__annotations__)
+
     def __init__(
         self,
         record: Callable[..., PairLoss],
@@ -81,7 +83,10 @@ class _Loss(nn.Module):
         reduction: Reduction = "mean",
         engine: Engine = "auto",
         tile: int | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise unknown_keyword(type(self).__name__, next(iter(unknown)), [*own, *self.options_taken])
         super().__init__()
         for name in {"temperature", "bias"} & own.keys():
             if not isinstance(own[name], Real):
@@ -114,6 +119,8 @@ class _Loss(nn.Module):
 
 class _TemperatureLoss(_Loss):
     """A loss whose temperature is a number, or learnt as the parameter `logit_scale`."""
+
+    options_taken = tuple(_TemperatureOptions.__annotations__)
 
     def __init__(
         self,

@@ -342,6 +342,8 @@ def test_bad_options_are_refused_at_construction(keras: ModuleType, here: Module
             kind(**options)
     with pytest.raises(ValueError, match="reduction"):
         here.SincereLoss(reduction="pairs")
+    with pytest.raises(ss.SignatureError, match=r"^CLIPLoss.*'temprature': did you mean 'temperature'"):
+        here.CLIPLoss(temprature=0.1)
 
 
 def test_embeddings_without_views_are_refused(here: ModuleType) -> None:

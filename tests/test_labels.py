@@ -66,6 +66,9 @@ ON_THE_HOST: dict[str, Any] = {
     "list of numpy integers": list(extremes("uint64")),
     "list of lists, one-hot": np.eye(3).tolist(),
     "tuple": tuple(CLASSES),
+    "a column": np.asarray(CLASSES)[:, None],
+    "a column of strings": names()[:, None],
+    "a column, as a list": [[label] for label in CLASSES],
 }
 ON_THE_HOST["list of lists, one-hot"] = [ON_THE_HOST["list of lists, one-hot"][label] for label in CLASSES]
 
@@ -79,6 +82,21 @@ def test_labels_of_the_host_beside_any_framework_s_embeddings(framework: str, ki
 def test_the_framework_s_own_integers_of_every_width(framework: str, kind: str) -> None:
     here = load(framework)
     assert_same_classes(here, here.array(extremes(kind), kind))
+
+
+def test_a_range_is_a_label_for_each_row(framework: str) -> None:
+    here = load(framework)
+    keys = {"keys": here.array(EMBEDDINGS), "key_labels": range(6)}
+    assert loss(here, range(6), **keys) == loss(here, [*range(6)], **{**keys, "key_labels": [*range(6)]})
+
+
+def test_a_column_of_the_framework_s_integers_stays_where_it_is(framework: str) -> None:
+    here = load(framework)
+    column = here.array(np.asarray(CLASSES)[:, None], "int32")
+    assert_same_classes(here, column)
+    if here.compile is not None:
+        program = here.compile(lambda x, y: ss.supcon_loss(x, y))
+        assert distance(here.numbers(program(here.array(EMBEDDINGS), column)), WANT) <= rule("float64", 0.1)
 
 
 @pytest.mark.parametrize("kind", ["bool", "float32", "float64", "bfloat16", "float16"])
@@ -265,7 +283,7 @@ NOT_LABELS: dict[str, tuple[Any, type[Exception]]] = {
     "smoothed labels": (np.eye(3)[CLASSES] * 0.9 + 0.1 / 3.0, ss.LabelError),
     "rows of zeros": (np.zeros((6, 3)), ss.LabelError),
     "one-hot with a NaN": (np.where(np.eye(3)[CLASSES] == 0, np.nan, 1.0), ss.LabelError),
-    "a column of classes": (np.asarray(CLASSES)[:, None] + 3, ss.LabelError),
+    "a column of fractions": (np.asarray(CLASSES)[:, None] + 0.5, ss.LabelError),
     "three dimensions": (np.zeros((6, 1, 1)), ss.LabelError),
     "a single number": (np.asarray(3), ss.LabelError),
     "dates": (np.asarray(["2020-01-01"] * 6, dtype="datetime64[D]"), ss.LabelError),

@@ -143,8 +143,12 @@ def test_keywords_that_a_module_does_not_have_are_refused_at_construction() -> N
         "DySTreSSLoss": {"learnable_temperature": True},
         "FMICLLoss": {"learnable_temperature": True},
     }.items():
-        with pytest.raises(TypeError, match="unexpected keyword"):
+        with pytest.raises(ss.SignatureError, match=rf"^{name}\(\) got an unexpected keyword.*{next(iter(options))}"):
             kind(name)(**options)
+    with pytest.raises(ss.SignatureError, match=r"^SincereLoss.*'temprature': did you mean 'temperature'"):
+        kind("SincereLoss")(temprature=0.1)
+    with pytest.raises(ss.DtypeError, match=r'SincereLoss\(reduction="pairs"\)'):
+        kind("NTXentLoss")()(torch.eye(4), torch.tensor([0, 0, 1, 1]))
     with pytest.raises(ss.OptionError, match="learnable_temperature=True"):
         kind("CLIPLoss")(torch.tensor(0.1))
     with pytest.raises(ss.OptionError, match="learnable_bias=True"):

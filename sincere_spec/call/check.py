@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from numbers import Real
 from typing import Any, TypedDict
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
-from sincere_spec.call.labels import as_integers
+from sincere_spec.call.labels import INTEGERS, as_integers
 from sincere_spec.call.where import rows_that_take_part
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.rows import check_reduction
 from sincere_spec.errors import (
     DtypeError,
+    LabelError,
     MixedBackendsError,
     OptionError,
     ShapeError,
+    SignatureError,
+    UnknownArrayError,
+    unknown_keyword,
 )
 from sincere_spec.interface import Backend
-from sincere_spec.spec.checks import check_temperature
+from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array
 from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
 
 PARAMETERS = ("temperature", "bias")
+NORMAL = {
+    "float32": (2.0**-126, (2.0 - 2.0**-23) * 2.0**127),
+    "float64": (2.0**-1022, (2.0 - 2.0**-52) * 2.0**1023),
+}
+"""The smallest number that has all its digits in a dtype, and the largest."""
 
 
 class Keywords(TypedDict, total=False):
@@ -103,12 +110,9 @@ class Problem:
 
 
 def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:
-    """The call of the function of that name; raises TypeError for a keyword that it does not have."""
+    """The call of the function of that name; raises SignatureError for a keyword that it does not have."""
     if not keywords.keys() <= KEYWORDS:
-        keyword = next(iter(keywords.keys() - KEYWORDS))
-        near = get_close_matches(keyword, KEYWORDS, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(Keywords.__annotations__)}."
-        raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}: {advice}")
+        raise unknown_keyword(name, next(iter(keywords.keys() - KEYWORDS)), KEYWORDS)
     return Call(loss, arguments, **keywords)
 
 
@@ -128,19 +132,29 @@ def check(call: Call) -> Problem:
             *arguments_, temperature = arguments
             arguments = tuple(arguments_)
         if len(arguments) != 2:
-            raise TypeError(
-                f"{loss.name} takes {loss.arrangement.signature}; got {len(arguments)} positional arguments."
+            raise SignatureError(
+                f"{loss.name} takes {loss.arrangement.signature}; got {len(arguments)} positional arguments: "
+                "name the others by keywords."
+            )
+        if arguments[1] is None:
+            raise LabelError(
+                f"labels: {loss.name} tells positives by their labels; got None: for two views of each sample without labels "
+                "use nt_xent_loss, for pairs from two towers clip_loss."
             )
         labels, given = arguments[1], (arguments[0], *(() if call.keys is None else (call.keys,)))
     else:
         refused = [name for name in ("keys", "key_labels", "ids", "key_ids") if getattr(call, name) is not None]
         if refused:
-            raise TypeError(f"{loss.name} takes {loss.arrangement.signature} and no {refused[0]}: it has no labels.")
+            raise SignatureError(
+                f"{loss.name} takes {loss.arrangement.signature} and no {refused[0]}: it has no labels."
+            )
         optional = loss.arrangement.signature.endswith("=None")
         given = arguments[:-1] if optional and arguments and arguments[-1] is None else arguments
     temperature = _parameter("temperature", loss.temperature if temperature is None else temperature)
     bias = _parameter("bias", loss.bias if call.bias is None else call.bias)
 
+    for one in given:
+        _check_array(loss, one)
     names = loss.arrangement.names(len(given))
     raw = {name: unwrap(array) for name, array in zip(names, given, strict=True)}
     parameters = {name: x for name, x in (("temperature", temperature), ("bias", bias)) if not isinstance(x, float)}
@@ -148,9 +162,10 @@ def check(call: Call) -> Problem:
     raw = {name: backend.prepare(array, name) for name, array in raw.items()}
     parameters = {name: backend.prepare(array, name) for name, array in parameters.items()}
     _check_libraries(backend, raw | parameters)
-    _check_floats(backend, raw)
-    _check_parameters(backend, parameters)
-    shapes = {name: tuple(array.shape) for name, array in raw.items()}
+    _check_floats(backend, loss, raw)
+    shapes = {name: tuple(array.shape) for name, array in (raw | parameters).items()}
+    parameters = _scalars(backend, parameters)
+    _check_range(backend, raw[names[0]], {"temperature": temperature, "bias": bias})
     embeddings = _flattened(backend, loss, raw)
     roles = loss.arrangement.roles(names)
     rows, columns, samples = (
@@ -177,13 +192,40 @@ def check(call: Call) -> Problem:
 
 
 def _parameter(name: str, value: float | Array) -> float | Array:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = float(value)
-    if name == "temperature":
-        check_temperature(value)
-    elif isinstance(value, (bool, str)) or (isinstance(value, float) and not -float("inf") < value < float("inf")):
-        raise OptionError(f"{name} must be a finite number or a 0-d array; got {value!r}.")
+    value = (TEMPERATURE if name == "temperature" else PARAMETER)(value, name)
     return value if isinstance(value, float) else unwrap(value)
+
+
+def _check_array(loss: PairLoss, given: object) -> None:
+    """Say of what is often put in the place of an array where it belongs."""
+    if isinstance(given, (list, tuple)) and any(is_array(one) for one in given):
+        advice = (
+            "stack the views of a sample, [n, views, d]"
+            if loss.arrangement.labelled
+            else "pass them as separate arguments"
+        )
+        raise UnknownArrayError(
+            f"{loss.name} takes {loss.arrangement.signature}; got a {type(given).__name__} of {len(given)} arrays where "
+            f"one belongs: {advice}."
+        )
+    if isinstance(given, (int, float)):
+        raise UnknownArrayError(
+            f"{loss.name} takes {loss.arrangement.signature}; got the number {given!r} in the place of an array: the "
+            "temperature is a keyword, temperature=..."
+        )
+
+
+def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Array]) -> None:
+    """Refuse numbers that the dtype of the loss does not hold: it would make them 0, or infinite."""
+    kind = COMPUTE_DTYPE[backend.dtype_name(like)]
+    least, most = NORMAL[kind]
+    for name, value in given.items():
+        small = name == "temperature" and isinstance(value, float) and value < least
+        if small or (isinstance(value, float) and abs(value) > most):
+            raise OptionError(
+                f"{name}: expected a number that {kind} holds, up to {most:.3g}{f' and from {least:.3g} on' if small else ''}; "
+                f"got {value!r}: choose one in its range, or give float64 embeddings."
+            )
 
 
 def _check_libraries(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -197,10 +239,15 @@ def _check_libraries(backend: Backend, arrays: Mapping[str, Array]) -> None:
             raise MixedBackendsError(f"{first} is a {one} array and {name} a {other} one; convert one of them.")
 
 
-def _check_floats(backend: Backend, arrays: Mapping[str, Array]) -> None:
+def _check_floats(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) -> None:
     first, *others = arrays
     for name, array in arrays.items():
         kind = backend.dtype_name(array)
+        if kind in INTEGERS and name != first and len(array.shape) == 1 and not loss.arrangement.labelled:
+            raise DtypeError(
+                f"{name}: {loss.name} takes {loss.arrangement.signature}, and no labels; got a vector of {kind}: with labels use "
+                'sincere_loss, or SincereLoss(reduction="pairs"), which is pytorch-metric-learning\'s NTXentLoss.'
+            )
         if kind not in COMPUTE_DTYPE:
             raise DtypeError(f"{name}: expected one of {', '.join(COMPUTE_DTYPE)}; got {kind}: convert it.")
     for name in others:
@@ -212,16 +259,20 @@ def _check_floats(backend: Backend, arrays: Mapping[str, Array]) -> None:
             raise MixedBackendsError(f"{first} is on {here} and {name} on {there}; move one of them.")
 
 
-def _check_parameters(backend: Backend, parameters: Mapping[str, Array]) -> None:
+def _scalars(backend: Backend, parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Parameters that are arrays, checked, as 0-d arrays: models have some of shape [1]."""
+    scalars = {}
     for name, array in parameters.items():
-        if len(array.shape) != 0:
+        if any(size != 1 for size in array.shape):
             raise ShapeError(
-                f"{name}: expected a number or a 0-d array; got shape {tuple(array.shape)}: index or reshape it."
+                f"{name}: expected a number, or an array of one: 0-d or of shape (1,); got shape {tuple(array.shape)}: index it."
             )
         if backend.dtype_name(array) not in COMPUTE_DTYPE:
             raise DtypeError(f"{name}: expected a floating-point number; got {backend.dtype_name(array)}: convert it.")
-        if name == "temperature" and backend.on_host(array):
-            check_temperature(float(backend.hold(array)))
+        scalars[name] = backend.namespace(array).reshape(array, ()) if array.shape else array
+        if name == "temperature" and backend.on_host(scalars[name]):
+            check_temperature(float(backend.hold(scalars[name])))
+    return scalars
 
 
 def _flattened(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -135,6 +135,8 @@ def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, 
     gradients = steps.backward(arrays, saved, None, wanted)
     result = {}
     for name, gradient in zip(arguments, gradients, strict=True):
+        assert gradient is not None, name
         shape = tuple(-1 if size is None else size for size in problem.shapes.get(name, ()))
-        result[name] = backend.namespace(gradient).reshape(gradient, shape) if len(shape) == 3 else gradient
+        as_given = len(shape) == len(gradient.shape)
+        result[name] = gradient if as_given else backend.namespace(gradient).reshape(gradient, shape)
     return value, result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from sincere_spec.arrays import Array, Labels
@@ -24,9 +25,13 @@ def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, An
     host: dict[str, list[Any]] = {}
     for name, (labels, length) in given.items():
         labels = unwrap(labels)
+        if isinstance(labels, Real):
+            raise LabelError(f"{name}: expected one label a row, as an array or a list; got the number {labels!r}.")
         owner = find_backend(labels)
         if owner is backend and backend.namespace(labels) is backend.namespace(like):
             labels = backend.prepare(labels, name)
+            if len(labels.shape) == 2 and labels.shape[1] == 1:  # a column, as data frames and Keras have them
+                labels = backend.namespace(labels).reshape(labels, (-1,))
             kind = backend.dtype_name(labels)
             here, there = backend.device(like), backend.device(labels)
             if here != there:
@@ -53,6 +58,7 @@ def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, An
         for name, labels in device.items():
             host[name] = _read(name, backend.to_host(labels))
         device = {}
+    _check_kinds(host)
     numbers: dict[Any, int] = {}
     for name, labels in host.items():
         if device:  # beside traced integers they cannot be renumbered
@@ -90,7 +96,7 @@ def _device_integer(name: str, label: Any) -> int:
 
 def _read(name: str, labels: Any) -> list[Any]:
     """One hashable label a row, from a list or from an array on the host."""
-    if not isinstance(labels, (list, tuple)) and not hasattr(labels, "tolist"):
+    if not isinstance(labels, (list, tuple, range)) and not hasattr(labels, "tolist"):
         raise LabelError(f"{name}: expected one label a row, as an array or a list; got {type(labels).__name__}.")
     shape = getattr(labels, "shape", None)
     if shape is not None and len(shape) not in (1, 2):
@@ -104,7 +110,21 @@ def _read(name: str, labels: Any) -> list[Any]:
         return [_label(name, row) for row in rows]
     if len({len(row) if isinstance(row, (list, tuple)) else None for row in rows}) > 1:
         raise LabelError(f"{name}: expected one label a row, or one-hot rows of one length; got some of each.")
+    if len(rows[0]) == 1:  # a column
+        return [_label(name, row[0]) for row in rows]
     return [_class_of_one_hot(name, row) for row in rows]
+
+
+def _check_kinds(given: dict[str, list[Any]]) -> None:
+    """Refuse strings beside integers: none of them is equal to one of the others, and nobody means that."""
+    kinds = {
+        name: "strings" if isinstance(labels[0], str) else "integers"
+        for name, labels in given.items()
+        if labels and len({isinstance(label, str) for label in labels}) == 1
+    }
+    if len(set(kinds.values())) > 1:
+        (one, kind), (other, another) = kinds.items()
+        raise LabelError(f"{one} are {kind} and {other} {another}, and so no two are equal; convert one of them.")
 
 
 def _label(name: str, label: Any) -> Any:

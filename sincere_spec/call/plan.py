@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 from sincere_spec.arrays import Array
@@ -57,8 +58,10 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it."""
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
-    if tile is not None and (not isinstance(tile, int) or isinstance(tile, bool) or tile < 1):
-        raise OptionError(f"tile must be a positive integer or None; got {tile!r}.")
+    if tile is not None:
+        if not isinstance(tile, Integral) or isinstance(tile, bool) or tile < 1:
+            raise OptionError(f"tile must be a positive integer or None; got {tile!r}.")
+        tile = int(tile)  # NumPy's, too
     if engine == "dense":
         return Plan(backend.name, "dense", None, "asked for by name")
     obstacle = backend.tiles_obstacle(like)

@@ -10,6 +10,10 @@ from sincere_spec.spec.arrangements import Labelled
 from sincere_spec.spec.checks import NUMBER
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
+NOISE = Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE)
+LARGE = 16.0
+"""From here on a rounding of epsilon is more than one of a logit, and nothing may add epsilon to one and take it away again."""
+
 
 def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
     """Each positive against the negatives alone, so that positives never repel each other.
@@ -21,7 +25,8 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
 
     Args:
         temperature: divides the similarities; a positive number, or a 0-d array, which then receives a gradient.
-        epsilon: the margin of epsilon-SupInfoNCE (arXiv 2211.05568), in units of logits; 0 is SINCERE.
+        epsilon: the margin of epsilon-SupInfoNCE (arXiv 2211.05568), in units of logits; 0 is SINCERE. A large one is
+            written without a cancellation, and tends to `decoupled`.
 
     Raises:
         OptionError: a temperature that is no positive number, or an epsilon that is no finite one.
@@ -33,14 +38,23 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
         margin = mean softplus(-(a - noise)) over positive; loss = margin>
     """
     epsilon = NUMBER(epsilon, "epsilon")
-    return PairLoss(
-        name="sincere",
-        arrangement=Labelled(),
-        stages=(
-            Stage("noise", Fold.LOGSUMEXP, over=Pairs.NEGATIVE),
-            Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, offset=epsilon, minus="noise", mean=True),
-        ),
-        terms=(Term("margin", constant=-epsilon),),
-        logit=Similarity(),
-        temperature=temperature,
+    stages, terms = _large_margin(epsilon) if epsilon > LARGE else _margin(epsilon)
+    return PairLoss("sincere", Labelled(), stages, terms, Similarity(), temperature)
+
+
+def _margin(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
+    """softplus(u + epsilon) - epsilon, where u = noise - a: it keeps every digit of a small loss."""
+    margin = Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, offset=epsilon, minus="noise", mean=True)
+    return (NOISE, margin), (Term("margin", constant=-epsilon),)
+
+
+def _large_margin(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
+    """The same as u + softplus(-u - epsilon); and -epsilon where there are no negatives, else -epsilon + epsilon."""
+    stages = (
+        NOISE,
+        Stage("least", Fold.LINEAR, Pairs.POSITIVE, scale=0.0, mean=True),  # 0
+        Stage("any", Fold.LINEAR, Pairs.NEGATIVE, scale=0.0, offset=1.0, mean=True),  # 1 where there are negatives
+        Stage("gap", Fold.LINEAR, Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
+        Stage("rest", Fold.SOFTPLUS, Pairs.POSITIVE, offset=-epsilon, minus="noise", mean=True),
     )
+    return stages, (Term("least", constant=-epsilon), Term("any", epsilon), Term("gap"), Term("rest"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sincere_spec.errors import SignatureError
 from sincere_spec.spec.checks import FLAG, check_fields
 from sincere_spec.spec.words import Arrangement, Roles
 
@@ -11,7 +12,7 @@ from sincere_spec.spec.words import Arrangement, Roles
 def _fixed(names: tuple[str, ...], count: int, least: int | None = None) -> tuple[str, ...]:
     least = len(names) if least is None else least
     if not least <= count <= len(names):
-        raise TypeError(f"expected the arrays {', '.join(names)}; got {count} of them.")
+        raise SignatureError(f"expected the arrays {', '.join(names)}; got {count} of them: pass each by itself.")
     return names[:count]
 
 
@@ -37,7 +38,7 @@ class Views(Arrangement):
 
     def names(self, count: int) -> tuple[str, ...]:
         if count < 2:
-            raise TypeError(f"expected two or more views of one shape; got {count}.")
+            raise SignatureError(f"expected two or more views of one shape; got {count}: pass each by itself.")
         return tuple(f"view_{v}" for v in range(count))
 
     def roles(self, names: tuple[str, ...]) -> Roles:

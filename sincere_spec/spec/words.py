@@ -215,7 +215,7 @@ class Arrangement(Word, ABC):
 
     @abstractmethod
     def names(self, count: int) -> tuple[str, ...]:
-        """The names of `count` positional arrays; raises TypeError if the call cannot take so many."""
+        """The names of `count` positional arrays; raises SignatureError if the call cannot take so many."""
 
     @abstractmethod
     def roles(self, names: tuple[str, ...]) -> Roles:
