@@ -47,6 +47,7 @@ FOREIGN = {
 
 for _name, _value in {
     "JAX_ENABLE_X64": "1",
+    "JAX_NUM_CPU_DEVICES": "4",
     "JAX_PLATFORMS": "cpu",
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -12,6 +12,7 @@ from jax import lax
 
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.jax import namespace
+from sincere_spec.backends.jax.sharded import refuse_explicit, varying_alike
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Differentiable, Kernels
@@ -35,6 +36,7 @@ class JaxBackend:
             raise UnknownArrayError(
                 f"{argument}: expected a dense jax.Array; got jax's {type(x).__name__}: convert it."
             )
+        refuse_explicit(x, argument)
         return x
 
     def dtype_name(self, x: Array) -> str:
@@ -111,7 +113,7 @@ class JaxBackend:
         if steps.static.scalar:
             return scalar_value(steps.static, steps.constants, arrays)
         try:
-            return row_values(steps.static, steps.constants, arrays)
+            return row_values(steps.static, *varying_alike((steps.constants, arrays)))
         except TypeError as error:
             if "forward-mode" not in str(error):
                 raise
@@ -123,7 +125,7 @@ class JaxBackend:
         return function(*arguments)
 
     def loop(self, start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
-        return lax.fori_loop(start, stop, body, state)
+        return lax.fori_loop(start, stop, body, varying_alike(state))
 
     def when(self, condition: Array, yes: Callable[[], T], no: Callable[[], T]) -> T:
         result: T = lax.cond(condition, yes, no)
@@ -142,7 +144,7 @@ class JaxBackend:
         return jnp.asarray(value, dtype=dtype)
 
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
-        result: T = _compiled(function, static, arrays)
+        result: T = _compiled(function, static, varying_alike(arrays))
         return result
 
 

@@ -111,8 +111,8 @@ class TracedSweep:
 
     @property
     def nil(self) -> Array:
-        """A zero for each row with a loss, `[rows]`."""
-        return self.xp.astype(self.inside, self.anchors.embeddings.dtype) * 0.0
+        """A zero for each row with a loss, `[rows]`; made of embeddings, so that it is on the devices where these are."""
+        return self.xp.concat([self.xp.sum(side.embeddings[:, :0], axis=1) for side, _ in self.sides], axis=0)
 
     def unsorted(self, vector: Array) -> Array:
         """A vector by row in the order in which the rows came, without padding."""

@@ -1,0 +1,121 @@
+"""What is JAX's alone: arrays over the devices of a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from catalogue import distance, rule
+
+import sincere_spec as ss
+from sincere_spec import losses
+
+pytestmark = pytest.mark.framework("jax")
+
+ROWS, WIDTH, TEMPERATURE = 20, 5, 0.3
+
+
+def batch(rows: int = ROWS, dtype: str = "float64") -> tuple[Any, Any, Any]:
+    """Embeddings, labels, and the temperature as an array."""
+    import jax.numpy as jnp
+
+    z = np.random.default_rng(0).normal(size=(rows, WIDTH)).astype(dtype)
+    return jnp.asarray(z), jnp.arange(rows) % 4, jnp.asarray(TEMPERATURE, dtype)
+
+
+def mesh(count: int, explicit: bool = False) -> Any:
+    import jax
+
+    kind = jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto
+    return jax.make_mesh((count,), ("rows",), (kind,), devices=jax.devices()[:count])
+
+
+def against_all_keys(z: Any, labels: Any, temperature: Any, **options: Any) -> Any:
+    """The recipe of several devices: own anchors against the keys of all, ids that name a row and its copy."""
+    import jax
+
+    def every(x: Any) -> Any:
+        return jax.lax.all_gather(x, "rows", tiled=True)
+
+    ids = jax.lax.axis_index("rows") * len(z) + jax.numpy.arange(len(z))
+    keys = {"keys": every(z), "key_labels": every(labels), "ids": ids, "key_ids": every(ids)}
+    loss = ss.sincere_loss(z, labels, temperature, reduction="batch", **keys, **options)
+    return jax.lax.pmean(loss, "rows")
+
+
+def rows_of_each(z: Any, labels: Any, temperature: Any, **options: Any) -> Any:
+    """A vector of row losses by device, labels apart: one triangle of tiles."""
+    import jax
+
+    loss = ss.supcon_loss(z, labels, temperature, reduction="none", **options)
+    return jax.lax.pmean(jax.numpy.mean(loss), "rows")
+
+
+def towers(z: Any, labels: Any, temperature: Any, **options: Any) -> Any:
+    """Own anchors against a queue that is the same on all devices, and so does not vary."""
+    import jax
+
+    options |= {"temperature": temperature}
+    return jax.lax.pmean(ss.info_nce_loss(z, z[::-1], jax.numpy.ones((3, WIDTH)), **options), "rows")
+
+
+def over_devices(function: Callable[..., Any], checked: bool, **options: Any) -> Callable[..., Any]:
+    """The value of a function of one device's rows, and its gradient by all rows and by the replicated temperature."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    def local(z: Any, labels: Any, temperature: Any) -> Any:
+        return function(z, labels, temperature, **options)
+
+    specs = {"in_specs": (P("rows"), P("rows"), P()), "out_specs": P(), "check_vma": checked}
+    return jax.jit(jax.value_and_grad(jax.shard_map(local, mesh=mesh(2), **specs), argnums=(0, 2)))
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("function", [against_all_keys, rows_of_each, towers])
+def test_tiles_inside_shard_map_give_the_dense_answer(function: Callable[..., Any], checked: bool) -> None:
+    """Where JAX checks over which axes values vary, a loop's carry may not begin as the same on all devices."""
+    want = over_devices(function, checked, engine="dense")(*batch())
+    found = over_devices(function, checked, engine="tiled", tile=4)(*batch())
+    for x, exact in zip((found[0], *found[1]), (want[0], *want[1])):
+        assert distance(np.asarray(x), np.asarray(exact)) <= rule("float64", TEMPERATURE)
+
+
+def test_auto_inside_shard_map_where_it_takes_tiles() -> None:
+    rows = 4096
+    z, labels, temperature = batch(rows, "float32")
+    assert ss.explain(losses.sincere(), z, labels).engine == "tiled"
+    found = over_devices(against_all_keys, True)(z, labels, temperature)
+    value, gradient = ss.value_and_gradient(losses.sincere(), z, labels, temperature=temperature, engine="dense")
+    assert distance(np.asarray(found[0]), np.asarray(value)) <= 1e-6
+    for x, exact in zip(found[1], gradient):
+        assert distance(np.asarray(x), np.asarray(exact)) <= 1e-5
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_explicit_axes_are_refused_with_what_to_do_and_that_works(engine: str) -> None:
+    import jax
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    def loss(z: Any, labels: Any) -> Any:
+        return ss.sincere_loss(z, labels, engine=engine, tile=4 if engine == "tiled" else None)
+
+    z, labels, _ = batch()
+    want = jax.value_and_grad(loss)(z, labels)
+    here = mesh(2, explicit=True)
+    z, labels = (jax.device_put(x, NamedSharding(here, P("rows"))) for x in (z, labels))
+    with jax.set_mesh(here):
+        with pytest.raises(ss.EngineUnavailable, match=r"embeddings is sharded over 'rows' .* jax.reshard\(x, jax.P"):
+            loss(z, labels)
+        with pytest.raises(ss.EngineUnavailable, match=r"auto_axes"):
+            jax.jit(loss)(z, labels)
+        with pytest.raises(ss.EngineUnavailable, match=r"labels is sharded"):
+            loss(jax.reshard(z, P()), labels)
+        whole = jax.jit(jax.value_and_grad(lambda z, y: loss(jax.reshard(z, P()), jax.reshard(y, P()))))(z, labels)
+        parted = jax.jit(jax.value_and_grad(jax.sharding.auto_axes(loss, out_sharding=P())))(z, labels)
+    for found in (whole, parted):
+        for x, exact in zip(found, want):
+            assert distance(np.asarray(x), np.asarray(exact)) <= rule("float64", 0.1)
