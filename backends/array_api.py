@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import array_api_compat
@@ -17,14 +18,26 @@ SEGMENTS = 512
 """The segments that are summed at a time where the library has no scatter: a product with their masks."""
 
 
+@cache
+def _dtype_name(kind: type, dtype: Any) -> str:
+    """The standard's name of a dtype of some kind of array; NumPy makes its own anew each time it is asked."""
+    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    return "string" if name.startswith("str") else name
+
+
 class ArrayApiBackend:
     """Plain arrays: no tracing, no gradients of the framework's own."""
 
     name = "array_api"
     traces = False
 
+    def __init__(self) -> None:
+        self.namespaces: dict[type, Namespace] = {}  # looked up thirty times a call
+
     def namespace(self, x: Array) -> Namespace:
-        return array_api_compat.array_namespace(x)
+        if type(x) not in self.namespaces:
+            self.namespaces[type(x)] = array_api_compat.array_namespace(x)
+        return self.namespaces[type(x)]
 
     def prepare(self, x: Array, argument: str) -> Array:
         kind = type(x).__name__
@@ -51,8 +64,7 @@ class ArrayApiBackend:
         return x
 
     def dtype_name(self, x: Array) -> str:
-        name = str(getattr(x.dtype, "name", x.dtype)).rpartition(".")[2]
-        return "string" if name.startswith("str") else name
+        return _dtype_name(type(x), x.dtype)
 
     def dtype(self, name: str, like: Array) -> Any:
         return getattr(self.namespace(like), name)
