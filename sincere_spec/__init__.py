@@ -25,6 +25,7 @@ from sincere_spec.errors import (
 )
 from sincere_spec.functions import *
 from sincere_spec.metrics import diagnose
+from sincere_spec.relations import positives, same
 from sincere_spec.spec.words import PairLoss
 
 __version__ = "0.1.0"
@@ -47,7 +48,9 @@ __all__ = [
     "explain",
     "losses",
     "metrics",
+    "positives",
     "register_backend",
+    "same",
     "value_and_gradient",
 ]
 __all__ += functions.__all__

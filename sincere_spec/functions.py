@@ -11,6 +11,7 @@ from sincere_spec.docstrings import documented
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
+from sincere_spec.relations import Ignore
 from sincere_spec.spec.words import PairLoss
 
 __all__ = [
@@ -31,6 +32,7 @@ def _value(
     record: PairLoss,
     arrays: tuple[ArrayT | None, ...],
     where: Where | None,
+    ignore: Ignore | None,
     normalize: bool,
     reduction: Reduction,
     engine: Engine,
@@ -44,6 +46,7 @@ def _value(
         *arrays,
         *labels,
         where=where,
+        ignore=ignore,
         normalize=normalize,
         reduction=reduction,
         engine=engine,
@@ -65,6 +68,7 @@ def sincere_loss(
     ids: Labels | None = None,
     key_ids: Labels | None = None,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -87,7 +91,16 @@ def sincere_loss(
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     return _value(
-        losses.sincere(temperature, epsilon), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
+        losses.sincere(temperature, epsilon),
+        (embeddings,),
+        where,
+        ignore,
+        normalize,
+        reduction,
+        engine,
+        tile,
+        labels,
+        **sides,
     )
 
 
@@ -103,6 +116,7 @@ def supcon_loss(
     ids: Labels | None = None,
     key_ids: Labels | None = None,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -124,7 +138,16 @@ def supcon_loss(
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     return _value(
-        losses.supcon(temperature, summation), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
+        losses.supcon(temperature, summation),
+        (embeddings,),
+        where,
+        ignore,
+        normalize,
+        reduction,
+        engine,
+        tile,
+        labels,
+        **sides,
     )
 
 
@@ -139,6 +162,7 @@ def decoupled_loss(
     ids: Labels | None = None,
     key_ids: Labels | None = None,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -160,7 +184,7 @@ def decoupled_loss(
     """
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     return _value(
-        losses.decoupled(temperature), (embeddings,), where, normalize, reduction, engine, tile, labels, **sides
+        losses.decoupled(temperature), (embeddings,), where, ignore, normalize, reduction, engine, tile, labels, **sides
     )
 
 
@@ -172,6 +196,7 @@ def info_nce_loss(
     *,
     temperature: float | Array = 0.07,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -196,7 +221,7 @@ def info_nce_loss(
         0.286
     """
     return _value(
-        losses.info_nce(temperature), (queries, positives, negatives), where, normalize, reduction, engine, tile
+        losses.info_nce(temperature), (queries, positives, negatives), where, ignore, normalize, reduction, engine, tile
     )
 
 
@@ -205,6 +230,7 @@ def nt_xent_loss(
     *views: ArrayT,
     temperature: float | Array = 0.1,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -224,7 +250,7 @@ def nt_xent_loss(
         >>> float(round(ss.nt_xent_loss(a, b, temperature=0.5), 4))
         0.4302
     """
-    return _value(losses.nt_xent(temperature), views, where, normalize, reduction, engine, tile)
+    return _value(losses.nt_xent(temperature), views, where, ignore, normalize, reduction, engine, tile)
 
 
 @documented
@@ -237,6 +263,7 @@ def dystress_loss(
     offset: float = -0.4,
     scale: float = 0.7,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -259,7 +286,7 @@ def dystress_loss(
         0.2358
     """
     record = losses.dystress(temperature_min, temperature_max, detach, schedule, offset, scale)
-    return _value(record, views, where, normalize, reduction, engine, tile)
+    return _value(record, views, where, ignore, normalize, reduction, engine, tile)
 
 
 @documented
@@ -269,6 +296,7 @@ def clip_loss(
     *,
     temperature: float | Array = 0.07,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -288,7 +316,7 @@ def clip_loss(
         >>> float(round(ss.clip_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    return _value(losses.clip(temperature), (a, b), where, normalize, reduction, engine, tile)
+    return _value(losses.clip(temperature), (a, b), where, ignore, normalize, reduction, engine, tile)
 
 
 @documented
@@ -298,6 +326,7 @@ def infoloob_loss(
     *,
     temperature: float | Array = 0.07,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -319,7 +348,7 @@ def infoloob_loss(
         >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
         -1.6
     """
-    return _value(losses.infoloob(temperature), (a, b), where, normalize, reduction, engine, tile)
+    return _value(losses.infoloob(temperature), (a, b), where, ignore, normalize, reduction, engine, tile)
 
 
 @documented
@@ -330,6 +359,7 @@ def siglip_loss(
     temperature: float | Array = 0.1,
     bias: float | Array = -10.0,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -348,7 +378,7 @@ def siglip_loss(
         >>> float(round(ss.siglip_loss(a, b), 4))
         2.136
     """
-    return _value(losses.siglip(temperature, bias), (a, b), where, normalize, reduction, engine, tile)
+    return _value(losses.siglip(temperature, bias), (a, b), where, ignore, normalize, reduction, engine, tile)
 
 
 @documented
@@ -361,6 +391,7 @@ def f_micl_loss(
     inverse_bandwidth: float = 1.0,
     order: float = 2.0,
     where: Where | None = None,
+    ignore: Ignore | None = None,
     normalize: bool = True,
     reduction: Reduction = "mean",
     engine: Engine = "auto",
@@ -384,4 +415,4 @@ def f_micl_loss(
         4.8134
     """
     record = losses.f_micl(divergence, alpha, inverse_bandwidth, order)
-    return _value(record, (view_a, view_b), where, normalize, reduction, engine, tile)
+    return _value(record, (view_a, view_b), where, ignore, normalize, reduction, engine, tile)

@@ -24,6 +24,7 @@ from sincere_spec.errors import EngineUnavailable, OptionError, unknown_keyword
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
+from sincere_spec.relations import Ignore
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -168,18 +169,19 @@ class _LabelledLoss(_TemperatureLoss):
         ids: Labels | None = None,
         key_ids: Labels | None = None,
         where: Where | None = None,
+        ignore: Ignore | None = None,
     ) -> Tensor:
         """The loss of rows with labels, compared with each other or with keys."""
         sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-        return self._value(embeddings, labels, where=where, **sides)
+        return self._value(embeddings, labels, where=where, ignore=ignore, **sides)
 
 
 class _TowersLoss(_TemperatureLoss):
     """A loss of two towers."""
 
-    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, *, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
         """The loss of two towers, whose rows belong to each other in order."""
-        return self._value(a, b, where=where)
+        return self._value(a, b, where=where, ignore=ignore)
 
 
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
@@ -294,10 +296,16 @@ class InfoNCELoss(_TemperatureLoss):
         super().__init__(losses.info_nce, {"temperature": temperature}, **options)
 
     def forward(
-        self, queries: Tensor, positives: Tensor, negatives: Tensor | None = None, *, where: Where | None = None
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        where: Where | None = None,
+        ignore: Ignore | None = None,
     ) -> Tensor:
         """The loss of queries, each with its positive, and perhaps a queue of negatives."""
-        return self._value(queries, positives, negatives, where=where)
+        return self._value(queries, positives, negatives, where=where, ignore=ignore)
 
 
 @_learnable
@@ -316,9 +324,9 @@ class NTXentLoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.1, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
 
-    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views, where=where)
+        return self._value(*views, where=where, ignore=ignore)
 
 
 @_described
@@ -348,9 +356,9 @@ class DySTreSSLoss(_Loss):
         own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
         super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
 
-    def forward(self, *views: Tensor, where: Where | None = None) -> Tensor:
+    def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
-        return self._value(*views, where=where)
+        return self._value(*views, where=where, ignore=ignore)
 
 
 @_learnable
@@ -451,6 +459,8 @@ class FMICLLoss(_Loss):
         own = {"divergence": divergence, "alpha": alpha, "inverse_bandwidth": inverse_bandwidth, "order": order}
         super().__init__(losses.f_micl, own, **options)
 
-    def forward(self, view_a: Tensor, view_b: Tensor, *, where: Where | None = None) -> Tensor:
+    def forward(
+        self, view_a: Tensor, view_b: Tensor, *, where: Where | None = None, ignore: Ignore | None = None
+    ) -> Tensor:
         """The loss of two views of each sample."""
-        return self._value(view_a, view_b, where=where)
+        return self._value(view_a, view_b, where=where, ignore=ignore)

@@ -444,7 +444,7 @@ def test_a_relation_of_triton_is_the_relation(over: str, partners: bool) -> None
     numbers = torch.tensor([[i >> bit & 1 for i in range(16)] for bit in range(4)])
     label, key_label, sample, key_sample = numbers
     row, column = {"label": label, "sample": sample}, {"label": key_label, "sample": key_sample}
-    positive, negative = (OtherLabel() if partners else SameLabel()).pair(row, column)
+    positive, negative = (OtherLabel() if partners else SameLabel()).pair(row, column, {})
     want = positive if over == "positive" else negative
     got = torch.empty(16, dtype=torch.int32)
     relation[(1,)](numbers, got, over, partners, 16)

@@ -60,6 +60,7 @@ def comparison(framework: str, loss: PairLoss, own: slice, relation: Relation | 
         rows=attributes(own),
         columns=attributes(slice(None)),
         both_ways=False,
+        ascending=False,
         samples=Samples.WITHIN_LABELS,
         alike=None,
         unit_rows=True,
@@ -126,9 +127,9 @@ class Asymmetric(SameLabel):
 
     symmetric = False
 
-    def pair(self, row: Attributes, column: Attributes) -> tuple[Any, Any]:
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Any, Any]:
         """By label, and by place."""
-        positive, negative = super().pair(row, column)
+        positive, negative = super().pair(row, column, between)
         return positive & (row["sample"] < column["sample"]), negative
 
 

@@ -244,7 +244,7 @@ class Block:
         label, key_label = refs.labels[here][:, None], refs.key_labels[there][None, :]
         relation = OtherLabel() if self.spec.partners else SameLabel()
         row = {"label": label, "sample": refs.ids[here][:, None]}
-        positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]})
+        positive, negative = relation.pair(row, {"label": key_label, "sample": refs.key_ids[there][None, :]}, {})
         found = negative if positive is None or part.over is Pairs.NEGATIVE else positive
         real = j * self.layout.size + jnp.arange(self.layout.size) < self.refs.length[0]
         return found & real[None, :]

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
 from sincere_spec.call.labels import INTEGERS, as_integers
+from sincere_spec.call.relations import Related, Sides, given_positives, related
 from sincere_spec.call.where import rows_that_take_part
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.rows import check_reduction
@@ -23,8 +24,9 @@ from sincere_spec.errors import (
     unknown_keyword,
 )
 from sincere_spec.interface import Backend
+from sincere_spec.relations import Ignore, Positives
 from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array
-from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
+from sincere_spec.spec.relations import Attributes, OtherLabel, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
 
 PARAMETERS = ("temperature", "bias")
@@ -45,6 +47,7 @@ class Keywords(TypedDict, total=False):
     ids: Labels | None
     key_ids: Labels | None
     where: Where | None
+    ignore: Ignore | None
     normalize: bool
     reduction: Reduction
     engine: Engine
@@ -67,6 +70,7 @@ class Call:
     ids: Labels | None = None
     key_ids: Labels | None = None
     where: Where | None = None
+    ignore: Ignore | None = None
     normalize: bool = True
     reduction: str = "mean"
     engine: str = "auto"
@@ -77,7 +81,7 @@ class Call:
 class Problem:
     """A checked call: nothing about it can fail any more except the arithmetic.
 
-    `rows` and `columns` have the attributes of the rows of either side, and `where` the rows that take part by array.
+    `related` says who is compared with whom, and `where` has the rows that take part by array.
     """
 
     backend: Backend
@@ -85,11 +89,8 @@ class Problem:
     roles: Roles
     embeddings: dict[str, Array]
     shapes: dict[str, tuple[Any, ...]]
-    relation: Relation
-    rows: Attributes
-    columns: Attributes
+    related: Related
     where: dict[str, Array]
-    samples: Samples
     temperature: float | Array
     bias: float | Array
     normalize: bool
@@ -168,22 +169,16 @@ def check(call: Call) -> Problem:
     _check_range(backend, raw[names[0]], {"temperature": temperature, "bias": bias})
     embeddings = _flattened(backend, loss, raw)
     roles = loss.arrangement.roles(names)
-    rows, columns, samples = (
-        _named_by_labels(backend, embeddings, shapes, labels, call)
-        if loss.arrangement.labelled
-        else _named_by_place(backend, roles, embeddings)
-    )
+    sides = Sides(backend, roles, loss.arrangement.labelled, embeddings, shapes)
+    named = _named_by_labels(sides, labels, call) if loss.arrangement.labelled else _named_by_place(sides)
     return Problem(
         backend=backend,
         loss=loss,
         roles=roles,
         embeddings=embeddings,
         shapes=shapes,
-        relation=OtherLabel() if roles.partners else SameLabel(),
-        rows=rows,
-        columns=columns,
+        related=related(sides, named, call.ignore),
         where=rows_that_take_part(backend, call.where, names, shapes, embeddings[names[0]]),
-        samples=samples,
         temperature=parameters.get("temperature", temperature),
         bias=parameters.get("bias", bias),
         normalize=call.normalize,
@@ -310,33 +305,36 @@ def _may_equal(a: Any, b: Any) -> bool:
     return a is None or b is None or bool(a == b)
 
 
-def _named_by_place(
-    backend: Backend, roles: Roles, embeddings: Mapping[str, Array]
-) -> tuple[Attributes, Attributes, Samples]:
-    """The attributes of rows and of columns where row i of each array is the same sample: its label is its place."""
-    first = embeddings[roles.anchors[0]]
-    xp, place = backend.namespace(first), backend.indices(first)
+def _named_by_place(sides: Sides) -> Related:
+    """The relation where row i of each array is the same sample: its label is its place."""
+    backend, roles = sides.backend, sides.roles
+    place, relation = (
+        backend.indices(sides.embeddings[roles.anchors[0]]),
+        OtherLabel() if roles.partners else SameLabel(),
+    )
     if roles.keys:
-        label = backend.indices(embeddings[roles.keys[0]])
+        rows, label = {"label": place}, backend.indices(sides.embeddings[roles.keys[0]])
         if roles.queue:
             label = label + -(2**31)  # of no anchor, still ascending, and for int32 too
-        return {"label": place}, {"label": label}, Samples.DISTINCT
-    own = xp.concat([place] * len(roles.anchors), axis=0) if len(roles.anchors) > 1 else place
-    rows = {"label": own} if roles.partners else {"label": own, "sample": backend.indices(own)}
-    return rows, rows, Samples.DISTINCT
+        columns = {"label": label}
+    else:
+        own = sides.by_row(place)
+        rows = columns = {"label": own} if roles.partners else {"label": own, "sample": backend.indices(own)}
+    ascending = bool(roles.keys)  # views of one batch follow each other
+    return Related(relation, rows, columns, Samples.DISTINCT, ascending, roles.alike, {}, None)
 
 
-def _named_by_labels(
-    backend: Backend,
-    embeddings: Mapping[str, Array],
-    shapes: Mapping[str, tuple[Any, ...]],
-    labels: Labels,
-    call: Call,
-) -> tuple[Attributes, Attributes, Samples]:
-    """The labels and samples of rows and of columns, as integers beside the embeddings."""
+def _named_by_labels(sides: Sides, labels: Labels | Positives, call: Call) -> Related:
+    """The relation that labels name, or pairs of the user's own, and which rows are one sample."""
+    backend, embeddings = sides.backend, sides.embeddings
     first, keys, ids, key_ids = embeddings["embeddings"], embeddings.get("keys"), call.ids, call.key_ids
-    xp = backend.namespace(first)
-    _check_pair("keys", keys, "key_labels", call.key_labels)
+    by_pair = isinstance(labels, Positives)
+    if not by_pair:
+        _check_pair("keys", keys, "key_labels", call.key_labels)
+    elif call.key_labels is not None:
+        raise TypeError(
+            "key_labels came beside positives(...), whose matrix has a column for each key: leave them out."
+        )
     if keys is None and key_ids is not None:
         raise ShapeError(
             "key_ids came without keys; ids alone name the samples of a batch that is compared with itself."
@@ -344,11 +342,13 @@ def _named_by_labels(
     if keys is not None:
         _check_pair("ids", ids, "key_ids", key_ids)
 
-    shape, columns = shapes["embeddings"], None if keys is None else keys.shape[0]
-    named = {"labels": (labels, shape[0])} | ({} if keys is None else {"key_labels": (call.key_labels, columns)})
-    own, *others = as_integers(backend, first, named)
-    if len(shape) == 3:  # sample by sample: the views of a sample are neighbours, and share its label
-        own = xp.reshape(xp.concat([own[:, None]] * shape[1], axis=1), (-1,))
+    shape, columns = sides.shapes["embeddings"], None if keys is None else keys.shape[0]
+    if by_pair:  # every pair is asked, and rows stay as they are
+        own, others = backend.indices(first), [] if keys is None else [backend.indices(keys)]
+    else:
+        named = {"labels": (labels, shape[0])} | ({} if keys is None else {"key_labels": (call.key_labels, columns)})
+        own, *others = as_integers(backend, first, named)
+        own = sides.by_row(own)  # sample by sample: the views of a sample are neighbours, and share its label
     if ids is None:
         samples = [backend.indices(first)] + ([] if keys is None else [-1 - backend.indices(keys)])
     else:
@@ -356,7 +356,9 @@ def _named_by_labels(
         samples = as_integers(backend, first, named)
     rows = {"label": own, "sample": samples[0]}
     compared = rows if keys is None else {"label": others[0], "sample": samples[1]}
-    return rows, compared, Samples.DISTINCT if ids is None else _where_samples_repeat(backend, rows, compared)
+    repeated = Samples.DISTINCT if ids is None else _where_samples_repeat(backend, rows, compared)
+    made = Related(SameLabel(), rows, compared, repeated, by_pair, None, {}, None)
+    return given_positives(sides, made, labels) if isinstance(labels, Positives) else made
 
 
 def _where_samples_repeat(backend: Backend, rows: Attributes, columns: Attributes) -> Samples:

@@ -7,11 +7,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import and_
 from pathlib import Path
 
 from sincere_spec.arrays import Array
 from sincere_spec.call.check import Problem
+from sincere_spec.engines.comparison import pairs
 from sincere_spec.errors import EmptyBatchWarning
+from sincere_spec.spec.relations import SameLabel
 from sincere_spec.spec.words import Fold, Pairs
 
 LOOKS = 3
@@ -45,7 +48,7 @@ def warn_of_nothing(problem: Problem, value: Array) -> Array:
     counted = rows_that_count(problem)
     if not counted:
         looks_left[0] = 0
-        rows = problem.rows["label"].shape[0]
+        rows = problem.related.rows["label"].shape[0]
         warnings.warn(
             f"{problem.loss.name}: none of the {rows} rows of this batch counts, so the loss is 0 and its gradient, too: a row "
             "needs another of its class to learn from. Sample so that classes come in twos or more, or give two views of each "
@@ -66,10 +69,12 @@ def _callers_level() -> int:
 
 def rows_that_count(problem: Problem) -> int:
     """How many rows of a labelled call count, from labels and samples read on the host."""
-    backend = problem.backend
+    backend, related = problem.backend, problem.related
+    if not isinstance(related.relation, SameLabel):
+        return _by_pairs(problem)
     rows, columns = (
         list(zip(*(backend.to_host(x[name]).tolist() for name in ("label", "sample")), strict=True))
-        for x in (problem.rows, problem.columns)
+        for x in (related.rows, related.columns)
     )
     if problem.where:
         keys = problem.roles.keys
@@ -77,17 +82,37 @@ def rows_that_count(problem: Problem) -> int:
         columns = _inside(problem, keys[0], columns) if keys else rows
     alike, both = Counter(label for label, _ in columns), Counter(columns)
     sample = Counter(sample for _, sample in columns)
-    stages = {stage.name: stage for stage in problem.loss.stages}
-    needs = any(
-        stages[term.stage].fold is Fold.LOGSUMEXP and stages[term.stage].over is Pairs.NEGATIVE
-        for term in problem.loss.terms
-    )
-    counted = 0
+    needs, counted = _needs_negatives(problem), 0
     for row in rows:
         positives = alike[row[0]] - both[row]
         negatives = len(columns) - sample[row[1]] - positives
         counted += positives > 0 and (negatives > 0 or not needs)
     return counted
+
+
+def _needs_negatives(problem: Problem) -> bool:
+    """Whether a row without negatives does not count."""
+    stages = {stage.name: stage for stage in problem.loss.stages}
+    return any(
+        stages[term.stage].fold is Fold.LOGSUMEXP and stages[term.stage].over is Pairs.NEGATIVE
+        for term in problem.loss.terms
+    )
+
+
+def _by_pairs(problem: Problem) -> int:
+    """The same where only the pairs themselves say it."""
+    backend, related = problem.backend, problem.related
+    keys = problem.roles.keys
+    own, other = (problem.where.get(name) for name in (problem.roles.anchors[0], (keys or problem.roles.anchors)[0]))
+    masks = pairs(backend, related.relation, related.rows, related.columns, related.blocks)
+    positive, negative = (backend.to_host(mask).tolist() for mask in masks)
+    among = [True] * len(positive[0] if positive else []) if other is None else backend.to_host(other).tolist()
+    inside = [True] * len(positive) if own is None else backend.to_host(own).tolist()
+    needs = _needs_negatives(problem)
+    return sum(
+        there and any(map(and_, row, among)) and (not needs or any(map(and_, others, among)))
+        for there, row, others in zip(inside, positive, negative, strict=True)
+    )
 
 
 def _inside(problem: Problem, name: str, rows: list[tuple[int, int]]) -> list[tuple[int, int]]:

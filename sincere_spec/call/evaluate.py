@@ -26,6 +26,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
         temperature, bias: instead of the record's; a number, or a 0-d array, which then receives a gradient.
         where: the rows that take part, as booleans `[n]` or `[n, views]`; a tuple has one mask, or None, for each
             positional array, `keys` last. The loss is that of the batch without the other rows, NaN in them included.
+        ignore: pairs that are left out: `same(groups)`, booleans `[n, m]`, or a tuple of several such, which is their union.
         keys, key_labels, ids, key_ids, normalize, reduction, engine, tile: as in `sincere_loss`.
 
     Returns:
@@ -105,7 +106,9 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
 
 def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
-    return choose(problem.backend, like, problem.sizes, problem.loss.logit, call.engine, call.tile)
+    return choose(
+        problem.backend, like, problem.sizes, problem.loss.logit, problem.related.relation, call.engine, call.tile
+    )
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}

@@ -8,8 +8,10 @@ from numbers import Integral
 from typing import Any
 
 from sincere_spec.arrays import Array
+from sincere_spec.engines import kernel
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
 from sincere_spec.interface import Backend
+from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import Logit
 
 ENGINES = ("auto", "dense", "tiled", "kernel")
@@ -54,7 +56,15 @@ def crossovers() -> dict[str, Any]:
     return table
 
 
-def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, engine: str, tile: int | None) -> Plan:
+def choose(
+    backend: Backend,
+    like: Array,
+    sizes: tuple[Any, Any],
+    logit: Logit,
+    relation: Relation,
+    engine: str,
+    tile: int | None,
+) -> Plan:
     """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it."""
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
@@ -82,7 +92,7 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     if not (isinstance(rows, int) and isinstance(columns, int)):
         unknown = "the number of rows is not known before the call"
     if engine == "kernel":
-        kernels = unknown or backend.kernels(like, logit)
+        kernels = unknown or kernel.obstacle(relation) or backend.kernels(like, logit)
         if isinstance(kernels, str):
             raise EngineUnavailable(
                 f'engine="kernel" was asked for, but {kernels}; engine="tiled" computes the same, '
@@ -101,7 +111,7 @@ def choose(backend: Backend, like: Array, sizes: tuple[Any, Any], logit: Logit, 
     elif "kernel" in known:
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
-            kernels = backend.kernels(like, logit)
+            kernels = kernel.obstacle(relation) or backend.kernels(like, logit)
     if not isinstance(kernels, str):
         return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster")
     if rows * columns < known["pairs"]:

@@ -50,7 +50,8 @@ class Static:
     """The static, hashable part of a call: the jit cache key.
 
     `names` are the arguments that receive a gradient. The constants are the attributes that the relation reads, of rows and,
-    if columns stand `apart`, of columns; masks, of which `masks` says by array which is its; and parameters that are `held`.
+    if columns stand `apart`, of columns; masks, of which `masks` says by array which is its; `blocks`, matrices of pairs; if
+    there are `own_pairs`, these; and parameters that are `held`.
     `kind` is the dtype in which embeddings came, `fixed_shift` what `traced.fixed_shift_is_safe` says, if that is known, and
     `numbers` are parameters that are no arrays.
     """
@@ -63,9 +64,13 @@ class Static:
     reads: tuple[str, ...]
     apart: bool
     masks: tuple[tuple[str, int], ...]
+    blocks: tuple[str, ...]
+    own_pairs: bool
     held: tuple[str, ...]
     relation: Relation
     samples: Samples
+    ascending: bool
+    alike: int | None
     normalize: bool
     reduction: str
     kind: str
@@ -147,8 +152,11 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
                 safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
                 fixed_shift = bool(safe)
             numbers = {}
-    apart = problem.columns is not problem.rows
-    attributes = (*problem.rows.values(), *(problem.columns.values() if apart else ()))
+    related = problem.related
+    apart = related.columns is not related.rows
+    names = tuple(related.rows)
+    attributes = [side[name] for side in (related.rows, *([related.columns] if apart else [])) for name in names]
+    blocks = (*related.blocks.values(), *(() if related.own_pairs is None else (related.own_pairs,)))
     masks = list({id(mask): mask for mask in problem.where.values()}.values())  # one for several arrays is one constant
     held = tuple(name for name, x in given.items() if isinstance(x, float) and name not in numbers)
     static = Static(
@@ -157,19 +165,23 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         loss=loss,
         roles=problem.roles,
         names=tuple(problem.arguments),
-        reads=tuple(problem.rows),
+        reads=names,
         apart=apart,
         masks=tuple((name, next(i for i, x in enumerate(masks) if x is mask)) for name, mask in problem.where.items()),
+        blocks=tuple(related.blocks),
+        own_pairs=related.own_pairs is not None,
         held=held,
-        relation=problem.relation,
-        samples=problem.samples,
+        relation=related.relation,
+        samples=related.samples,
+        ascending=related.ascending,
+        alike=related.alike,
         normalize=problem.normalize,
         reduction=problem.reduction,
         kind=given_kind,
         fixed_shift=fixed_shift,
         numbers=tuple(numbers.items()),
     )
-    return Steps(static, (*attributes, *masks, *(backend.number(given[name], kind) for name in held)))
+    return Steps(static, (*attributes, *masks, *blocks, *(backend.number(given[name], kind) for name in held)))
 
 
 class Opened(NamedTuple):
@@ -239,6 +251,8 @@ def _layout(static: Static) -> family.LayOut:
 def _kernels(static: Static, like: Array) -> Kernels | None:
     """The sweeps of a device: fused kernels where these are the engine, or strips where tiles run on a device."""
     made: Kernels | None = None
+    if kernel.obstacle(static.relation) is not None:
+        return made
     if static.plan.engine == "kernel":
         made = static.backend.kernels(like, static.loss.logit)
     elif static.plan.engine == "tiled" and not static.backend.traces:
@@ -263,6 +277,9 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
     if static.apart:
         columns, count = dict(zip(static.reads, constants[count:], strict=False)), 2 * count
     where = {name: constants[count + number] for name, number in static.masks}
+    count += len({number for _, number in static.masks})
+    blocks = dict(zip(static.blocks, constants[count:], strict=False))
+    own_pairs = constants[count + len(blocks)] if static.own_pairs else None
     given = dict(zip(static.names, arrays, strict=True)) | dict(static.numbers)
     if static.held:
         given |= zip(static.held, constants[-len(static.held) :], strict=True)
@@ -281,12 +298,18 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
         columns=columns,
         both_ways=static.roles.both_ways,
         samples=static.samples,
-        alike=None if static.loss.arrangement.labelled else static.roles.alike,
+        ascending=static.ascending,
+        alike=static.alike,
         unit_rows=static.normalize,
+        has_partner=own_pairs,
+        blocks=blocks,
     )
     subset = None
     if where:
-        comparison = replace(comparison, **insides(static.backend, static.roles, given, where))
+        inside = insides(static.backend, static.roles, given, where)
+        if own_pairs is not None and "has_partner" in inside:
+            inside["has_partner"] = inside["has_partner"] & own_pairs
+        comparison = replace(comparison, **inside)
         readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
         tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
         if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):

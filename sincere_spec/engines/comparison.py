@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -36,10 +36,10 @@ class Comparison:
     """A loss, and its arrays in their roles: embeddings of one float dtype, and attributes of the rows of either side.
 
     Without `keys` the anchors are compared with each other. `partners` has the one positive of each anchor; the relation is
-    then of negatives only, and the labels of either side ascend if there are keys. `both_ways` adds a second set of rows, in
-    which the keys are the anchors. `samples` says where two rows may be one sample. `alike` is how many columns share a row's
-    label, where the arrangement says so (row i of each view), `unit_rows` says that embeddings have norm 1, or 0, and
-    `halves` is there for an engine that multiplies half types.
+    then of negatives only. `both_ways` adds a second set of rows, in which the keys are the anchors. `samples` says where two
+    rows may be one sample. `ascending` says that the labels of either side ascend, `alike` how many columns share a row's
+    label, where the arrangement says so (row i of each view), `unit_rows` that embeddings have norm 1, or 0, and `halves` is
+    there for an engine that multiplies half types.
 
     Rows and columns that are not `inside` take no part; their embeddings are 0. `has_partner` says which rows with a loss
     have a partner inside. None: all.
@@ -57,12 +57,14 @@ class Comparison:
     columns: Attributes  # [m] each; `rows` where the anchors are their own keys
     both_ways: bool
     samples: Samples
+    ascending: bool
     alike: int | None
     unit_rows: bool
     halves: Halves | None = None
     inside: Array | None = None  # [n]
     columns_inside: Array | None = None  # [m]
     has_partner: Array | None = None  # [n], or [n + m] both ways
+    blocks: Attributes = field(default_factory=dict)  # [n, m] each
 
     @property
     def xp(self) -> Namespace:
@@ -84,7 +86,14 @@ class Comparison:
     @property
     def masked(self) -> bool:
         """Whether a pair of any two labels may be no negative, or may not be the same from its column."""
-        return self.relation.sorted_by is None or self.samples is Samples.ANYWHERE or negatives_subtract(self.loss)
+        plain = self.relation.plain and self.relation.sorted_by is not None
+        return not plain or self.samples is Samples.ANYWHERE or negatives_subtract(self.loss)
+
+    def pairs(
+        self, row: Attributes, column: Attributes, blocks: Attributes, relation: Relation | None = None
+    ) -> tuple[Array | None, Array]:
+        """The positive and the negative mask of some rows and columns, `[r, c]`, from their attributes."""
+        return pairs(self.backend, relation or self.relation, row, column, blocks)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,20 @@ class Gradients:
     partners: Array | None
     temperature: Array | None
     bias: Array | None
+
+
+def pairs(
+    backend: Backend, relation: Relation, row: Attributes, column: Attributes, blocks: Attributes
+) -> tuple[Array | None, Array]:
+    """The masks of a relation for some rows and columns, `[r, c]`: vectors broadcast, and matrices by row are multiplied."""
+    between = dict(blocks)
+    for name in relation.compares:
+        across = backend.namespace(column[name]).matrix_transpose(column[name])
+        between[name] = backend.product(row[name], across)
+    vectors = [name for name in relation.reads if name in row]
+    return relation.pair(
+        {name: row[name][:, None] for name in vectors}, {name: column[name][None, :] for name in vectors}, between
+    )
 
 
 def ones_by_row(xp: Namespace, rows: Array) -> Array:

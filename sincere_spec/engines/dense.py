@@ -168,9 +168,7 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
 
 def _masks(comparison: Comparison) -> tuple[Array, Array]:
     """The positive and the negative pairs, `[n, m]`; no pair has a row or a column outside."""
-    rows_, columns = comparison.rows, comparison.columns
-    row, column = {name: x[:, None] for name, x in rows_.items()}, {name: x[None, :] for name, x in columns.items()}
-    positive, negative = comparison.relation.pair(row, column)
+    positive, negative = comparison.pairs(comparison.rows, comparison.columns, comparison.blocks)
     if comparison.inside is None:
         return positive, negative
     inside = comparison.inside[:, None] & cast(Array, comparison.columns_inside)[None, :]

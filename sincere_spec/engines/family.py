@@ -164,10 +164,13 @@ def backward(
 def count_pairs(sweep: Sweep) -> rows.Counts:
     """How many positives and negatives each row has: from sorted labels, or by a sweep where pairs must be looked at."""
     comparison, xp = sweep.comparison, sweep.comparison.xp
-    by_label = comparison.relation.sorted_by == "label" and comparison.samples is not Samples.ANYWHERE
+    plain = comparison.relation.plain and comparison.relation.sorted_by == "label"
+    by_label = plain and comparison.samples is not Samples.ANYWHERE
     if not by_label or (comparison.samples is Samples.WITHIN_LABELS and comparison.inside is not None):
-        sums = sweep.row_sums(tuple(ONES.values()), StageResults({}, {})).sums
-        positive, negative = (sums[part] for part in ONES.values())
+        parts = [part for part in ONES.values() if not _over_partner(sweep, part)]
+        sums = sweep.row_sums(parts, StageResults({}, {})).sums
+        negative = sums[ONES[Pairs.NEGATIVE]]
+        positive = _partners(sweep, negative) if sweep.partnered else sums[ONES[Pairs.POSITIVE]]
     else:
         dtype, found = comparison.anchors.dtype, []
         for side, other in sweep.sides:
@@ -178,9 +181,7 @@ def count_pairs(sweep: Sweep) -> rows.Counts:
             found.append((same, xp.zeros_like(same) + _as(xp, other.length, dtype) - same))
         same, negative = (x[0] if len(x) == 1 else xp.concat(x, axis=0) for x in zip(*found, strict=True))
         if sweep.partnered:
-            positive = xp.ones_like(same)
-            if comparison.has_partner is not None:
-                positive = sweep.sorted(xp.astype(comparison.has_partner, dtype))
+            positive = _partners(sweep, negative)
         elif comparison.samples is Samples.WITHIN_LABELS:
             positive = same - sweep.sorted(_same_sample(comparison, dtype))
         else:
@@ -188,6 +189,12 @@ def count_pairs(sweep: Sweep) -> rows.Counts:
     if sweep.inside is not None:
         positive, negative = (xp.where(sweep.inside, x, 0.0) for x in (positive, negative))
     return rows.Counts(positive, negative)
+
+
+def _partners(sweep: Sweep, like: Array) -> Array:
+    """How many partners each row has that take part: 1 or 0, `[rows]`."""
+    xp, there = sweep.comparison.xp, sweep.comparison.has_partner
+    return xp.ones_like(like) if there is None else sweep.sorted(xp.astype(there, like.dtype))
 
 
 def _same_label(xp: Namespace, side: Ordered, other: Ordered, some_outside: bool) -> Array:

@@ -17,7 +17,7 @@ from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
-from sincere_spec.spec.relations import Attributes
+from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
 from sincere_spec.spec.words import PairLoss
 
 
@@ -186,12 +186,18 @@ class KernelSweep:
         )
 
 
+def obstacle(relation: Relation) -> str | None:
+    """Why kernels cannot ask a relation, as half a sentence; None if they can: a `KernelSpec` says which of two it is."""
+    if isinstance(relation, (SameLabel, OtherLabel)):
+        return None
+    return f"the kernels know pairs by label, and not the relation {relation!r}"
+
+
 def lay_out(comparison: Comparison, laid: tuple[KernelRows, ...], kernels: Kernels, tile: int) -> KernelSweep:
     """A comparison laid out for the kernels of a backend."""
     xp, anchors, keys = comparison.xp, comparison.anchors, comparison.keys
     nil = xp.sum(anchors[:0, :])  # temperature and bias are arrays in device memory
     comparison = replace(comparison, temperature=nil + comparison.temperature, bias=nil + comparison.bias)
-    ascending = comparison.partners is not None and keys is not None
     given = comparison.halves or Halves(
         anchors, keys, ones_by_row(xp, anchors), None if keys is None else ones_by_row(xp, keys)
     )
@@ -199,7 +205,7 @@ def lay_out(comparison: Comparison, laid: tuple[KernelRows, ...], kernels: Kerne
     def sort(rows: Array, factors: Array, attributes: Attributes, inside: Array | None) -> KernelRows:
         labels, length, order = attributes["label"], rows.shape[0], None
         arrays = (rows, factors, labels, attributes.get("sample", labels))
-        if not ascending:
+        if not comparison.ascending:
             order = xp.argsort(labels, stable=True)
         if inside is not None:  # those outside last, by a second stable sort, and with the highest label
             outside = xp.astype(~inside, labels.dtype)

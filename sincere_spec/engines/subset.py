@@ -74,12 +74,16 @@ def take_inside(comparison: Comparison) -> tuple[Comparison, Subset]:
         inside=None,
         columns_inside=None,
         has_partner=None if has_partner is None else subset.inside_of(xp, has_partner),
+        blocks={
+            name: xp.matrix_transpose((keys or anchors).of(xp, xp.matrix_transpose(anchors.of(xp, x))))
+            for name, x in comparison.blocks.items()
+        },
     ), subset
 
 
 def _taken(comparison: Comparison, inside: Array) -> Taken:
     xp = comparison.xp
-    label = next(iter(comparison.rows.values()))
+    label = comparison.rows["label"]
     outside = xp.astype(~inside, label.dtype)
     return Taken(xp.argsort(outside, stable=True), int(inside.shape[0]) - int(xp.sum(outside)))
 

@@ -23,6 +23,7 @@ from sincere_spec.engines.parts import exponential, shift_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import EagerBackend, Part
 from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
@@ -53,6 +54,7 @@ class TiledSweep:
     columns: RowOrder
     rows: Array  # [n, d], sorted
     keys: Array  # [m, d], sorted; `rows` where the anchors are their own keys
+    matrices: Attributes  # [n, m] each, sorted
     partners: Array | None  # [n, d], in the order of `rows`
     scratch: Array  # [tile * tile]
     masked: bool  # whether every tile needs a mask
@@ -132,16 +134,19 @@ class TiledSweep:
         xp, relation = self.xp, self.comparison.relation
         if self.comparison.samples is Samples.DISTINCT and not (self.symmetric and tile.rows == tile.columns):
             relation = relation.apart
-        row = {name: x[:, None] for name, x in self.anchors.of(piece.rows).items()}
-        column = {name: x[None, :] for name, x in self.columns.of(piece.columns).items()}
-        found = [Block(piece.rows, logits, *relation.pair(row, column))]
+        row, column = self.anchors.of(piece.rows), self.columns.of(piece.columns)
+        own = {name: x[piece.rows, piece.columns] for name, x in self.matrices.items()}
+        found = [Block(piece.rows, logits, *self.comparison.pairs(row, column, own, relation))]
         if len(self.roles(tile)) == 2:
             if relation.symmetric:
-                positive, negative = found[0].positive, found[0].negative
-            else:
-                positive, negative = relation.pair(column, row)
-            turned = (None if x is None else xp.matrix_transpose(x) for x in (logits, positive, negative))
-            found.append(Block(self._shifted(piece.columns), *turned))
+                masks = [None if x is None else xp.matrix_transpose(x) for x in (found[0].positive, found[0].negative)]
+            else:  # of two towers a matrix has the pairs of either direction
+                turned = {
+                    name: x[piece.columns, piece.rows] if self.symmetric else xp.matrix_transpose(own[name])
+                    for name, x in self.matrices.items()
+                }
+                masks = [*self.comparison.pairs(column, row, turned, relation)]
+            found.append(Block(self._shifted(piece.columns), xp.matrix_transpose(logits), *masks))
         return found
 
     def banded(self, tile: Tile, logits: Array) -> list[tuple[Piece, list[Block]]]:
@@ -240,11 +245,17 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         columns=columns,
         rows=rows,
         keys=keys,
+        matrices={name: _sorted_matrix(xp, x, anchors, columns) for name, x in comparison.blocks.items()},
         partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
         scratch=backend.scratch(comparison.anchors, min(tile, anchors.length) * min(tile, columns.length)),
         masked=comparison.masked,
         shifts=_shifts(comparison, loss),
     )
+
+
+def _sorted_matrix(xp: Namespace, x: Array, anchors: RowOrder, columns: RowOrder) -> Array:
+    """A matrix of pairs in the order of rows and of columns."""
+    return xp.matrix_transpose(columns.sorted(xp, xp.matrix_transpose(anchors.sorted(xp, x))))
 
 
 def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, cast
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
-from sincere_spec.engines.padded import PaddedRows, laid_out, padded_rows, sort_and_pad
+from sincere_spec.engines.padded import Grid, PaddedRows, laid_out, padded_rows, sort_and_pad
 from sincere_spec.engines.parts import SPREAD, exponential
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import Part, TracingBackend
 from sincere_spec.spec import elementwise
+from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 
@@ -54,6 +55,7 @@ class TracedSweep:
     anchors: PaddedRows
     columns: PaddedRows
     partners: Array | None  # [tiles * tile, d], in the order of the anchors
+    matrices: Attributes  # [tiles * tile, tiles * tile] each, in the order of rows and of columns
     fixed_shift: bool | None  # whether `fixed_shift_is_safe`; None asks at run time
 
     @property
@@ -86,7 +88,7 @@ class TracedSweep:
         """The different arrays of rows, as they lie in tiles."""
         columns = () if self.symmetric else self.columns.laid
         partners = () if self.partners is None or self.aligned_with_columns else (self.partners,)
-        return self.anchors.laid, columns, partners
+        return self.anchors.laid, columns, partners, dict(self.matrices)
 
     @property
     def both_roles(self) -> bool:
@@ -171,14 +173,26 @@ class TracedSweep:
         t = part.scale * logits if part.scale != 1.0 else logits
         return t + part.offset if part.offset else t
 
+    def grid(self, side: PaddedRows, over: Pairs) -> Grid:
+        """The tiles of a side in which pairs of a kind are swept: small ones where these are in a band."""
+        return side.pieces if over is Pairs.POSITIVE and self.comparison.relation.sorted_by is not None else side.tiles
+
     def mask(self, over: Pairs, i: Any, j: Any, size: int, from_columns: bool = False) -> Array:
         """The pairs of a kind in a tile, `[size, size]`, as its columns see them if the relation is not symmetric."""
-        a, b, relation = self.anchors, self.columns, self.comparison.relation
-        at = self.backend.rows_of
-        row = {name: at(x, i * size, size)[:, None] for name, x in a.attributes.items()}
-        column = {name: at(x, j * size, size)[None, :] for name, x in b.attributes.items()}
-        masks = relation.pair(column, row) if from_columns else relation.pair(row, column)
+        a, b, at, across = self.anchors, self.columns, self.backend.rows_of, self.xp.matrix_transpose
+        row = {name: at(x, i * size, size) for name, x in a.attributes.items()}
+        column = {name: at(x, j * size, size) for name, x in b.attributes.items()}
         real = at(a.real, i * size, size)[:, None] & at(b.real, j * size, size)[None, :]
+        here, there = (j, i) if from_columns and self.symmetric else (i, j)  # where in a matrix of pairs
+        blocks = {
+            name: across(at(across(at(x, here * size, size)), there * size, size)) for name, x in self.matrices.items()
+        }
+        if from_columns:
+            if not self.symmetric:  # of two towers a matrix has the pairs of either direction
+                blocks = {name: across(x) for name, x in blocks.items()}
+            masks = [None if x is None else across(x) for x in self.comparison.pairs(column, row, blocks)]
+        else:
+            masks = [*self.comparison.pairs(row, column, blocks)]
         return masks[0 if over is Pairs.POSITIVE else 1] & real
 
 
@@ -223,17 +237,18 @@ def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shif
     backend, xp, loss, partners = comparison.backend, comparison.xp, specialise(comparison), comparison.partners
     inside, across = comparison.inside, comparison.columns_inside
     if laid:
-        own, other, given = laid
+        own, other, given, matrices = laid
         anchors = columns = padded_rows(xp, own, backend.length(comparison.anchors), tile)
         if other:
             columns = padded_rows(xp, other, backend.length(comparison.keys), tile)
         if partners is not None:
             partners = given[0] if given else columns.embeddings
     else:
-        ascending = partners is not None and comparison.keys is not None  # two views of one batch follow each other
+        ascending = comparison.ascending
         anchors = columns = sort_and_pad(backend, comparison.anchors, comparison.rows, inside, tile, ascending)
         if comparison.keys is not None:
             columns = sort_and_pad(backend, comparison.keys, comparison.columns, across, tile, ascending)
+        matrices = {name: _laid_out_matrix(backend, x, anchors, columns) for name, x in comparison.blocks.items()}
         if partners is not None:  # where each row's partner is the key at its place, one array serves as both
             beside = partners is comparison.keys and inside is across
             partners = columns.embeddings if beside else laid_out(backend, partners, anchors)
@@ -244,8 +259,15 @@ def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shif
         anchors=anchors,
         columns=columns,
         partners=partners,
+        matrices=matrices,
         fixed_shift=fixed_shift,
     )
+
+
+def _laid_out_matrix(backend: TracingBackend, x: Array, anchors: PaddedRows, columns: PaddedRows) -> Array:
+    """A matrix of pairs with rows and columns sorted and padded as the sides are."""
+    across = backend.namespace(x).matrix_transpose
+    return across(laid_out(backend, across(laid_out(backend, x, anchors)), columns))
 
 
 def _row_sums(sweep: TracedSweep, parts: Sequence[Part], stages: StageResults) -> RowSums:
@@ -273,8 +295,7 @@ def _needs_slope_sum(part: Part) -> bool:
 def _swept(sweep: TracedSweep, over: Pairs, parts: tuple[Part, ...], stages: StageResults) -> TileSums:
     """The sums of every row over its pairs of a kind."""
     whole = _no_pairs(sweep, parts)
-    grid = sweep.anchors.pieces if over is Pairs.POSITIVE else sweep.anchors.tiles
-    size, offset = grid.size, sweep.offset
+    size, offset = sweep.grid(sweep.anchors, over).size, sweep.offset
 
     def at(whole: TileSums, start: Any) -> TileSums:
         return _each(lambda x: sweep.backend.rows_of(x, start, size), whole)
@@ -325,14 +346,16 @@ def _over_tiles(
     whether it is known to hold negatives only: a truth value of the framework, or None if it needs a mask anyhow.
     """
     xp, backend, loop = sweep.xp, sweep.backend, sweep.backend.loop
-    band = over is Pairs.POSITIVE
-    a = sweep.anchors.pieces if band else sweep.anchors.tiles
-    b = sweep.columns.pieces if band else sweep.columns.tiles
+    sorted_ = sweep.comparison.relation.sorted_by is not None
+    band = over is Pairs.POSITIVE and sorted_
+    a, b = sweep.grid(sweep.anchors, over), sweep.grid(sweep.columns, over)
     integer = backend.dtype("int32", a.lowest)
 
     def outer(i: Any, whole: Any) -> Any:
-        first = xp.sum(xp.astype(b.highest < backend.rows_of(a.lowest, i, 1), integer))
-        last = b.count - xp.sum(xp.astype(b.lowest > backend.rows_of(a.highest, i, 1), integer))
+        first, last = 0, b.count
+        if sorted_:
+            first = xp.sum(xp.astype(b.highest < backend.rows_of(a.lowest, i, 1), integer))
+            last = b.count - xp.sum(xp.astype(b.lowest > backend.rows_of(a.highest, i, 1), integer))
         state = begin(i, whole)
         if sweep.symmetric:
             # This is i, which XLA must not see: a mask of a vector against itself it makes ten times more slowly.
@@ -489,8 +512,7 @@ def _gradients(
 
     def swept(flow: Flow, over: Pairs) -> Flow:
         own = cotangents.over(over)
-        grid = sweep.anchors.pieces if over is Pairs.POSITIVE else sweep.anchors.tiles
-        size = grid.size
+        size = sweep.grid(sweep.anchors, over).size
 
         def begin(i: Any, flow: Flow) -> tuple[Array, Flow]:
             return (backend.rows_of(flow.anchors, i * size, size) if wants_anchors else nil), flow

@@ -2,7 +2,17 @@
 
 from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
 from sincere_spec.spec.logits import CosineSchedule, LogKernel, Schedule, ShiftedSchedule
-from sincere_spec.spec.relations import DistinctSameLabel, OtherLabel, Relation, SameLabel
+from sincere_spec.spec.relations import (
+    DistinctSameLabel,
+    EqualGroup,
+    GivenPositives,
+    Ignored,
+    Marked,
+    OtherLabel,
+    Relation,
+    SameLabel,
+    Without,
+)
 from sincere_spec.spec.words import (
     Arrangement,
     Fold,
@@ -21,10 +31,14 @@ __all__ = [
     "Arrangement",
     "CosineSchedule",
     "DistinctSameLabel",
+    "EqualGroup",
     "Fold",
+    "GivenPositives",
+    "Ignored",
     "Labelled",
     "LogKernel",
     "Logit",
+    "Marked",
     "OtherLabel",
     "PairLoss",
     "PairedViews",
@@ -41,5 +55,6 @@ __all__ = [
     "Term",
     "Towers",
     "Views",
+    "Without",
     "Word",
 ]

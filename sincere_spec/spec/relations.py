@@ -10,29 +10,39 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TypeAlias
 
 from sincere_spec.arrays import Array
 from sincere_spec.spec.words import Word
 
 Attributes: TypeAlias = Mapping[str, Array]
-"""Vectors by row that relations read, by name: "label" and "sample" are integers."""
+"""What relations read, by name. Of rows vectors of integers, such as "label" and "sample"; of pairs matrices."""
 
 
 class Relation(Word, ABC):
     """A rule for pairs; it holds no array.
 
-    `reads` are the attributes that it needs. Pairs whose ranges of the attribute `sorted_by` do not overlap are plain
-    negatives, so that tiles of rows in its order need no mask there. A `symmetric` relation is the same for (i, j) and (j, i).
+    `reads` are the vectors by row that it needs. `compares` are matrices by row of which it needs the products of rows and
+    columns, and `blocks` the matrices of pairs that the user gives. Pairs whose ranges of the attribute `sorted_by` do not
+    overlap are no positives, and of a `plain` relation they are negatives, so that tiles of rows in its order need no mask
+    there. A `symmetric` relation is the same for (i, j) and (j, i).
     """
 
     reads: tuple[str, ...] = ("label",)
+    compares: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
     sorted_by: str | None = "label"
+    plain: bool = True
     symmetric: bool = True
 
     @abstractmethod
-    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
-        """The positive mask of a block of pairs (None: it has no positive) and the negative one; attributes broadcast."""
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
+        """The positive mask of a block of pairs (None: it has no positive) and the negative one.
+
+        `row` has the vectors as `[r, 1]`, `column` as `[1, c]`, and `between` products and parts of matrices as `[r, c]`.
+        """
 
     @property
     def apart(self) -> Relation:
@@ -46,7 +56,7 @@ class SameLabel(Relation):
 
     reads = ("label", "sample")
 
-    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
         """By label, but for pairs of one sample."""
         same_label, other_sample = row["label"] == column["label"], row["sample"] != column["sample"]
         return same_label & other_sample, ~same_label & other_sample
@@ -61,7 +71,7 @@ class SameLabel(Relation):
 class DistinctSameLabel(Relation):
     """`SameLabel` of distinct samples."""
 
-    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
         """By label."""
         return row["label"] == column["label"], row["label"] != column["label"]
 
@@ -70,6 +80,118 @@ class DistinctSameLabel(Relation):
 class OtherLabel(Relation):
     """Columns of another label are negatives; the one positive of a row, its partner, is named by the arrangement."""
 
-    def pair(self, row: Attributes, column: Attributes) -> tuple[Array | None, Array]:
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
         """Negatives alone."""
         return None, row["label"] != column["label"]
+
+
+class Ignored(Word, ABC):
+    """A rule for pairs that are left out, whatever they would be; it reads what a relation reads, and holds no array."""
+
+    reads: tuple[str, ...] = ()
+    compares: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    symmetric: bool = True
+
+    @abstractmethod
+    def left_out(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """The mask of a block of pairs; attributes are as in `Relation.pair`."""
+
+
+@dataclass(frozen=True)
+class EqualGroup(Ignored):
+    """Pairs of equal groups, but for those that are equal in `own`, too: the views of one sample."""
+
+    group: str
+    own: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The two attributes."""
+        return (self.group,) if self.own is None else (self.group, self.own)
+
+    def left_out(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """By group."""
+        same = row[self.group] == column[self.group]
+        return same if self.own is None else same & (row[self.own] != column[self.own])
+
+
+@dataclass(frozen=True)
+class Marked(Ignored):
+    """Pairs that a matrix of the user's marks."""
+
+    matrix: str
+    symmetric = False
+
+    @property
+    def blocks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The matrix."""
+        return (self.matrix,)
+
+    def left_out(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """As it says."""
+        return between[self.matrix]
+
+
+@dataclass(frozen=True)
+class Without(Relation):
+    """A relation without the pairs that any of several rules leaves out."""
+
+    relation: Relation
+    ignored: tuple[Ignored, ...]
+    plain = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of all."""
+        return self._union("reads")
+
+    @property
+    def compares(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of all."""
+        return self._union("compares")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of all."""
+        return self._union("blocks")
+
+    @property
+    def sorted_by(self) -> str | None:  # type: ignore[override]
+        """That of the relation: no pair becomes a positive."""
+        return self.relation.sorted_by
+
+    @property
+    def symmetric(self) -> bool:  # type: ignore[override]
+        """If all are."""
+        return self.relation.symmetric and all(rule.symmetric for rule in self.ignored)
+
+    def _union(self, field: str) -> tuple[str, ...]:
+        names = (name for rule in (self.relation, *self.ignored) for name in getattr(rule, field))
+        return tuple(dict.fromkeys(names))
+
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
+        """The pairs of the relation that no rule leaves out."""
+        positive, negative = self.relation.pair(row, column, between)
+        kept = ~reduce(or_, (rule.left_out(row, column, between) for rule in self.ignored))
+        return None if positive is None else positive & kept, negative & kept
+
+    @property
+    def apart(self) -> Relation:
+        """The same without the relation that is apart."""
+        return Without(self.relation.apart, self.ignored)
+
+
+@dataclass(frozen=True)
+class GivenPositives(Relation):
+    """A matrix says which pairs are positives; the others are negatives, but for rows of one sample."""
+
+    reads = ("sample",)
+    blocks = ("positives",)
+    sorted_by = None
+    symmetric = False
+
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
+        """As the matrix says."""
+        positive, other_sample = between["positives"], row["sample"] != column["sample"]
+        return positive & other_sample, ~positive & other_sample

@@ -1,0 +1,367 @@
+"""`ignore` and relations in place of labels, in every engine, against rows whose pairs are listed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import relation_rows as plain
+from catalogue import distance
+from frameworks import load
+
+import sincere_spec as ss
+from sincere_spec import losses
+from sincere_spec.errors import DtypeError, EngineUnavailable, OptionError, ShapeError
+from sincere_spec.spec.words import PairLoss
+
+ENGINES = {
+    "dense": {"engine": "dense"},
+    "tiles of 8": {"engine": "tiled", "tile": 8},
+    "tiles of 64": {"engine": "tiled"},
+}
+ENGINES["tiles of 64"]["tile"] = 64
+N, D, T = 11, 3, 0.3
+GROUPS = np.asarray([4, 1, 4, 0, 2, 1, 4, 3, 0, 3, 1])  # of repeated captions, in no order
+QUEUE_GROUPS = np.asarray([1, 9, 4, 0, 4, 8, 1, 3, 0])
+LABELS = np.asarray([2, 0, 1, 2, 0, 1, 0, 2, 1, 3, 0])
+KEY_LABELS = np.asarray([0, 1, 2, 0, 1, 2, 0, 1, 2])
+rng = np.random.default_rng(0)
+MATRIX = rng.random((N, N)) < 0.3  # asymmetric, and with some of its diagonal
+BESIDE = rng.random((N, len(QUEUE_GROUPS))) < 0.3
+
+
+def draw(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {name: generator.normal(size=shape) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A loss, its arrays, what is positional besides, and its rows one by one."""
+
+    loss: PairLoss
+    row_loss: Callable[..., Any]
+    rows: Callable[..., plain.Rows]
+    arrays: Mapping[str, np.ndarray]
+    labels: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    logit: Callable[[Any, Any], Any] = lambda s, t: s / t
+    reduction: str = "mean"
+
+    @property
+    def learns_temperature(self) -> bool:
+        return self.loss.name != "f_micl_kl"
+
+    def want(self, ignored: Callable[[int, int], bool]) -> tuple[float, dict[str, np.ndarray]]:
+        def value(x: Mapping[str, Any]) -> Any:
+            t = x.get("temperature", 1.0)
+            rows = self.rows({name: v for name, v in x.items() if name != "temperature"}, ignored)
+            return plain.value(self.row_loss, rows, lambda s: self.logit(s, t), self.reduction)
+
+        arrays = dict(self.arrays) | ({"temperature": np.asarray(T)} if self.learns_temperature else {})
+        return float(np.real(value(arrays))), plain.derivative(value, arrays)
+
+    def got(self, framework: str, **options: Any) -> tuple[float, dict[str, np.ndarray]]:
+        here = load(framework)
+        arrays = here.arrays(self.arrays)
+        keys = {"keys": arrays.pop("keys")} if "keys" in arrays else {}
+        if self.learns_temperature:
+            keys["temperature"] = here.array(np.asarray(T))
+        positional = [*arrays.values()]
+        if self.labels is not None:
+            positional.insert(1, self.labels)
+        options = {"reduction": self.reduction, **keys, **self.options, **options}
+        value, gradient = ss.value_and_gradient(self.loss, *positional, **options)
+        names = [*self.arrays, *(["temperature"] if self.learns_temperature else [])]
+        found = dict(zip(names, (gradient,))) if len(names) == 1 else gradient._asdict()
+        return float(here.numbers(value)), {name: here.numbers(x) for name, x in found.items()}
+
+    def check(self, framework: str, wanted: tuple[float, dict[str, np.ndarray]], **options: Any) -> None:
+        value, gradient = self.got(framework, **options)
+        want, want_gradient = wanted
+        assert value == pytest.approx(want, rel=1e-12, abs=1e-13)
+        assert gradient.keys() == want_gradient.keys()
+        for name, x in want_gradient.items():
+            assert distance(gradient[name], x) <= 1e-11, name
+
+
+TWO = {"a": (N, D), "b": (N, D)}
+QUERIES = {"queries": (N, D), "positives": (N, D)}
+VIEWS = {"view_0": (N, D), "view_1": (N, D)}
+SETUPS = {
+    "clip": Setup(losses.clip(T), plain.sincere, plain.towers, draw(1, **TWO)),
+    "infoloob": Setup(losses.infoloob(T), plain.decoupled, plain.towers, draw(2, **TWO)),
+    "siglip": Setup(
+        losses.siglip(T, -1.5),
+        plain.siglip,
+        plain.queries,
+        draw(3, **TWO),
+        logit=lambda s, t: s / t - 1.5,
+        reduction="sum",
+    ),
+    "info_nce": Setup(losses.info_nce(T), plain.sincere, plain.queries, draw(4, **QUERIES)),
+    "info_nce_queue": Setup(
+        losses.info_nce(T), plain.sincere, plain.queue, draw(5, **QUERIES, negatives=(len(QUEUE_GROUPS), D))
+    ),
+    "nt_xent": Setup(losses.nt_xent(T), plain.supcon_out, plain.views, draw(6, **VIEWS)),
+    "nt_xent_three_views": Setup(
+        losses.nt_xent(T), plain.supcon_out, plain.views, draw(7, **VIEWS, view_2=(N, D)), reduction="pairs"
+    ),
+    "f_micl": Setup(
+        losses.f_micl("kl"),
+        plain.f_micl,
+        plain.paired_views,
+        draw(8, view_a=(N, D), view_b=(N, D)),
+        logit=lambda s, t: 2.0 * s - 2.0,
+    ),
+    "sincere": Setup(
+        losses.sincere(T),
+        plain.sincere,
+        plain.labelled(lambda i, j: float(LABELS[i] == LABELS[j])),
+        draw(9, embeddings=(N, D)),
+        LABELS.tolist(),
+    ),
+    "supcon_views": Setup(
+        losses.supcon(T),
+        plain.supcon_out,
+        plain.labelled(lambda i, j: float(LABELS[i] == LABELS[j])),
+        draw(10, embeddings=(N, 2, D)),
+        LABELS.tolist(),
+    ),
+    "decoupled_keys": Setup(
+        losses.decoupled(T),
+        plain.decoupled,
+        plain.labelled(lambda i, j: float(LABELS[i] == KEY_LABELS[j])),
+        draw(11, embeddings=(N, D), keys=(len(KEY_LABELS), D)),
+        LABELS.tolist(),
+        {"key_labels": KEY_LABELS.tolist()},
+    ),
+}
+BESIDE_OTHERS = {"info_nce_queue", "decoupled_keys"}
+
+
+def forms(name: str) -> dict[str, tuple[Callable[[Any], Any], Callable[[int, int], bool]]]:
+    """What is ignored, as a call says it and by pairs of samples. The queue and the keys have groups of their own."""
+    beside = name in BESIDE_OTHERS
+    matrix = BESIDE if beside else MATRIX
+    groups: Any = GROUPS.tolist()
+    if name == "info_nce_queue":
+        groups = (groups, None, QUEUE_GROUPS.tolist())
+    elif beside:
+        groups = (groups, QUEUE_GROUPS.tolist())
+
+    def grouped(i: int, j: int) -> bool:
+        return bool(GROUPS[i] == QUEUE_GROUPS[j]) if beside else bool(GROUPS[i] == GROUPS[j]) and i != j
+
+    def marked(i: int, j: int) -> bool:
+        return bool(matrix[i, j])
+
+    return {
+        "groups": (lambda here: ss.same(groups), grouped),
+        "a matrix": (lambda here: here.array(matrix), marked),
+        "both": (lambda here: (ss.same(groups), matrix.tolist()), lambda i, j: grouped(i, j) or marked(i, j)),
+    }
+
+
+@cache
+def wanted(name: str, form: str) -> tuple[float, dict[str, np.ndarray]]:
+    return SETUPS[name].want(forms(name)[form][1])
+
+
+@pytest.mark.parametrize(
+    ("form", "engine"),
+    [
+        ("groups", "dense"),
+        ("groups", "tiles of 8"),
+        ("a matrix", "dense"),
+        ("a matrix", "tiles of 8"),
+        ("both", "dense"),
+        ("both", "tiles of 64"),
+    ],
+)
+@pytest.mark.parametrize("name", SETUPS)
+def test_ignored_pairs_are_as_if_they_were_not_there(framework: str, name: str, form: str, engine: str) -> None:
+    ignore, _ = forms(name)[form]
+    SETUPS[name].check(framework, wanted(name, form), ignore=ignore(load(framework)), **ENGINES[engine])
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
+@pytest.mark.parametrize("name", ["clip", "siglip", "info_nce", "info_nce_queue", "nt_xent"])
+def test_kernels_serve_groups_of_partners(framework: str, name: str) -> None:
+    ignore, _ = forms(name)["groups"]
+    SETUPS[name].check(framework, wanted(name, "groups"), ignore=ignore(load(framework)), engine="kernel", tile=16)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
+def test_kernels_refuse_what_they_cannot_ask_and_auto_chooses_another(framework: str) -> None:
+    here = load(framework)
+    a, b = here.arrays(SETUPS["clip"].arrays).values()
+    ignore = here.array(MATRIX)
+    with pytest.raises(EngineUnavailable, match="Without"):
+        ss.clip_loss(a, b, ignore=ignore, engine="kernel")
+    assert ss.explain(losses.clip(), a, b, ignore=ignore).engine in ("dense", "tiled")
+
+
+@pytest.mark.parametrize(
+    ("form", "engine"), [("groups", "tiles of 8"), ("a matrix", "dense"), ("a matrix", "tiles of 8")]
+)
+@pytest.mark.parametrize("name", ["clip", "nt_xent", "nt_xent_three_views", "info_nce_queue", "sincere"])
+def test_rows_outside_are_as_if_they_were_not_there_either(framework: str, name: str, form: str, engine: str) -> None:
+    """`where` beside `ignore`: the pairs of the rows that remain, each at its place in groups and matrices."""
+    setup, here, beside = SETUPS[name], load(framework), name in BESIDE_OTHERS
+    inside, among = np.arange(N) % 4 != 1, np.arange(len(QUEUE_GROUPS)) % 3 != 0
+    ignore, ignored = forms(name)[form]
+    kept = {n: x[among if n == "negatives" else inside] for n, x in setup.arrays.items()}
+    rows, columns = np.flatnonzero(inside), np.flatnonzero(among if beside else inside)
+    labels = None if setup.labels is None else LABELS[inside].tolist()
+    small = replace(setup, arrays=kept, labels=labels, rows=_labelled_by(labels) if labels else setup.rows)
+    want, want_gradient = small.want(lambda i, j: ignored(int(rows[i]), int(columns[j])))
+    padded = {n: np.where((among if n == "negatives" else inside)[:, None], x, np.nan) for n, x in setup.arrays.items()}
+    where = tuple(among if n == "negatives" else inside for n in setup.arrays) if beside else inside
+    given = replace(setup, arrays=padded)
+    value, gradient = given.got(framework, ignore=ignore(here), where=where, **ENGINES[engine])
+    assert value == pytest.approx(want, rel=1e-12)
+    for n, x in want_gradient.items():
+        got = gradient[n]
+        if n != "temperature":
+            mask = among if n == "negatives" else inside
+            assert not np.any(got[~mask])
+            got = got[mask]
+        assert distance(got, x) <= 1e-11, n
+
+
+def _labelled_by(labels: list[int]) -> Callable[..., plain.Rows]:
+    return plain.labelled(lambda i, j: float(labels[i] == labels[j]))
+
+
+@pytest.mark.parametrize("framework", ["jax", "tensorflow"], indirect=True)
+@pytest.mark.parametrize("options", [ENGINES["dense"], ENGINES["tiles of 8"]], ids=["dense", "tiled"])
+def test_relations_are_arguments_of_a_compiled_program(framework: str, options: dict[str, Any]) -> None:
+    """A new batch of groups and another matrix compile nothing, and values of theirs cross the boundary."""
+    here, traces = load(framework), []
+    a, b = here.arrays(SETUPS["clip"].arrays).values()
+
+    @here.compile
+    def loss(a: Any, b: Any, groups: Any, matrix: Any) -> Any:
+        traces.append(None)
+        return ss.clip_loss(a, b, ignore=(groups, matrix), **options)
+
+    for shift in range(3):
+        groups, matrix = np.roll(GROUPS, shift), np.roll(MATRIX, shift, axis=0)
+        got = here.numbers(loss(a, b, ss.same(here.array(groups)), here.array(matrix)))
+        want = ss.clip_loss(*SETUPS["clip"].arrays.values(), ignore=(ss.same(groups), matrix))
+        assert float(got) == pytest.approx(float(want), rel=1e-12)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("framework", ["torch"], indirect=True)
+def test_torch_compiles_transforms_and_differentiates_twice_with_relations(framework: str) -> None:
+    import torch
+
+    a, b = (torch.tensor(x) for x in SETUPS["clip"].arrays.values())
+    groups, matrix = torch.tensor(GROUPS), torch.tensor(MATRIX)
+
+    def loss(a: torch.Tensor, ignore: Any = None) -> torch.Tensor:
+        return ss.clip_loss(a, b, ignore=(ss.same(groups), matrix) if ignore is None else ignore)
+
+    want = loss(a)
+    torch.testing.assert_close(torch.compile(loss, backend="eager", fullgraph=True)(a), want)
+    crossing = torch.compile(loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(crossing(a, (ss.same(groups), matrix)), want)
+    z = a.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(z), z)
+    torch.testing.assert_close(torch.func.grad(loss)(a), gradient)
+
+    def tiled(a: torch.Tensor) -> torch.Tensor:
+        return ss.clip_loss(a, b, ignore=(ss.same(groups), matrix), engine="tiled", tile=8)
+
+    torch.testing.assert_close(torch.autograd.functional.hessian(tiled, a), torch.autograd.functional.hessian(loss, a))
+
+
+@pytest.mark.parametrize("framework", ["torch"], indirect=True)
+def test_modules_take_what_is_ignored_at_their_call(framework: str) -> None:
+    import torch
+
+    from sincere_spec.torch import CLIPLoss, InfoNCELoss, NTXentLoss, SincereLoss
+
+    a, b = (torch.tensor(x) for x in SETUPS["clip"].arrays.values())
+    groups = ss.same(torch.tensor(GROUPS))
+    torch.testing.assert_close(CLIPLoss(T)(a, b, ignore=groups), ss.clip_loss(a, b, temperature=T, ignore=groups))
+    torch.testing.assert_close(
+        InfoNCELoss(T)(a, b, ignore=groups), ss.info_nce_loss(a, b, temperature=T, ignore=groups)
+    )
+    torch.testing.assert_close(NTXentLoss(T)(a, b, ignore=groups), ss.nt_xent_loss(a, b, temperature=T, ignore=groups))
+    torch.testing.assert_close(
+        SincereLoss(T)(a, LABELS.tolist(), ignore=MATRIX), ss.sincere_loss(a, LABELS, T, ignore=MATRIX)
+    )
+
+
+def test_repeated_captions_are_no_negatives_and_the_own_pair_stays(framework: str) -> None:
+    """CLIP with two captions alike; labels would make them positives, and ids drop the own pair as well."""
+    here = load(framework)
+    a, b, captions, t = *np.random.default_rng(0).normal(size=(2, 4, 3)), np.asarray([7, 7, 8, 9]), 0.1
+    logits = plain.unit(a) @ plain.unit(b).T / t
+    hidden = (captions[:, None] == captions) & ~np.eye(4, dtype=bool)
+    logits[hidden] = -np.inf
+    want = np.mean(np.log(np.sum(np.exp(logits), axis=1)) - np.diag(logits))
+    got = ss.info_nce_loss(here.array(a), here.array(b), temperature=t, ignore=ss.same(captions))
+    assert float(here.numbers(got)) == pytest.approx(want, rel=1e-12)
+    words = ss.info_nce_loss(here.array(a), here.array(b), temperature=t, ignore=ss.same(["x", "x", "y", "z"]))
+    assert float(here.numbers(words)) == pytest.approx(want, rel=1e-12)
+
+
+BAD: dict[str, tuple[Any, type[Exception], str]] = {
+    "another shape": (
+        np.ones((N, N + 1), bool),
+        ShapeError,
+        r"ignore: expected shape \(11, 11\), rows by b; got \(11, 12\)",
+    ),
+    "integers": (np.ones((N, N), int), DtypeError, "ignore: expected booleans; got int64: compare it"),
+    "floats": (np.ones((N, N)), DtypeError, "ignore: expected booleans; got"),
+    "a list of integers": ([[1] * N] * N, DtypeError, "ignore: expected booleans; got 1"),
+    "a ragged list": ([[True], [True, False]], ShapeError, "rows of several lengths"),
+    "a vector": (np.ones(N, bool), ShapeError, "expected a matrix"),
+    "a number": (3, OptionError, "ignore: expected booleans"),
+    "positives": (ss.positives(MATRIX), OptionError, "stands in place of labels"),
+    "groups of another length": (ss.same([1, 2]), ShapeError, "groups has 2 entries for 11 rows"),
+    "too many groups": (ss.same((GROUPS, GROUPS, GROUPS)), ShapeError, "each of a, b; got a tuple of 3"),
+    "no groups": (ss.same((GROUPS, None)), ShapeError, "expected the group of each row of b"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_cannot_be_ignored_is_refused(framework: str, bad: str) -> None:
+    ignore, error, words = BAD[bad]
+    a, b = load(framework).arrays(SETUPS["clip"].arrays).values()
+    with pytest.raises(error, match=words):
+        ss.clip_loss(a, b, ignore=ignore)
+
+
+def test_a_queue_has_groups_of_its_own() -> None:
+    arrays = SETUPS["info_nce_queue"].arrays.values()
+    with pytest.raises(ShapeError, match="negatives have groups of their own"):
+        ss.info_nce_loss(*arrays, ignore=ss.same(GROUPS))
+
+
+@pytest.mark.parametrize("groups", [None, 3, "captions", ss.same([1])])
+def test_groups_are_one_a_row(groups: Any) -> None:
+    with pytest.raises(OptionError, match="expected the group of each row"):
+        ss.same(groups)
+
+
+def test_relations_print_what_they_hold() -> None:
+    assert repr(ss.same(GROUPS)) == "same([11] int64)"
+    assert repr(ss.same(([1, 2], None))) == "same((2 entries, NoneType))"
+    assert repr(ss.positives(MATRIX)) == "positives([11, 11] bool)"
+
+
+def test_a_batch_whose_pairs_are_all_ignored_is_named_once() -> None:
+    from sincere_spec.call import empty
+
+    empty.looks_left[0] = empty.LOOKS
+    with pytest.warns(ss.EmptyBatchWarning, match="none of the 11 rows"):
+        ss.sincere_loss(SETUPS["sincere"].arrays["embeddings"], LABELS, ignore=np.ones((N, N), bool))
