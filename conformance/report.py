@@ -150,8 +150,8 @@ class Report:
         if self.exit_status == 1:
             wrong = self.counts["fail"] + self.counts["error"]
             return (
-                f"FAIL: {wrong} of {len(self.results)} verdicts, in {len(self.failures)} cases; {where}, {self.seconds:.0f} s"
-                f"{self._conforms}"
+                f"FAIL: {wrong} of {wrong + self.counts['pass']} verdicts, in {len(self.failures)} cases; {where}, "
+                f"{self.seconds:.0f} s{self._conforms}"
             )
         worst = max(
             (result for result in self.results if result.ratio is not None), key=lambda result: result.ratio or 0.0

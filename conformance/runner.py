@@ -289,6 +289,8 @@ def run(
                     if event is None:
                         left -= 1
                         continue
+                    if request.levels:
+                        event = replace(event, results=tuple(map(at_level, event.results)))
                     results += event.results
                     facts.setdefault(event.framework, {}).update(event.facts)
                     observe(event)
@@ -308,7 +310,7 @@ def run(
         columns=todo.columns,
         frameworks=named,
         says=says,
-        results=tuple(map(at_level, results) if request.levels else results),
+        results=tuple(results),
         seconds=round(time.monotonic() - began, 1),
     )
 

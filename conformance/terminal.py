@@ -164,10 +164,11 @@ def expected(todo: Plan, jobs: int) -> str:
 
 
 def _line(event: Event, results: Sequence[Result]) -> str:
+    judged = sum(result.status in ("pass", "fail", "error") for result in results)
     wrong = sum(result.status in ("fail", "error") for result in results)
     worst = max((result.ratio for result in results if result.ratio is not None), default=0.0)
     verdict = f"{wrong} wrong" if wrong else f"worst ratio {worst:.2f}"
-    return f"{event.framework}: {len(results)} verdicts, {verdict}, {event.facts.get('seconds', 0):.0f} s"
+    return f"{event.framework}: {judged} verdicts, {verdict}, {event.facts.get('seconds', 0):.0f} s"
 
 
 def _full(columns: Iterable[Column]) -> list[Column]:

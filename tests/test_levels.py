@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,13 +43,20 @@ FAULTS = {
 }
 
 
-def textbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, **choice: tuple[str, ...]) -> report.Report:
+def textbook(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    observe: Callable[[runner.Event], object] = lambda event: None,
+    **choice: tuple[str, ...],
+) -> report.Report:
     (tmp_path / "textbook.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return runner.run(
         runner.Request(
             frameworks=("torch",), losses=("sincere",), candidate=Candidate("textbook:sincere"), timeout=100.0, **choice
-        )
+        ),
+        observe,
     )
 
 
@@ -56,8 +64,13 @@ def test_a_textbook_implementation_conforms_at_level_core(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: object
 ) -> None:
     need("torch")
-    made = textbook(tmp_path, monkeypatch, TEXTBOOK, levels=("core",))
+    told: list[runner.Event] = []
+    made = textbook(tmp_path, monkeypatch, TEXTBOOK, told.append, levels=("core",))
     assert made.exit_status == 0, made.sentence
+    assert {result.status for event in told for result in event.results} == {
+        "pass",
+        "unsupported",
+    }  # while it runs, too
     assert made.conforms == "core"
     assert made.sentence.endswith("; conforms: core")
     assert json.loads(report.badge(made)) == {
@@ -73,9 +86,9 @@ def test_a_textbook_implementation_conforms_at_level_core(
     assert 0 < passed < asked
     assert whole.conforms.startswith(f"core, robust {passed} of {asked}, extreme ")
     assert json.loads(report.to_json(whole))["conforms"] == whole.conforms
-    told = {failure.case: failure.kind for failure in whole.failures}
-    assert told["sincere/zero-row"].startswith("convention; the usual cause: eps of F.normalize")
-    assert list(told)[-1] == "sincere/zero-row"
+    kinds = {failure.case: failure.kind for failure in whole.failures}
+    assert kinds["sincere/zero-row"].startswith("convention; the usual cause: eps of F.normalize")
+    assert list(kinds)[-1] == "sincere/zero-row"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
