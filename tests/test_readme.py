@@ -17,6 +17,10 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow", "keras")
 # torch.compile makes an instance of its own of an autograd function under autocast, and torch then warns of that.
 DYNAMO = "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
+# A block that imports one of these is a program of its own: where it is not installed, the rest of the page runs.
+OPTIONAL = ("timm",)
+# Formulas of packages that are no dependency of the tests, in the place of those that are not installed.
+PUBLISHED = ROOT / "tests" / "published"
 FIVE_LINES = {"numpy", "torch", "jax", "tensorflow"}
 
 
@@ -35,6 +39,10 @@ def frameworks(code: str) -> list[str]:
     return [name for name in FRAMEWORKS if name in roots]
 
 
+def imports(code: str, module: str) -> bool:
+    return re.search(rf"^(from|import) {module}\b", code, flags=re.MULTILINE) is not None
+
+
 def process(code: str) -> str:
     """The framework in whose process a block runs, or nothing; NumPy beside another is no framework."""
     named = frameworks(code)
@@ -49,7 +57,8 @@ def programs() -> dict[tuple[str, str], str]:
         for code in blocks(page):
             last = process(code) or last
             name = page.relative_to(ROOT).with_suffix("").as_posix()
-            found.setdefault((name, last), []).append(code)
+            alone = "".join(f"-{module}" for module in OPTIONAL if imports(code, module))
+            found.setdefault((name, last + alone), []).append(code)
     return {key: "\n\n".join(parts) for key, parts in found.items()}
 
 
@@ -61,12 +70,12 @@ def test_the_blocks_of_a_page_run(page: str, name: str, need, tmp_path: Path) ->
     code = PROGRAMS[page, name]
     for framework in (*frameworks(code), *(["tensorflow"] if name == "keras" else [])):
         need(framework)
-    for module in ("sklearn", "optax", "flax", "pytorch_metric_learning"):
-        if re.search(rf"^(from|import) {module}\b", code, flags=re.MULTILINE):
+    for module in ("sklearn", "optax", "flax", "pytorch_metric_learning", "sentence_transformers", *OPTIONAL):
+        if imports(code, module):
             need(module)
     keras = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path / "keras")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", DYNAMO, "-c", code],
+        [sys.executable, "-W", "error", "-W", DYNAMO, "-c", f"import sys; sys.path.append({str(PUBLISHED)!r})\n{code}"],
         cwd=ROOT,
         env={**os.environ, **keras},
         capture_output=True,

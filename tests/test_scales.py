@@ -60,6 +60,16 @@ def google(row: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[], float
     return lambda: T * float(np.mean([row(ps, n) for ps, n in rows(NO_LONER)]))
 
 
+def keras_io() -> float:
+    """`npairs_loss` of the cosines: softmax cross-entropy with a share for each row of the class, the row itself too."""
+    logits, same = Z @ Z.T / T, UNEVEN[:, None] == UNEVEN
+    return float(np.mean([lse(logits[i]) - np.mean(logits[i][same[i]]) for i in range(len(Z))]))
+
+
+def solo_learn() -> float:
+    return float(np.mean([lse(np.append(ps, n)) - lse(ps) for ps, n in rows(NO_LONER)]))
+
+
 def simclr() -> float:
     hidden = np.where(np.eye(5, dtype=bool), -np.inf, 0.0)
     from_a = np.concatenate([A @ B.T / T, A @ A.T / T + hidden], axis=1)
@@ -136,6 +146,11 @@ SCALES: dict[str, tuple[Value, Value]] = {
     "google ONLY_NEGATIVES": (
         google(lambda ps, n: float(np.mean(lse(n) - ps))),
         lambda: T * ss.decoupled_loss(Z, NO_LONER, T),
+    ),
+    "keras-io": (keras_io, lambda: ss.supcon_loss(Z, UNEVEN, T, keys=Z, key_labels=UNEVEN)),
+    "solo-learn": (
+        solo_learn,
+        lambda: ss.supcon_loss(Z, NO_LONER, T, summation="in") - np.mean(np.log([len(ps) for ps, _ in rows(NO_LONER)])),
     ),
     "SimCLR": (simclr, lambda: 2 * ss.nt_xent_loss(A, B, temperature=T)),
     "DCL": (decoupled_views, lambda: ss.decoupled_loss(Z, [0, 1, 2, 3, 4] * 2, T)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_faults import FAULTS
+from test_readme import blocks
 
 import sincere_spec as ss
 from sincere_spec.conformance import questions
@@ -144,3 +146,32 @@ def test_pages_are_reached_from_the_first() -> None:
             named |= {page.parent / line for line in lines if "*" not in line}
     pages = {page.with_suffix("") for page in DOCS.rglob("*.md") if "_build" not in page.parts}
     assert pages - {DOCS / "index"} <= named
+
+
+ONE_OF_TWO = """
+import sys
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+torch.manual_seed(0)
+x, labels = torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 3
+model = torch.nn.Linear(6, 4).double()
+(whole,) = torch.autograd.grad(ss.sincere_loss(model(x), labels, 0.1), [model.weight])
+own = slice(6 * rank, 6 * rank + 6)
+parallel = torch.nn.parallel.DistributedDataParallel(model)
+global_loss(parallel(x[own]), labels[own]).backward()
+torch.testing.assert_close(model.weight.grad, whole, rtol=1e-12, atol=1e-14)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.framework("torch")
+def test_the_recipe_of_several_devices_has_the_gradient_of_one_process(tmp_path: Path) -> None:
+    (block,) = (code for code in blocks(DOCS / "recipes.md") if "def global_loss" in code)
+    words = [sys.executable, "-c", block + ONE_OF_TWO]
+    store = (tmp_path / "store").as_uri()
+    ranks = [
+        subprocess.Popen([*words, str(rank), store], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
