@@ -715,7 +715,7 @@ def test_pallas_is_refused_where_the_number_of_rows_is_open() -> None:
         return ss.clip_loss(z, z, engine="kernel")
 
     (n,) = jax.export.symbolic_shape("n")
-    with pytest.raises(ss.EngineUnavailable, match=r"compiled for a number of rows, and here that is a symbol"):
+    with pytest.raises(ss.EngineUnavailable, match=r"the number of rows is not known before the call"):
         jax.export.export(jax.jit(step))(jax.ShapeDtypeStruct((n, 4), "float32"))
 
 

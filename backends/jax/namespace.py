@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 from sincere_spec.arrays import Array
@@ -25,7 +26,6 @@ max = jnp.max
 minimum = jnp.minimum
 ones_like = jnp.ones_like
 reshape = jnp.reshape
-searchsorted = jnp.searchsorted
 sigmoid = jax.nn.sigmoid
 sin = jnp.sin
 sqrt = jnp.sqrt
@@ -33,6 +33,16 @@ sum = jnp.sum
 take = jnp.take
 where = jnp.where
 zeros_like = jnp.zeros_like
+
+
+def searchsorted(x: Array, values: Array, side: str) -> Array:
+    """Where sorted values belong in a sorted vector; by the ranks of both where JAX's own search needs a number of rows."""
+    if isinstance(x.shape[0], int):
+        return jnp.searchsorted(x, values, side=side)
+    count, others = values.shape[0], x.shape[0]
+    start, joined = (0, [values, x]) if side == "left" else (others, [x, values])
+    rank = jnp.argsort(jnp.argsort(jnp.concat(joined), stable=True))
+    return lax.dynamic_slice_in_dim(rank, start, count) - jnp.arange(count)
 
 
 @jax.custom_jvp

@@ -101,6 +101,8 @@ def choose(
         if tile is not None and not _power_of_two(tile):
             raise OptionError(f"tile must be a power of two from 16 on for a kernel; got {tile}.")
         return Plan(backend.name, "kernel", tile or kernels.tile, "asked for by name")
+    if unknown is not None and None not in sizes:  # a symbol of a program that is exported: any number of rows may come
+        return Plan(backend.name, "tiled", tile or known["tile"], f"{unknown}, so no matrix of pairs is made")
     if unknown is not None:
         return Plan(backend.name, "dense", None, unknown)
     here = f"{rows} x {columns} pairs on {platform}"

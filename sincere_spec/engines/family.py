@@ -207,7 +207,7 @@ def _same_label(xp: Namespace, side: Ordered, other: Ordered, some_outside: bool
 
 
 def _as(xp: Namespace, number: Any, dtype: Any) -> Any:
-    return number if isinstance(number, int) else xp.astype(number, dtype)
+    return xp.astype(number, dtype) if hasattr(number, "dtype") else number
 
 
 def _same_sample(comparison: Comparison, dtype: Any) -> Array:

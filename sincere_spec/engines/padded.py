@@ -15,10 +15,14 @@ PIECE = 32
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the tiles of a side are: the lowest and the highest label of each, and whether all of its rows are real."""
+    """Where the tiles of a side are: the lowest and the highest label of each, and whether all of its rows are real.
+
+    The first `used` of `count` tiles have real rows: it is a number of the program where masks say which rows take part.
+    """
 
     size: int
     count: Any
+    used: Any
     lowest: Array
     highest: Array
     whole: Array
@@ -49,7 +53,7 @@ class PaddedRows:
     @property
     def laid(self) -> tuple[Any, ...]:
         """The arrays that took a permutation to make."""
-        length = () if isinstance(self.length, int) else (self.length,)
+        length = () if self.length is self.rows else (self.length,)
         return self.embeddings, dict(self.attributes), length, () if self.order is None else (self.order,)
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
@@ -97,7 +101,7 @@ def sort_and_pad(
         labels, xp.where(last < 0, 0, last), axis=0
     )  # what takes no part has the highest label, and stays last
     attributes = {name: backend.padded(x, count * tile) for name, x in attributes.items()} | {"label": labels}
-    numbers = (() if isinstance(length, int) else (length,), () if order is None else (order,))
+    numbers = (() if inside is None else (length,), () if order is None else (order,))
     return padded_rows(xp, (backend.padded(embeddings, count * tile), attributes, *numbers), rows, tile)
 
 
@@ -107,20 +111,26 @@ def padded_rows(xp: Namespace, laid: tuple[Any, ...], rows: Any, tile: int) -> P
     count, labels = tile_count(xp, rows, tile), attributes["label"]
     real = xp.arange(count * tile) < length
     piece = next(size for size in range(min(PIECE, tile), 0, -1) if tile % size == 0)
-    tiles, pieces = _grid(xp, labels, real, tile, count), _grid(xp, labels, real, piece, count * (tile // piece))
+    known = length is rows
+    tiles, pieces = (
+        _grid(xp, labels, real, size, number, number if known else -(-length // size))
+        for size, number in ((tile, count), (piece, count * (tile // piece)))
+    )
     return PaddedRows(embeddings, attributes, real, rows, length, order[0] if order else None, tiles, pieces)
 
 
 def tile_count(xp: Namespace, length: Any, tile: int) -> Any:
-    """How many tiles there are; without any row there is one of padding."""
-    count = -(-length // tile)
-    return max(count, 1) if isinstance(length, int) else xp.where(count > 0, count, 1)
+    """How many tiles there are; without any row there is one of padding. A symbol stands for one row at least."""
+    count = (length + tile - 1) // tile
+    if isinstance(length, int):
+        return max(count, 1)
+    return xp.where(count > 0, count, 1) if hasattr(length, "dtype") else count
 
 
-def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any) -> Grid:
+def _grid(xp: Namespace, labels: Array, real: Array, size: int, count: Any, used: Any) -> Grid:
     table = xp.reshape(labels, (count, size))
     whole = xp.reshape(real, (count, size))[:, size - 1]  # padding is at the end of a tile
-    return Grid(size, count, table[:, 0], table[:, size - 1], whole)
+    return Grid(size, count, used, table[:, 0], table[:, size - 1], whole)
 
 
 def laid_out(backend: TracingBackend, x: Array, side: PaddedRows) -> Array:

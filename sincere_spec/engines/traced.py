@@ -352,10 +352,12 @@ def _over_tiles(
     integer = backend.dtype("int32", a.lowest)
 
     def outer(i: Any, whole: Any) -> Any:
-        first, last = 0, b.count
+        first, last = 0, b.used
         if sorted_:
             first = xp.sum(xp.astype(b.highest < backend.rows_of(a.lowest, i, 1), integer))
             last = b.count - xp.sum(xp.astype(b.lowest > backend.rows_of(a.highest, i, 1), integer))
+            if b.used is not b.count:
+                last = xp.where(last < b.used, last, b.used)
         state = begin(i, whole)
         if sweep.symmetric:
             # This is i, which XLA must not see: a mask of a vector against itself it makes ten times more slowly.
@@ -370,9 +372,9 @@ def _over_tiles(
             return visit(i, j, False, clear, state)
 
         start = i + 1 if sweep.symmetric else first if band else 0
-        return end(i, loop(start, last if band else b.count, inner, state))
+        return end(i, loop(start, last if band else b.used, inner, state))
 
-    return loop(0, a.count, outer, whole)
+    return loop(0, a.used, outer, whole)
 
 
 def _roles(sweep: TracedSweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
