@@ -90,13 +90,13 @@ class Question:
         if self.loss == "supcon":
             return f"supcon {options['summation']}"
         if self.loss == "f_micl":
-            return f"f_micl {options['divergence']}"
+            return "f_micl queue" if "negatives" in self.arguments else f"f_micl {options['divergence']}"
         if self.loss == "sincere" and options.get("epsilon"):
             return "sincere epsilon"
         if self.loss == "dystress" and options.get("schedule") == "shifted":
             return "dystress shifted"
-        if self.loss == "info_nce" and "negatives" in self.arguments:
-            return "info_nce queue"
+        if "negatives" in self.arguments:
+            return f"{self.loss} queue"
         return self.loss
 
     @property

@@ -17,6 +17,7 @@ from sincere_spec.spec.words import PairLoss
 __all__ = [
     "clip_loss",
     "decoupled_loss",
+    "dystress_info_nce_loss",
     "dystress_loss",
     "f_micl_loss",
     "info_nce_loss",
@@ -290,6 +291,48 @@ def dystress_loss(
 
 
 @documented
+def dystress_info_nce_loss(
+    queries: ArrayT,
+    positives: ArrayT,
+    negatives: ArrayT | None = None,
+    *,
+    temperature_min: float = 0.1,
+    temperature_max: float = 0.2,
+    detach: bool = True,
+    schedule: ScheduleName = "cosine",
+    offset: float = -0.4,
+    scale: float = 0.7,
+    where: Where | None = None,
+    ignore: Ignore | None = None,
+    normalize: bool = True,
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    tile: int | None = None,
+) -> ArrayT:
+    """Tell each query's positive from a queue or the other positives, at a temperature that depends on the similarity.
+
+    DySTreSS (Manna et al., arXiv 2308.01140) as its authors' MoCo and SimCSE code has it: InfoNCE with the logits
+    a = s / τ(s), positives and negatives alike, and τ that of `dystress_loss`:
+
+        loss_i = -log( exp(a_ip) / (exp(a_ip) + Σ_n exp(a_in)) )
+
+    Gradients flow into every array, the queue included: detach it if it must not learn.
+
+    Args:
+        positives: `[n, d]`, floats: row i is the positive of row i of the queries.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> b = np.asarray([[0.8, 0.6], [-0.6, 0.8]])
+        >>> float(round(ss.dystress_info_nce_loss(a, b), 4))
+        0.2236
+    """
+    record = losses.dystress_info_nce(temperature_min, temperature_max, detach, schedule, offset, scale)
+    return _value(record, (queries, positives, negatives), where, ignore, normalize, reduction, engine, tile)
+
+
+@documented
 def clip_loss(
     a: ArrayT,
     b: ArrayT,
@@ -385,6 +428,7 @@ def siglip_loss(
 def f_micl_loss(
     view_a: ArrayT,
     view_b: ArrayT,
+    negatives: ArrayT | None = None,
     *,
     divergence: Divergence = "kl",
     alpha: float = 40.0,
@@ -404,8 +448,12 @@ def f_micl_loss(
 
         loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))
 
-    The distance is taken as 2 - 2 s of unit rows. The paper finds "reverse_kl" and "neyman" unsuitable, since
+    With `negatives`, a queue, as the paper has it on MoCo, the mean is over the pairs of a_i and the queue. The distance
+    is taken as 2 - 2 s of unit rows. The paper finds "reverse_kl" and "neyman" unsuitable, since
     features collapse, and does not classify "jeffreys".
+
+    Args:
+        negatives: `[k, d]`, a queue that every row of `view_a` is compared with; None takes its other rows.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -415,4 +463,4 @@ def f_micl_loss(
         4.8134
     """
     record = losses.f_micl(divergence, alpha, inverse_bandwidth, order)
-    return _value(record, (view_a, view_b), where, ignore, normalize, reduction, engine, tile)
+    return _value(record, (view_a, view_b, negatives), where, ignore, normalize, reduction, engine, tile)

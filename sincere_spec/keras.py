@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIPLoss",
     "DecoupledLoss",
+    "DySTreSSInfoNCELoss",
     "DySTreSSLoss",
     "FMICLLoss",
     "InfoLOOBLoss",
@@ -295,10 +296,10 @@ class NTXentLoss(Unlabelled):
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
 
 
-@registered
-@described
-class DySTreSSLoss(Unlabelled):
-    """DySTreSS of two views or more; see `dystress_loss`."""
+class Scheduled(Unlabelled):
+    """A loss with DySTreSS's temperature."""
+
+    schedule_of: Callable[..., PairLoss]
 
     def __init__(
         self,
@@ -311,8 +312,25 @@ class DySTreSSLoss(Unlabelled):
         scale: float = 0.7,
         **options: Unpack[Options],
     ) -> None:
-        own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
-        super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
+        own: dict[str, Any] = {"temperature_min": temperature_min, "temperature_max": temperature_max}
+        own |= {"detach": detach, "schedule": schedule, "offset": offset, "scale": scale}
+        super().__init__(type(self).schedule_of, own, **options)
+
+
+@registered
+@described
+class DySTreSSLoss(Scheduled):
+    """DySTreSS of two views or more; see `dystress_loss`."""
+
+    schedule_of = staticmethod(losses.dystress)
+
+
+@registered
+@described
+class DySTreSSInfoNCELoss(Scheduled):
+    """DySTreSS of queries and positives; a third view is the queue of negatives. See `dystress_info_nce_loss`."""
+
+    schedule_of = staticmethod(losses.dystress_info_nce)
 
 
 @registered
@@ -345,7 +363,7 @@ class SigLIPLoss(Unlabelled):
 @registered
 @described
 class FMICLLoss(Unlabelled):
-    """f-MICL of two views; see `f_micl_loss`."""
+    """f-MICL of two views; a third is the queue of negatives. See `f_micl_loss`."""
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIPLoss",
     "DecoupledLoss",
+    "DySTreSSInfoNCELoss",
     "DySTreSSLoss",
     "FMICLLoss",
     "InfoLOOBLoss",
@@ -329,18 +330,10 @@ class NTXentLoss(_TemperatureLoss):
         return self._value(*views, where=where, ignore=ignore)
 
 
-@_described
-class DySTreSSLoss(_Loss):
-    """DySTreSS, with the keywords of `sincere_spec.dystress_loss`.
+class _ScheduledLoss(_Loss):
+    """A loss with DySTreSS's temperature."""
 
-    Example:
-        >>> import torch
-        >>> from sincere_spec.torch import DySTreSSLoss
-        >>> loss = DySTreSSLoss(temperature_min=0.1, temperature_max=0.2)
-        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
-        >>> round(loss(a, b).item(), 4)
-        0.2358
-    """
+    schedule_of: Callable[..., PairLoss]
 
     def __init__(
         self,
@@ -353,12 +346,57 @@ class DySTreSSLoss(_Loss):
         scale: float = 0.7,
         **options: Unpack[_Options],
     ) -> None:
-        own = {"temperature_min": temperature_min, "temperature_max": temperature_max, "detach": detach}
-        super().__init__(losses.dystress, own | {"schedule": schedule, "offset": offset, "scale": scale}, **options)
+        own: dict[str, Any] = {"temperature_min": temperature_min, "temperature_max": temperature_max}
+        own |= {"detach": detach, "schedule": schedule, "offset": offset, "scale": scale}
+        super().__init__(type(self).schedule_of, own, **options)
+
+
+@_described
+class DySTreSSLoss(_ScheduledLoss):
+    """DySTreSS, with the keywords of `sincere_spec.dystress_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sincere_spec.torch import DySTreSSLoss
+        >>> loss = DySTreSSLoss(temperature_min=0.1, temperature_max=0.2)
+        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+        >>> round(loss(a, b).item(), 4)
+        0.2358
+    """
+
+    schedule_of = staticmethod(losses.dystress)
 
     def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
         """The loss of two views of each sample, or more."""
         return self._value(*views, where=where, ignore=ignore)
+
+
+@_described
+class DySTreSSInfoNCELoss(_ScheduledLoss):
+    """DySTreSS of queries, with a queue or without, with the keywords of `sincere_spec.dystress_info_nce_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sincere_spec.torch import DySTreSSInfoNCELoss
+        >>> loss = DySTreSSInfoNCELoss(temperature_min=0.1, temperature_max=0.2)
+        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+        >>> round(loss(a, b).item(), 4)
+        0.2236
+    """
+
+    schedule_of = staticmethod(losses.dystress_info_nce)
+
+    def forward(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        where: Where | None = None,
+        ignore: Ignore | None = None,
+    ) -> Tensor:
+        """The loss of queries, each with its positive, and perhaps a queue of negatives."""
+        return self._value(queries, positives, negatives, where=where, ignore=ignore)
 
 
 @_learnable
@@ -460,7 +498,13 @@ class FMICLLoss(_Loss):
         super().__init__(losses.f_micl, own, **options)
 
     def forward(
-        self, view_a: Tensor, view_b: Tensor, *, where: Where | None = None, ignore: Ignore | None = None
+        self,
+        view_a: Tensor,
+        view_b: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        where: Where | None = None,
+        ignore: Ignore | None = None,
     ) -> Tensor:
-        """The loss of two views of each sample."""
-        return self._value(view_a, view_b, where=where, ignore=ignore)
+        """The loss of two views of each sample, and perhaps a queue of negatives."""
+        return self._value(view_a, view_b, negatives, where=where, ignore=ignore)

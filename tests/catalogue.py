@@ -83,8 +83,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "info_nce": {"": {}, "queue": {}},
     "nt_xent": {"": {}, "three_views": {}},
     "dystress": {"": {}, "cosine": {"detach": False}, "shifted": {"detach": False, "schedule": "shifted"}},
+    "dystress_info_nce": {"": {"detach": False}, "queue": {}},
     "siglip": {"": {"bias": -2.0}},
-    "f_micl": {name: {"divergence": name, "alpha": 4.0, "order": 1.5} for name in DIVERGENCES},
+    "f_micl": {name: {"divergence": name, "alpha": 4.0, "order": 1.5} for name in DIVERGENCES}
+    | {"queue": {"divergence": "jeffreys", "alpha": 4.0}},
 }
 """The forms of a loss, by what follows its name, with the keywords of each: one form with its defaults where none is named."""
 

@@ -202,13 +202,13 @@ class Plain:
             image = np.tile(np.arange(n), len(names))
             same = image[:, None] == image
             return [Side(names, names, same & ~np.eye(len(image), dtype=bool), ~same)]
-        if question.loss == "f_micl":
-            nobody = np.zeros_like(here)
-            return [Side(names[:1], names[::-1], np.hstack([here, nobody]), np.hstack([nobody, apart]))]
         if "negatives" in names:
             queue = np.ones((n, len(question.arrays["negatives"])), dtype=bool)
             nobody = np.zeros_like(here)
             return [Side(names[:1], names[1:], np.hstack([here, ~queue]), np.hstack([nobody, queue]))]
+        if question.loss == "f_micl":
+            nobody = np.zeros_like(here)
+            return [Side(names[:1], names[::-1], np.hstack([here, nobody]), np.hstack([nobody, apart]))]
         both = [Side(names[:1], names[1:], here, apart), Side(names[1:], names[:1], here, apart)]
         return both if question.loss in ("clip", "infoloob") else both[:1]
 
@@ -241,7 +241,7 @@ class Plain:
     # the formulas
 
     def logits(self, question: Question, s: Any, x: dict[str, Any]) -> Any:
-        if question.loss == "dystress":
+        if question.loss in ("dystress", "dystress_info_nce"):
             return s / self.held(question, self.schedule(s, **question.options))
         if question.loss == "f_micl":
             return -float(question.options["inverse_bandwidth"]) * self.distance(s)

@@ -361,6 +361,70 @@ FAULTS: dict[str, Fault] = {
         ),
         ("f_micl/kl", "f_micl/jeffreys", "f_micl/two-pairs"),
     ),
+    "one temperature for the queue": Fault(
+        "DySTreSS's schedule is for the positive alone, and the queue is divided by the highest temperature.",
+        {
+            "logits": lambda self, question, s, x: (
+                self.xp.concat(
+                    [
+                        Plain.logits(self, question, s[:, : len(s)], x),
+                        s[:, len(s) :] / question.options["temperature_max"],
+                    ],
+                    axis=1,
+                )
+                if question.row == "dystress_info_nce queue"
+                else Plain.logits(self, question, s, x)
+            )
+        },
+        ("dystress_info_nce/queue",),
+        spared_by="dystress_info_nce/no-queue",
+    ),
+    "DySTreSS in both directions": Fault(
+        "Positives are compared with queries, too: the authors' code has one direction.",
+        {
+            "sides": lambda self, question: Plain.sides(
+                self, replace(question, loss="clip") if question.row == "dystress_info_nce" else question
+            )
+        },
+        ("dystress_info_nce/no-queue", "dystress_info_nce/shifted-full-derivative"),
+        spared_by="dystress_info_nce/queue",
+    ),
+    "in-batch negatives beside f-MICL's queue": Fault(
+        "The other rows of the second view are negatives, too.",
+        {
+            "sides": lambda self, question: (
+                [replace(side, negative=~side.positive) for side in Plain.sides(self, question)]
+                if question.row == "f_micl queue"
+                else Plain.sides(self, question)
+            )
+        },
+        ("f_micl/queue", "f_micl/queue-sum"),
+        spared_by="f_micl/kl",
+    ),
+    "the queue over n - 1": Fault(
+        "The sum over the queue is divided by the number of other rows, as without one.",
+        {
+            "repelled": lambda self, x, negative: (
+                Plain.repelled(self, x, negative)
+                * (1.0 if negative.shape[1] == 2 * len(negative) else negative.sum(axis=1).max() / (len(negative) - 1))
+            )
+        },
+        ("f_micl/queue",),
+        spared_by="f_micl/kl",
+    ),
+    "an empty queue is NaN": Fault(
+        "The mean over the queue divides by its length.",
+        {
+            "number": lambda self, over: (
+                np.where(over.any(axis=1, keepdims=True), Plain.number(self, over), math.nan)
+                if over.shape[1] == len(over)
+                else Plain.number(self, over)
+            )
+        },
+        ("f_micl/empty-queue",),
+        "value: not finite",
+        spared_by="f_micl/queue",
+    ),
     # reductions and scales
     "mean over all rows": Fault(
         "The mean is divided by N, and rows without positives are counted.",

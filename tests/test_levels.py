@@ -204,7 +204,7 @@ def test_failures_are_told_in_the_order_of_harm() -> None:
     )
     made = report.report(
         implementation="mine:loss",
-        suite="1.1.0",
+        suite="1.2.0",
         rows=("sincere",),
         columns=(report.Column("torch", "float32", "dense"),),
         frameworks={},

@@ -117,6 +117,18 @@ def dystress(minimum: float = 0.1, maximum: float = 0.2) -> float:
     return cross_entropy(logits, [*range(5, 10), *range(5)])
 
 
+def dystress_moco(minimum: float = 0.1, maximum: float = 0.2) -> float:
+    s = np.concatenate([np.sum(A * B, axis=1, keepdims=True), A @ QUEUE.T], axis=1)
+    tau = minimum + 0.5 * (maximum - minimum) * (1 + np.cos(np.pi * (1 + s)))
+    return cross_entropy(s / tau, [0] * 5)
+
+
+def dystress_simcse(minimum: float = 0.04, maximum: float = 0.05) -> float:
+    s, offset, k = A @ B.T, -0.4, 0.7
+    wave = minimum + 0.5 * (maximum - minimum) * (1 + np.cos(np.pi * (s + offset) / k))
+    return cross_entropy(s / np.where(s <= -offset, wave, maximum), range(5))
+
+
 def f_micl_objective(alpha: float = 3.0, c: float = 0.7) -> float:
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.exp(-c * np.sum((x - y) ** 2, axis=-1))
@@ -160,6 +172,11 @@ SCALES: dict[str, tuple[Value, Value]] = {
     "CLOOB": (cloob, lambda: 2 / 14.0 * ss.infoloob_loss(A, B, temperature=1 / 14.0)),
     "SigLIP": (big_vision_siglip, lambda: ss.siglip_loss(A, B, temperature=1 / 10.0, bias=-10.0)),
     "DySTreSS": (dystress, lambda: ss.dystress_loss(A, B)),
+    "DySTreSS with a queue": (dystress_moco, lambda: ss.dystress_info_nce_loss(A, B, QUEUE)),
+    "DySTreSS, SimCSE": (
+        dystress_simcse,
+        lambda: ss.dystress_info_nce_loss(A, B, temperature_min=0.04, temperature_max=0.05, schedule="shifted"),
+    ),
     "f-MICL": (f_micl_objective, lambda: -ss.f_micl_loss(A, B, alpha=3.0, inverse_bandwidth=0.7)),
 }
 

@@ -62,7 +62,7 @@ def test_the_worst_errors_are_gathered_from_reports() -> None:
     place = {"row": "sincere", "profile": "core", "framework": "numpy", "engine": "dense", "dtype": "float32"}
     results = [place | {"ratio": 0.5}, place | {"ratio": 1.25}, place | {"ratio": 9.0, "profile": "large"}, place]
     report = {
-        "suite": "1.1.0",
+        "suite": "1.2.0",
         "package": "0.1.0",
         "tolerance": 4.0,
         "machine": {"python": "3.11", "machine": "x86_64"},

@@ -85,7 +85,7 @@ def test_a_module_is_its_function(name: str) -> None:
 def test_a_constructor_has_the_keywords_and_the_defaults_of_the_function(name: str) -> None:
     function = inspect.signature(getattr(ss, f"{name}_loss")).parameters
     arrays = [p for p in function if function[p].default is inspect.Parameter.empty]
-    arrays += [p for p in ("negatives", "keys", "key_labels", "ids", "key_ids", "where") if p in function]
+    arrays += [p for p in ("negatives", "keys", "key_labels", "ids", "key_ids", "where", "ignore") if p in function]
     defaults = {p: function[p].default for p in function if p not in arrays}
 
     loss = kind(KINDS[name])()

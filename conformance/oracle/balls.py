@@ -140,6 +140,8 @@ class _Evaluation:
             return self.views()
         if loss == "f_micl":
             return [(self.f_micl(i), 1) for i in range(len(x["view_a"]))]
+        if loss == "dystress_info_nce":
+            return [(self.tempered(i), 1) for i in range(len(x["queries"]))]
         if loss == "siglip":
             return [(self.siglip(i), 1) for i in range(len(x["a"]))]
         if loss == "clip":
@@ -234,6 +236,14 @@ class _Evaluation:
         tau = low + (high - low) * (angle.cos() + 1) / 2
         return tau.held() if self.words["detach"] else tau
 
+    def tempered(self, i: int) -> Ball:
+        """-log of the positive's softmax, a temperature for each pair."""
+        anchor, keys = self.rows["queries"][i], self.rows["positives"]
+        rest = [key for j, key in enumerate(keys) if j != i]
+        s = [_dot(anchor, key) for key in [keys[i], *self.rows.get("negatives", rest)]]
+        e = [(x / self.tau(x)).exp() for x in s]
+        return -(e[0] / _sum(e, self.tape)).log()
+
     def siglip(self, i: int) -> Ball:
         terms = []
         for j, key in enumerate(self.rows["b"]):
@@ -243,7 +253,8 @@ class _Evaluation:
 
     def f_micl(self, i: int) -> Ball:
         a, b = self.rows["view_a"], self.rows["view_b"]
-        far = [self.conjugate(self.slope(a[i], a[j])) for j in range(len(a)) if j != i]
+        apart = self.rows.get("negatives", [row for j, row in enumerate(a) if j != i])
+        far = [self.conjugate(self.slope(a[i], row)) for row in apart]
         near = self.slope(a[i], b[i])
         return self.options["alpha"] * _sum(far, self.tape) / len(far) - near if far else -near
 

@@ -145,16 +145,15 @@ def _comparisons(problem: Problem, arrays: dict[str, Array]) -> list[_Comparison
     if problem.loss in ("nt_xent", "dystress"):
         names = tuple(f"view_{k}" for k in range(len(arrays)))
         return [_by_image(names, sizes["view_0"])]
-    if problem.loss == "info_nce":
-        n = sizes["queries"]
-        if "negatives" not in arrays:
-            return [_diagonal("queries", "positives", n)]
-        queue = sizes["negatives"]
-        return [
-            _diagonal_and(
-                "queries", "positives", n, "negatives", lambda same: np.ones((len(same), queue), dtype=np.bool_)
-            )
-        ]
+    if "negatives" in arrays:
+        anchors, keys, queue = *tuple(arrays)[:2], sizes["negatives"]
+
+        def whole(same: Mask) -> Mask:
+            return np.ones((len(same), queue), dtype=np.bool_)
+
+        return [_diagonal_and(anchors, keys, sizes[anchors], "negatives", whole)]
+    if problem.loss in ("info_nce", "dystress_info_nce"):
+        return [_diagonal("queries", "positives", sizes["queries"])]
     if problem.loss in ("clip", "infoloob"):
         return [_diagonal("a", "b", sizes["a"]), _diagonal("b", "a", sizes["a"])]
     if problem.loss == "siglip":
@@ -197,7 +196,7 @@ def _schedule(problem: Problem, s: Array) -> _Schedule:
 
 def _logits(problem: Problem, s: _Rounded, held: Array) -> _Logits:
     """The logits of similarities; a temperature that a loss holds constant is that of the similarities ``held``."""
-    if problem.loss == "dystress":
+    if problem.loss in ("dystress", "dystress_info_nce"):
         return _scheduled(problem, s, _schedule(problem, held))
     if problem.loss == "f_micl":
         rate, shifted = 2 * problem.number("inverse_bandwidth"), s.at - 1

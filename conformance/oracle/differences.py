@@ -59,9 +59,9 @@ def _views(towers: dict[str, Table]) -> list[Table]:
     return [towers[f"view_{k}"] for k in range(len(towers))]
 
 
-def _schedule(problem: Problem, towers: dict[str, Table]) -> Table:
+def _schedule(problem: Problem, table: Table) -> Table:
+    """The temperature of each similarity of a table."""
     low, high = mp.mpf(problem.number("temperature_min")), mp.mpf(problem.number("temperature_max"))
-    table = loops.similarities(_views(towers))
     if problem.options.get("schedule", "cosine") == "cosine":
         return [[loops.cosine_schedule(s, low, high) for s in row] for row in table]
     offset, scale = mp.mpf(problem.number("offset")), mp.mpf(problem.number("scale"))
@@ -83,14 +83,22 @@ def _rows(problem: Problem, point: dict[str, Any], start: dict[str, Any]) -> lis
         return loops.nt_xent(_views(towers), temperature)
     if loss == "dystress":
         held = _towers(problem, start) if problem.options["detach"] else towers
-        return loops.dystress(_views(towers), _schedule(problem, held))
+        return loops.dystress(_views(towers), _schedule(problem, loops.similarities(_views(held))))
+    if loss == "dystress_info_nce":
+        held = _towers(problem, start) if problem.options["detach"] else towers
+        queries, positives = held["queries"], held["positives"]
+        own = [[mp.fdot(q, p)] for q, p in zip(queries, positives, strict=True)]
+        others = [[mp.fdot(q, x) for x in held.get("negatives", positives)] for q in queries]
+        near, far = [tau for (tau,) in _schedule(problem, own)], _schedule(problem, others)
+        return loops.dystress_info_nce(towers["queries"], towers["positives"], towers.get("negatives"), near, far)
     if loss == "siglip":
         return loops.siglip(towers["a"], towers["b"], temperature, point["bias"])
     if loss == "f_micl":
         alpha, bandwidth = mp.mpf(problem.number("alpha")), mp.mpf(problem.number("inverse_bandwidth"))
         order = mp.mpf(float(problem.options.get("order", 2.0)))
         divergence = str(problem.options["divergence"])
-        return loops.f_micl(towers["view_a"], towers["view_b"], divergence, alpha, bandwidth, order)
+        views = towers["view_a"], towers["view_b"]
+        return loops.f_micl(*views, divergence, alpha, bandwidth, order, towers.get("negatives"))
     if loss not in loops.__all__:
         raise ValueError(f"loss: no formula for {loss!r}")
     # Of a temperature alone: labelled rows, or the towers in their order.

@@ -119,6 +119,12 @@ def problems() -> list[DigitsProblem]:
         ("dystress", "dystress", {**dystress, "detach": True, "schedule": "cosine"}, two),
         ("dystress, full derivative", "dystress", {**dystress, "detach": False, "schedule": "cosine"}, two),
         ("dystress shifted", "dystress", {**shifted, "detach": True}, two),
+        (
+            "dystress_info_nce with a queue",
+            "dystress_info_nce",
+            {**dystress, "detach": True, "schedule": "cosine"},
+            queue,
+        ),
         ("siglip", "siglip", {"temperature": 0.125, "bias": -10.0}, towers),
     ]
     listed = {loss for _, loss, _, _ in found}

@@ -22,7 +22,7 @@ from sincere_spec.conformance.oracle.recipes import Recipe, recipes
 __all__ = ["SUITE", "SUITE_VERSION", "check", "check_inputs", "check_quickly", "entry", "write"]
 
 SUITE = Path(__file__).resolve().parent.parent / "suite"
-SUITE_VERSION = "1.1.0"
+SUITE_VERSION = "1.2.0"
 
 _BITS = {"bfloat16": (8, -133, 128), "float16": (11, -24, 16), "float32": (24, -149, 128), "float64": (53, -1074, 1024)}
 _EVERY = tuple(_BITS)

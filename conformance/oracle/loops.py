@@ -18,6 +18,7 @@ __all__ = [
     "clip",
     "cosine_schedule",
     "decoupled",
+    "dystress_info_nce",
     "f_divergence",
     "f_micl",
     "info_nce",
@@ -196,6 +197,24 @@ def dystress(views: Sequence[Sequence[Vector]], temperatures: Sequence[Sequence[
     return _supcon_out(_views(views), logits)
 
 
+def dystress_info_nce(
+    queries: Sequence[Vector],
+    positives: Sequence[Vector],
+    negatives: Sequence[Vector] | None,
+    near: Sequence[Number],
+    far: Sequence[Sequence[Number]],
+) -> list[Row]:
+    """InfoNCE in which every pair has a temperature of its own: ``near`` with the positive, ``far`` with the negatives."""
+    rows = []
+    for i, query in enumerate(queries):
+        others = positives if negatives is None else negatives
+        weights = [mp.exp(_dot(query, other) / tau) for other, tau in zip(others, far[i], strict=True)]
+        if negatives is None:
+            del weights[i]
+        rows.append(Row(mp.log1p(_sum(weights) / mp.exp(_dot(query, positives[i]) / near[i])), 1, True))
+    return rows
+
+
 def clip(a: Sequence[Vector], b: Sequence[Vector], temperature: Number) -> list[Row]:
     """The cross entropy of each ``a`` among all ``b``, then of each ``b`` among all ``a``."""
     return info_nce(a, b, None, temperature) + info_nce(b, a, None, temperature)
@@ -254,8 +273,12 @@ def f_micl(
     alpha: Number,
     inverse_bandwidth: Number,
     order: Number,
+    negatives: Sequence[Vector] | None = None,
 ) -> list[Row]:
-    """``-f'(G(a_i, b_i)) + alpha / (N - 1) sum_(j != i) f*(f'(G(a_i, a_j)))``, G the Gaussian of the squared distance."""
+    """``-f'(G(a_i, b_i)) + alpha / (N - 1) sum_(j != i) f*(f'(G(a_i, a_j)))``, G the Gaussian of the squared distance.
+
+    With a queue the mean is over its rows instead: ``alpha / K sum_k f*(f'(G(a_i, n_k)))``.
+    """
 
     def gaussian(x: Vector, y: Vector) -> Number:
         return mp.exp(-inverse_bandwidth * (2 - 2 * _dot(x, y)))
@@ -264,8 +287,8 @@ def f_micl(
     for i, anchor in enumerate(view_a):
         _, attraction = f_divergence(divergence, gaussian(anchor, view_b[i]), order)
         terms = []
-        for j, other in enumerate(view_a):
-            if j != i:
+        for j, other in enumerate(view_a if negatives is None else negatives):
+            if j != i or negatives is not None:
                 u = gaussian(anchor, other)
                 f, slope = f_divergence(divergence, u, order)
                 terms.append(u * slope - f)  # f*(t) = sup_u (u t - f(u)), reached where f'(u) = t

@@ -328,6 +328,26 @@ def _two_tower() -> list[Recipe]:
         _plain(),
         {"queries": a, "positives": b},
     )
+    queries: dict[str, NDArray[np.generic]] = {"queries": a, "positives": b}
+    add.case(
+        "dystress_info_nce/no-queue",
+        "A temperature for each pair of a query and a positive, its own or another row's: the authors' SimCSE code.",
+        _dystress(),
+        queries,
+    )
+    add.case(
+        "dystress_info_nce/shifted-full-derivative",
+        "The shifted schedule, and the gradient goes through the temperatures.",
+        _dystress(detach=False, schedule="shifted"),
+        queries,
+    )
+    add.case(
+        "dystress_info_nce/unnormalised",
+        "Dot products beyond 1, where the cosine schedule turns again.",
+        _dystress(0.5, 0.75, detach=False),
+        {"queries": raw_a, "positives": raw_b},
+        normalize=False,
+    )
     add.case("clip/ordinary", "Both directions: 2n rows in one mean.", _plain(), {"a": a, "b": b})
     add.case("clip/unnormalised", "normalize=False both ways.", _plain(0.5), {"a": raw_a, "b": raw_b}, normalize=False)
     add.case("infoloob/ordinary", "CLIP without the positive in its own denominator.", _plain(), {"a": a, "b": b})
@@ -411,6 +431,25 @@ def _queue() -> list[Recipe]:
         "A stale copy of a row's positive in the queue is a negative like any other.",
         _plain(WARM),
         {"queries": q, "positives": k, "negatives": np.concatenate([k[:2], memory[2:]])},
+    )
+    add.case(
+        "dystress_info_nce/queue",
+        "The authors' MoCo code: the positive and each row of the queue at a temperature of its own.",
+        _dystress(),
+        {"queries": q, "positives": k, "negatives": memory},
+    )
+    add.case(
+        "f_micl/queue",
+        "The mean is over the queue: other rows of the first view are no negatives.",
+        _f_micl("js"),
+        {"view_a": q, "view_b": k, "negatives": memory},
+    )
+    add.case(
+        "f_micl/queue-sum",
+        "The sum over rows of means over the queue.",
+        _f_micl("kl", 2.5),
+        {"view_a": q, "view_b": k, "negatives": memory},
+        reduction="sum",
     )
     anchors, bank = gathered("batch", SEVEN, C), (0, 1, 3, 4, 4)
     keys = np.concatenate([anchors, gathered("bank", bank, C)])
@@ -547,6 +586,8 @@ def _reduction() -> list[Recipe]:
     queue = {"queries": a, "positives": b, "negatives": scattered("memory", K, C)}
     add.case("info_nce/queue-none", "One loss for each query.", _plain(WARM), queue, reduction="none")
     add.case("info_nce/queue-sum", says["sum"], _plain(WARM), queue, reduction="sum")
+    add.case("dystress_info_nce/queue-none", "One loss for each query.", _dystress(), queue, reduction="none")
+    add.case("dystress_info_nce/queue-sum", says["sum"], _dystress(), queue, reduction="sum")
     add.case("clip/sum", "The sum over the rows of both directions.", _plain(WARM), {"a": a, "b": b}, reduction="sum")
     add.case("infoloob/sum", "The sum of both directions.", _plain(WARM), {"a": a, "b": b}, reduction="sum")
     add.case("infoloob/none", "Rows from a to b, then from b to a.", _plain(WARM), {"a": a, "b": b}, reduction="none")
@@ -715,6 +756,7 @@ def _late_training() -> list[Recipe]:
         _plain(2.0**-5),
         {"queries": a, "positives": b, "negatives": np.sign(scattered("queue", K, C))},
     )
+    add.case("dystress_info_nce/well-separated", late, _dystress(2.0**-6, 2.0**-5), {"queries": a, "positives": b})
     add.case("siglip/well-separated", late, _siglip(2.0**-6, -20.0), {"a": a, "b": b})
     for divergence in ("kl", "pearson"):
         add.case(
@@ -838,6 +880,18 @@ def _degenerate() -> list[Recipe]:
         "An empty queue: no negatives, so 0.",
         _plain(),
         {"queries": small, "positives": other, "negatives": nothing},
+    )
+    add.case(
+        "dystress_info_nce/empty-queue",
+        "An empty queue: no negatives, so 0.",
+        _dystress(),
+        {"queries": small, "positives": other, "negatives": nothing},
+    )
+    add.case(
+        "f_micl/empty-queue",
+        "An empty queue: the mean over it is 0, and the positive's term stays.",
+        _f_micl("kl"),
+        {"view_a": small, "view_b": other, "negatives": nothing},
     )
     add.case(
         "nt_xent/opposite-views",

@@ -2,7 +2,7 @@
 
 from sincere_spec.losses import table as table
 from sincere_spec.losses.decoupled import decoupled
-from sincere_spec.losses.dystress import dystress
+from sincere_spec.losses.dystress import dystress, dystress_info_nce
 from sincere_spec.losses.f_micl import f_micl
 from sincere_spec.losses.info_nce import clip, info_nce
 from sincere_spec.losses.infoloob import infoloob
@@ -10,4 +10,16 @@ from sincere_spec.losses.siglip import siglip
 from sincere_spec.losses.sincere import sincere
 from sincere_spec.losses.supcon import nt_xent, supcon
 
-__all__ = ["clip", "decoupled", "dystress", "f_micl", "info_nce", "infoloob", "nt_xent", "siglip", "sincere", "supcon"]
+__all__ = [
+    "clip",
+    "decoupled",
+    "dystress",
+    "dystress_info_nce",
+    "f_micl",
+    "info_nce",
+    "infoloob",
+    "nt_xent",
+    "siglip",
+    "sincere",
+    "supcon",
+]

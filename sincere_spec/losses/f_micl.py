@@ -84,9 +84,9 @@ def f_micl(
         loss_i = -f′(G(a_i, b_i)) + alpha mean_{j != i} f*(f′(G(a_i, a_j)))        G(x, y) = exp(-inverse_bandwidth
         ‖x - y‖²)
 
-    Negatives are pairs within the first view. The paper finds "reverse_kl" and "neyman" unsuitable (features
-    collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed, without moving f(1)
-    to 0.
+    Negatives are pairs within the first view, or with a queue, if there is one. The paper finds "reverse_kl" and "neyman"
+    unsuitable (features collapse) and does not classify "jeffreys"; `order` is that of "tsallis", taken as printed,
+    without moving f(1) to 0.
 
     Args:
         divergence: "kl", "js", "pearson", "hellinger", "tsallis", "vincze_le_cam", "reverse_kl", "neyman" or

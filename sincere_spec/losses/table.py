@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sincere_spec.losses.decoupled import decoupled
-from sincere_spec.losses.dystress import dystress
+from sincere_spec.losses.dystress import dystress, dystress_info_nce
 from sincere_spec.losses.f_micl import f_micl
 from sincere_spec.losses.info_nce import clip, info_nce
 from sincere_spec.losses.infoloob import infoloob
@@ -37,6 +37,7 @@ TABLE = (
     BuiltIn(info_nce, "info_nce_loss", "InfoNCELoss"),
     BuiltIn(nt_xent, "nt_xent_loss", "NTXentLoss"),
     BuiltIn(dystress, "dystress_loss", "DySTreSSLoss"),
+    BuiltIn(dystress_info_nce, "dystress_info_nce_loss", "DySTreSSInfoNCELoss"),
     BuiltIn(clip, "clip_loss", "CLIPLoss"),
     BuiltIn(siglip, "siglip_loss", "SigLIPLoss"),
     BuiltIn(f_micl, "f_micl_loss", "FMICLLoss"),

@@ -79,12 +79,13 @@ class Queries(Arrangement):
 
 @dataclass(frozen=True)
 class PairedViews(Arrangement):
-    """`view_a, view_b`: positives are the pairs across the views, negatives the pairs within the first."""
+    """`view_a, view_b, negatives=None`: positives are pairs across the views, negatives a queue, or pairs within the first."""
 
-    signature = "view_a, view_b"
+    signature = "view_a, view_b, negatives=None"
 
     def names(self, count: int) -> tuple[str, ...]:
-        return _fixed(("view_a", "view_b"), count)
+        return _fixed(("view_a", "view_b", "negatives"), count, least=2)
 
     def roles(self, names: tuple[str, ...]) -> Roles:
-        return Roles(anchors=("view_a",), partners=("view_b",))
+        queue = len(names) == 3
+        return Roles(anchors=("view_a",), keys=("negatives",) if queue else (), partners=("view_b",), queue=queue)
