@@ -17,7 +17,8 @@ ARGUMENTS = {
     "embeddings": "`[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label; floats.",
     "labels": "n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.",
     "queries": "`[n, d]`, floats.",
-    "negatives": "`[k, d]`, a queue that every query is compared with; None takes the other rows of `positives`.",
+    "negatives": "`[k, d]`, a queue that every query is compared with, or `[n, k, d]`, k for each query alone, fewer by `where`; "
+    "None takes the other rows of `positives`.",
     "views": "two or more arrays `[n, d]`, floats; row i of each is the same sample.",
     "a": "`[n, d]`, floats.",
     "b": "`[n, d]`, floats: row i is the positive of row i of `a`.",

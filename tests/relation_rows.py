@@ -173,3 +173,9 @@ def labelled(weight: Callable[[int, int], float]) -> Callable[..., Rows]:
         return rows
 
     return rows_of
+
+
+def own_negatives(x: Mapping[str, Any], ignored: Callable[[int, int], bool]) -> Rows:
+    """Negatives of each query, `[n, k, d]`; of those that are ignored the k-th is no negative of it."""
+    q, p, n = (unit(x[name]) for name in ("queries", "positives", "negatives"))
+    return [Row(q[i], [p[i]], [1.0], [v for j, v in enumerate(n[i]) if not ignored(i, j)]) for i in range(len(q))]

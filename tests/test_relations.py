@@ -365,3 +365,50 @@ def test_a_batch_whose_pairs_are_all_ignored_is_named_once() -> None:
     empty.looks_left[0] = empty.LOOKS
     with pytest.warns(ss.EmptyBatchWarning, match="none of the 11 rows"):
         ss.sincere_loss(SETUPS["sincere"].arrays["embeddings"], LABELS, ignore=np.ones((N, N), bool))
+
+
+OWN = Setup(
+    losses.info_nce(T), plain.sincere, plain.own_negatives, draw(12, **QUERIES, negatives=(N, 3, D)), reduction="mean"
+)
+FILLED = np.random.default_rng(1).random((N, 3)) < 0.7
+FILLED[2] = False
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_negatives_of_each_query_are_of_no_other(framework: str, engine: str) -> None:
+    OWN.check(framework, OWN.want(lambda i, j: False), **ENGINES[engine])
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiles of 8"])
+def test_queries_may_have_fewer_negatives_than_others(framework: str, engine: str) -> None:
+    """Ragged by `where`: what fills the places may be NaN; a query without a negative has loss 0."""
+    padded = {**OWN.arrays, "negatives": np.where(FILLED[..., None], OWN.arrays["negatives"], np.nan)}
+    want, gradient = OWN.want(lambda i, j: not FILLED[i, j])
+    value, got = replace(OWN, arrays=padded).got(framework, where=(None, None, FILLED), **ENGINES[engine])
+    assert value == pytest.approx(want, rel=1e-12)
+    assert not np.any(got["negatives"][~FILLED])
+    for name, x in gradient.items():
+        assert distance(got[name], x) <= 1e-11, name
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "tensorflow"], indirect=True)
+@pytest.mark.parametrize("options", [{}, {"engine": "tiled", "tile": 8}], ids=["auto", "tiled"])
+def test_frameworks_differentiate_negatives_of_each_query(framework: str, options: dict[str, Any]) -> None:
+    here = load(framework)
+    arrays = here.arrays(OWN.arrays)
+    _, want = OWN.want(lambda i, j: False)
+    got = here.gradient(lambda x: ss.info_nce_loss(**x, temperature=T, **options), arrays)
+    for name in arrays:
+        assert distance(here.numbers(got[name]), want[name]) <= 1e-11, name
+
+
+def test_negatives_of_each_query_that_do_not_fit_are_refused(framework: str) -> None:
+    here = load(framework)
+    q, p, n = here.arrays(OWN.arrays).values()
+    with pytest.raises(ShapeError, match=r"negatives are of 10: give \[n, k, d\], k for each query"):
+        ss.info_nce_loss(q, p, n[:10, ...])
+    with pytest.raises(ShapeError, match="where=\\(None, None, mask\\)"):
+        ss.info_nce_loss(q, p, n, ignore=[[True] * 3] * N)
+    if framework in ("torch", "jax"):
+        with pytest.raises(EngineUnavailable, match="keys of each row's own"):
+            ss.info_nce_loss(q, p, n, engine="kernel")

@@ -101,7 +101,15 @@ class Problem:
         """The number of rows and of columns; None where it is not known yet."""
         rows = [self.embeddings[name].shape[0] for name in self.roles.anchors]
         count = None if None in rows else sum(rows)
+        if self.keys_of_each is not None:
+            return count, self.keys_of_each
         return count, self.embeddings[self.roles.keys[0]].shape[0] if self.roles.keys else count
+
+    @property
+    def keys_of_each(self) -> int | None:
+        """How many keys each anchor has of its own; None where all are compared with all."""
+        shape = self.shapes[self.roles.keys[0]] if self.roles.queue else ()
+        return shape[1] if len(shape) == 3 else None
 
     @property
     def arguments(self) -> dict[str, Array]:
@@ -275,13 +283,16 @@ def _flattened(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) ->
     matrices = {}
     for name, array in arrays.items():
         rank = len(array.shape)
-        if rank == 3 and name == "embeddings" and loss.arrangement.labelled and array.shape[1] != 0:
+        views = name == "embeddings" and loss.arrangement.labelled and len(array.shape) == 3 and array.shape[1] != 0
+        if rank == 3 and (views or name == "negatives"):  # of the latter [n, k, d] are those of each query
             rows = backend.length(array) * array.shape[1]
             matrices[name] = backend.namespace(array).reshape(array, (rows, array.shape[2]))
         elif rank == 2:
             matrices[name] = array
         else:
-            expected = "[n, d] or [n, views, d]" if name == "embeddings" else "[rows, d]"
+            expected = {"embeddings": "[n, d] or [n, views, d]", "negatives": "[k, d] or [n, k, d]"}.get(
+                name, "[rows, d]"
+            )
             raise ShapeError(
                 f"{name}: expected shape {expected}; got {tuple(array.shape)}: reshape it to one row a sample."
             )
@@ -292,6 +303,12 @@ def _flattened(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) ->
             raise ShapeError(
                 f"{first} has rows of {width} entries and {name} of {matrices[name].shape[1]}; "
                 "compare embeddings of one space."
+            )
+        own = name == "negatives" and len(arrays[name].shape) == 3
+        if own and not _may_equal(arrays[name].shape[0], matrices[first].shape[0]):
+            raise ShapeError(
+                f"{first} has {matrices[first].shape[0]} rows and negatives are of {arrays[name].shape[0]}: give [n, k, d], "
+                "k for each query, or [k, d] for all of them."
             )
         if name not in ("keys", "negatives") and not _may_equal(matrices[name].shape[0], matrices[first].shape[0]):
             raise ShapeError(
@@ -332,7 +349,7 @@ def _named_by_labels(sides: Sides, labels: Labels | Positives, call: Call) -> Re
     if not by_pair:
         _check_pair("keys", keys, "key_labels", call.key_labels)
     elif call.key_labels is not None:
-        raise TypeError(
+        raise SignatureError(
             "key_labels came beside positives(...), whose matrix has a column for each key: leave them out."
         )
     if keys is None and key_ids is not None:

@@ -106,9 +106,8 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
 
 def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
-    return choose(
-        problem.backend, like, problem.sizes, problem.loss.logit, problem.related.relation, call.engine, call.tile
-    )
+    relation, shared = problem.related.relation, problem.keys_of_each is None
+    return choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}

@@ -62,10 +62,15 @@ def choose(
     sizes: tuple[Any, Any],
     logit: Logit,
     relation: Relation,
+    shared: bool,
     engine: str,
     tile: int | None,
 ) -> Plan:
-    """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it."""
+    """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it.
+
+    `shared` says that all rows have the same columns.
+    """
+    unknown_to_kernels = kernel.obstacle(relation) if shared else "kernels have no keys of each row's own"
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
     if tile is not None:
@@ -92,7 +97,7 @@ def choose(
     if not (isinstance(rows, int) and isinstance(columns, int)):
         unknown = "the number of rows is not known before the call"
     if engine == "kernel":
-        kernels = unknown or kernel.obstacle(relation) or backend.kernels(like, logit)
+        kernels = unknown or unknown_to_kernels or backend.kernels(like, logit)
         if isinstance(kernels, str):
             raise EngineUnavailable(
                 f'engine="kernel" was asked for, but {kernels}; engine="tiled" computes the same, '
@@ -113,7 +118,7 @@ def choose(
     elif "kernel" in known:
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
-            kernels = kernel.obstacle(relation) or backend.kernels(like, logit)
+            kernels = unknown_to_kernels or backend.kernels(like, logit)
     if not isinstance(kernels, str):
         return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster")
     if rows * columns < known["pairs"]:

@@ -99,6 +99,10 @@ class Sides:
 
 def related(sides: Sides, named: Related, ignore: Any) -> Related:
     """The relation that arrangement and labels name, without the pairs that a call leaves out."""
+    if ignore is not None and sides.roles.queue and len(sides.shapes[sides.roles.keys[0]]) == 3:
+        raise ShapeError(
+            "ignore: each query has negatives of its own, [n, k, d]; say which are there by where=(None, None, mask), [n, k]."
+        )
     given = () if ignore is None else ignore if type(ignore) is tuple else (ignore,)
     if len(given) == 1 and isinstance(given[0], Same):
         by_group = _partners_by_group(sides, named, given[0].groups)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
 from sincere_spec.call.check import PARAMETERS, Problem
 from sincere_spec.call.plan import Plan
-from sincere_spec.engines import dense, family, kernel, tiled, traced
+from sincere_spec.engines import dense, family, kernel, own, tiled, traced
 from sincere_spec.engines.comparison import (
     Comparison,
     Gradients,
@@ -69,6 +69,7 @@ class Static:
     held: tuple[str, ...]
     relation: Relation
     samples: Samples
+    keys_of_each: int | None
     ascending: bool
     alike: int | None
     normalize: bool
@@ -173,6 +174,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         held=held,
         relation=related.relation,
         samples=related.samples,
+        keys_of_each=problem.keys_of_each,
         ascending=related.ascending,
         alike=related.alike,
         normalize=problem.normalize,
@@ -238,6 +240,8 @@ def _layout(static: Static) -> family.LayOut:
     tile = static.plan.rows_of_tile
 
     def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
+        if given.keys_of_each is not None:
+            return own.lay_out(given, laid, tile)
         kernels = _kernels(static, given.anchors)
         if kernels is not None:
             return kernel.lay_out(given, laid, kernels, tile)
@@ -303,6 +307,7 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
         unit_rows=static.normalize,
         has_partner=own_pairs,
         blocks=blocks,
+        keys_of_each=static.keys_of_each,
     )
     subset = None
     if where:
@@ -312,6 +317,7 @@ def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], e
         comparison = replace(comparison, **inside)
         readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
         tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
+        tiles = tiles and static.keys_of_each is None  # of which each row keeps as many
         if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
     half = COMPUTE_DTYPE[static.kind] != static.kind

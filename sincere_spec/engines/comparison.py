@@ -41,6 +41,8 @@ class Comparison:
     label, where the arrangement says so (row i of each view), `unit_rows` that embeddings have norm 1, or 0, and `halves` is
     there for an engine that multiplies half types.
 
+    With `keys_of_each` each anchor has so many keys of its own, which follow each other, and sees no others.
+
     Rows and columns that are not `inside` take no part; their embeddings are 0. `has_partner` says which rows with a loss
     have a partner inside. None: all.
     """
@@ -65,6 +67,7 @@ class Comparison:
     columns_inside: Array | None = None  # [m]
     has_partner: Array | None = None  # [n], or [n + m] both ways
     blocks: Attributes = field(default_factory=dict)  # [n, m] each
+    keys_of_each: int | None = None
 
     @property
     def xp(self) -> Namespace:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines import rows
+from sincere_spec.engines import own, rows
 from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
 from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
@@ -131,6 +131,8 @@ def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset
 def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     """The pairs of either kind, and how many of them each row has."""
     backend, xp = comparison.backend, comparison.xp
+    if comparison.keys_of_each is not None:
+        return _own_panels(comparison)
     similarity = backend.product(comparison.anchors, xp.matrix_transpose(comparison.compared))  # [n, m]
     found = neighbours(comparison)
     if comparison.partners is None:
@@ -163,6 +165,21 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
         return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
     positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
+    return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
+
+
+def _own_panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
+    """The same where each row has keys of its own: they are its negatives, and its partner is its positive."""
+    xp, (keys, seen) = comparison.xp, own.keys_of(comparison)
+    similarity = own.similarities(comparison, comparison.anchors, keys)  # [n, k]
+    aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)  # [n, 1]
+    if seen is None:
+        negative, number = Panel(similarity), xp.zeros_like(aligned[:, 0]) + float(similarity.shape[1])
+    else:
+        negative, number = _panel(xp, similarity, seen)
+    positive, positives = Panel(aligned), xp.ones_like(number)
+    if comparison.has_partner is not None:
+        positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
     return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
 
@@ -343,6 +360,16 @@ def _gradients(
     needed: frozenset[str],
 ) -> Gradients:
     backend, xp, anchors, columns = comparison.backend, comparison.xp, comparison.anchors, comparison.compared
+    if comparison.keys_of_each is not None:
+        keys, _ = own.keys_of(comparison)
+        pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
+        return Gradients(
+            own.sums(comparison, pull, keys) + aligned * comparison.partners,
+            xp.reshape(pull[:, :, None] * anchors[:, None, :], columns.shape) if "keys" in needed else None,
+            aligned * anchors,
+            by_temperature,
+            by_bias,
+        )
     pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
     if comparison.both_ways:
         n = backend.length(anchors)

@@ -165,7 +165,7 @@ def count_pairs(sweep: Sweep) -> rows.Counts:
     """How many positives and negatives each row has: from sorted labels, or by a sweep where pairs must be looked at."""
     comparison, xp = sweep.comparison, sweep.comparison.xp
     plain = comparison.relation.plain and comparison.relation.sorted_by == "label"
-    by_label = plain and comparison.samples is not Samples.ANYWHERE
+    by_label = plain and comparison.samples is not Samples.ANYWHERE and comparison.keys_of_each is None
     if not by_label or (comparison.samples is Samples.WITHIN_LABELS and comparison.inside is not None):
         parts = [part for part in ONES.values() if not _over_partner(sweep, part)]
         sums = sweep.row_sums(parts, StageResults({}, {})).sums
