@@ -15,7 +15,8 @@ C = TypeVar("C", bound=type)
 
 ARGUMENTS = {
     "embeddings": "`[n, d]`, or `[n, views, d]`, whose rows are taken sample by sample and share the sample's label; floats.",
-    "labels": "n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`.",
+    "labels": "n of them: integers of any width, strings, integer-valued floats, or one-hot rows `[n, C]`; or pairs, by "
+    "`positives(matrix)` or `overlap(hot, kind)`.",
     "queries": "`[n, d]`, floats.",
     "negatives": "`[k, d]`, a queue that every query is compared with, or `[n, k, d]`, k for each query alone, fewer by `where`; "
     "None takes the other rows of `positives`.",

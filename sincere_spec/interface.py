@@ -187,6 +187,7 @@ class Part(NamedTuple):
     scale: float
     offset: float
     minus: str | None
+    weighted: bool = False  # whether pairs are summed under their weights
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ What it holds is looked at by the call, which knows the embeddings.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from sincere_spec.arrays import Array, Labels
 from sincere_spec.errors import DtypeError, OptionError, ShapeError
-from sincere_spec.spec.checks import shown
+from sincere_spec.spec.checks import choice, shown
 
-__all__ = ["positives", "same"]
+__all__ = ["overlap", "positives", "same"]
+
+Kind: TypeAlias = Literal["any", "jaccard"]
+"""How classes that two rows have in common make them positives."""
 
 
 class Same(NamedTuple):
@@ -32,6 +35,27 @@ class Positives(NamedTuple):
     def __repr__(self) -> str:
         return f"positives({_shown(self.matrix)})"
 
+
+class AnyOverlap(NamedTuple):
+    """Several classes by row, of which one in common makes positives; made by `overlap`."""
+
+    hot: Any
+
+    def __repr__(self) -> str:
+        return f"overlap({_shown(self.hot)}, 'any')"
+
+
+class JaccardOverlap(NamedTuple):
+    """Several classes by row, whose common share weighs positives; made by `overlap`."""
+
+    hot: Any
+
+    def __repr__(self) -> str:
+        return f"overlap({_shown(self.hot)}, 'jaccard')"
+
+
+InPlaceOfLabels: TypeAlias = Positives | AnyOverlap | JaccardOverlap
+VALUES = (Same, Positives, AnyOverlap, JaccardOverlap)
 
 Ignore: TypeAlias = Any
 """Pairs to leave out: `same(groups)`, booleans `[n, m]`, or a tuple of several such, which is their union."""
@@ -55,9 +79,9 @@ def same(groups: Labels | tuple[Labels | None, ...]) -> Same:
         >>> captions
         same(3 entries)
         >>> float(round(ss.clip_loss(a, b, temperature=0.5, ignore=captions), 4))
-        0.3989
+        0.5476
     """
-    if groups is None or isinstance(groups, (bool, int, float, str, Same, Positives)):
+    if groups is None or isinstance(groups, (bool, int, float, str, *VALUES)):
         raise OptionError(
             f"same: expected the group of each row, as an array or a list; got {shown(groups)}: give one for each row."
         )
@@ -65,15 +89,22 @@ def same(groups: Labels | tuple[Labels | None, ...]) -> Same:
 
 
 def positives(matrix: Array | list[list[bool]]) -> Positives:
-    """Say pair by pair which are positives, in place of labels; all others are negatives.
+    """Say pair by pair which are positives, or how much they weigh, in place of labels; all others are negatives.
+
+    Weights, of label smoothing or a teacher, are for `supcon_loss`: with W_i = Σ_j w_ij
+
+        out:  loss_i = Σ_p (w_ip / W_i) (-log q_ip)          in:  loss_i = -log Σ_p (w_ip / W_i) q_ip
+
+    A pair of weight 0 is a negative, and a denominator counts each positive once. Weights receive no gradient.
 
     Args:
-        matrix: booleans `[n, m]` over rows and columns as they stand; `[n, n]` over samples where the embeddings are
-            `[n, views, d]`, and then entry (i, i) relates the views of sample i. A row is never compared with itself.
+        matrix: booleans, or weights as floats, `[n, m]` over rows and columns as they stand; `[n, n]` over samples where the
+            embeddings are `[n, views, d]`, and then entry (i, i) relates the views of sample i. A row is never compared with
+            itself.
 
     Raises:
         ShapeError: no matrix.
-        DtypeError: integers: compare them.
+        DtypeError: integers: compare them, or make them floats.
 
     Example:
         >>> import numpy as np, sincere_spec as ss
@@ -82,15 +113,47 @@ def positives(matrix: Array | list[list[bool]]) -> Positives:
         >>> ss.positives(pairs)
         positives([4, 4] bool)
         >>> float(round(ss.supcon_loss(z, ss.positives(pairs), temperature=0.5), 4))
-        0.5644
+        0.4802
     """
     check_matrix("positives", matrix)
     return Positives(matrix)
 
 
+def overlap(hot: Array | tuple[Array, Array], kind: Kind) -> AnyOverlap | JaccardOverlap:
+    """Positives of rows that have several labels each: those with a class in common, in place of labels.
+
+    With `"jaccard"`, for `supcon_loss`, a positive weighs |A ∩ B| / |A ∪ B|, as in `positives`. A row without a class has no
+    positives. Classes are multiplied a tile at a time: no matrix of pairs is made.
+
+    Args:
+        hot: `[n, classes]`, a 1 or True for each class of a row and else 0; by sample for `[n, views, d]`. With keys a tuple,
+            `(hot, key_hot)`.
+        kind: "any" or "jaccard".
+
+    Raises:
+        OptionError: another kind.
+        ShapeError: no matrix.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> z = np.asarray([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+        >>> classes = np.asarray([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]])
+        >>> ss.overlap(classes, "any")
+        overlap([4, 3] int64, 'any')
+        >>> float(round(ss.supcon_loss(z, ss.overlap(classes, "any"), temperature=0.5), 4))
+        1.1635
+    """
+    choice(kind, "kind", get_args(Kind))
+    for one in hot if type(hot) is tuple else (hot,):
+        if not hasattr(one, "shape") or len(one.shape) != 2:
+            came = f"shape {tuple(one.shape)}" if hasattr(one, "shape") else shown(one)
+            raise ShapeError(f"overlap: expected an array [n, classes], a 1 for each class of a row; got {came}.")
+    return AnyOverlap(hot) if kind == "any" else JaccardOverlap(hot)
+
+
 def check_matrix(argument: str, matrix: Any) -> None:
     """Refuse what cannot be a matrix of pairs, before a call knows its framework."""
-    if isinstance(matrix, (Same, Positives)) or not (isinstance(matrix, list) or hasattr(matrix, "shape")):
+    if isinstance(matrix, VALUES) or not (isinstance(matrix, list) or hasattr(matrix, "shape")):
         raise OptionError(f"{argument}: expected booleans [n, m], as an array or lists; got {shown(matrix)}.")
     if hasattr(matrix, "shape") and len(matrix.shape) != 2:
         raise ShapeError(f"{argument}: expected a matrix [n, m]; got shape {tuple(matrix.shape)}.")

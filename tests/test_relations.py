@@ -412,3 +412,199 @@ def test_negatives_of_each_query_that_do_not_fit_are_refused(framework: str) -> 
     if framework in ("torch", "jax"):
         with pytest.raises(EngineUnavailable, match="keys of each row's own"):
             ss.info_nce_loss(q, p, n, engine="kernel")
+
+
+# In place of labels: pairs of the user's own, their weights, and several labels a row.
+
+WEIGHTS = np.where(np.random.default_rng(2).random((N, N)) < 0.4, np.random.default_rng(3).random((N, N)), 0.0)
+WEIGHTS[4] = 0.0  # a row without positives
+WEIGHTS[5] = 0.0
+WEIGHTS[5, 2] = 0.3  # and one with a single one
+KEY_WEIGHTS = WEIGHTS[:, : len(KEY_LABELS)]
+HOT = (np.random.default_rng(4).random((N, 5)) < 0.35).astype(np.int64)
+HOT[[2, 7]] = 0
+KEY_HOT = HOT[: len(KEY_LABELS)][::-1].copy()
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    union = np.sum((a | b) > 0)
+    return float(np.sum(a & b) / union) if union else 0.0
+
+
+def _by(weight: Callable[[int, int], float]) -> Callable[..., plain.Rows]:
+    return plain.labelled(weight)
+
+
+IN_PLACE: dict[str, tuple[Setup, Callable[[Any], Any]]] = {
+    "positives, sincere": (
+        Setup(losses.sincere(T), plain.sincere, _by(lambda i, j: float(MATRIX[i, j])), draw(20, embeddings=(N, D))),
+        lambda here: ss.positives(here.array(MATRIX)),
+    ),
+    "positives of views, decoupled": (
+        Setup(
+            losses.decoupled(T), plain.decoupled, _by(lambda i, j: float(MATRIX[i, j])), draw(21, embeddings=(N, 2, D))
+        ),
+        lambda here: ss.positives(MATRIX.tolist()),
+    ),
+    "weights, out": (
+        Setup(losses.supcon(T), plain.supcon_out, _by(lambda i, j: WEIGHTS[i, j]), draw(22, embeddings=(N, D))),
+        lambda here: ss.positives(here.array(WEIGHTS)),
+    ),
+    "weights, in, by pairs": (
+        Setup(
+            losses.supcon(T, "in"),
+            plain.supcon_in,
+            _by(lambda i, j: WEIGHTS[i, j]),
+            draw(23, embeddings=(N, D)),
+            reduction="pairs",
+        ),
+        lambda here: ss.positives(here.array(WEIGHTS)),
+    ),
+    "weights of views against keys": (
+        Setup(
+            losses.supcon(T),
+            plain.supcon_out,
+            _by(lambda i, j: KEY_WEIGHTS[i, j]),
+            draw(24, embeddings=(N, 2, D), keys=(len(KEY_LABELS), D)),
+        ),
+        lambda here: ss.positives(here.array(KEY_WEIGHTS)),
+    ),
+    "any class in common": (
+        Setup(
+            losses.supcon(T),
+            plain.supcon_out,
+            _by(lambda i, j: float(HOT[i] @ HOT[j] > 0)),
+            draw(25, embeddings=(N, D)),
+        ),
+        lambda here: ss.overlap(here.array(HOT), "any"),
+    ),
+    "any class in common, sincere, keys": (
+        Setup(
+            losses.sincere(T),
+            plain.sincere,
+            _by(lambda i, j: float(HOT[i] @ KEY_HOT[j] > 0)),
+            draw(26, embeddings=(N, D), keys=(len(KEY_LABELS), D)),
+        ),
+        lambda here: ss.overlap((here.array(HOT > 0), here.array(KEY_HOT > 0)), "any"),
+    ),
+    "jaccard": (
+        Setup(
+            losses.supcon(T),
+            plain.supcon_out,
+            _by(lambda i, j: jaccard(HOT[i], HOT[j])),
+            draw(27, embeddings=(N, 2, D)),
+        ),
+        lambda here: ss.overlap(here.array(HOT.astype(np.float32)), "jaccard"),
+    ),
+    "jaccard, in": (
+        Setup(
+            losses.supcon(T, "in"),
+            plain.supcon_in,
+            _by(lambda i, j: jaccard(HOT[i], HOT[j])),
+            draw(28, embeddings=(N, D)),
+        ),
+        lambda here: ss.overlap(here.array(HOT), "jaccard"),
+    ),
+}
+
+
+@cache
+def wanted_in_place(name: str, ignoring: bool) -> tuple[float, dict[str, np.ndarray]]:
+    matrix = BESIDE if "keys" in IN_PLACE[name][0].arrays else MATRIX.T
+    return IN_PLACE[name][0].want(lambda i, j: ignoring and bool(matrix[i, j]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_pairs_stand_in_place_of_labels(framework: str, name: str, engine: str) -> None:
+    setup, relation = IN_PLACE[name]
+    given = replace(setup, labels=relation(load(framework)))
+    given.check(framework, wanted_in_place(name, False), **ENGINES[engine])
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiles of 8"])
+@pytest.mark.parametrize("name", ["positives, sincere", "weights, out", "weights of views against keys", "jaccard"])
+def test_pairs_in_place_of_labels_are_ignored_like_others(framework: str, name: str, engine: str) -> None:
+    setup, relation = IN_PLACE[name]
+    given = replace(setup, labels=relation(load(framework)))
+    matrix = BESIDE if "keys" in setup.arrays else MATRIX.T
+    given.check(framework, wanted_in_place(name, True), ignore=matrix.tolist(), **ENGINES[engine])
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiles of 8"])
+@pytest.mark.parametrize("name", ["weights, out", "jaccard, in"])
+def test_rows_outside_have_no_weights(framework: str, name: str, engine: str) -> None:
+    setup, relation = IN_PLACE[name]
+    inside = np.arange(N) % 4 != 1
+    kept = np.flatnonzero(inside)
+    weight = {"weights, out": lambda i, j: WEIGHTS[i, j], "jaccard, in": lambda i, j: jaccard(HOT[i], HOT[j])}[name]
+    z = setup.arrays["embeddings"]
+    small = replace(
+        setup, arrays={"embeddings": z[inside]}, rows=plain.labelled(lambda i, j: weight(int(kept[i]), int(kept[j])))
+    )
+    want, gradient = small.want(lambda i, j: False)
+    given = replace(
+        setup, arrays={"embeddings": np.where(inside[:, None], z, np.nan)}, labels=relation(load(framework))
+    )
+    value, got = given.got(framework, where=inside, **ENGINES[engine])
+    assert value == pytest.approx(want, rel=1e-12)
+    assert distance(got["embeddings"][inside], gradient["embeddings"]) <= 1e-11
+    assert not np.any(got["embeddings"][~inside])
+
+
+def test_weights_of_one_are_labels(framework: str) -> None:
+    here = load(framework)
+    z = here.array(SETUPS["sincere"].arrays["embeddings"])
+    same = (LABELS[:, None] == LABELS).astype(np.float64)
+    for summation in ("out", "in"):
+        got = ss.supcon_loss(z, ss.positives(here.array(same)), summation=summation)
+        want = ss.supcon_loss(z, LABELS, summation=summation)
+        assert float(here.numbers(got)) == pytest.approx(float(here.numbers(want)), rel=1e-12)
+
+
+BAD_PAIRS: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "another shape": (ss.positives(MATRIX[:5]), {}, ShapeError, r"positives: expected shape \(11, 11\)"),
+    "negative weights": (-1.0 * MATRIX, {}, OptionError, "expected weights of 0 and above"),
+    "NaN for a weight": (np.where(MATRIX, np.nan, 1.0), {}, OptionError, "expected weights of 0 and above"),
+    "labels of keys": (ss.positives(BESIDE), {"keys": 9, "key_labels": [0] * 9}, ss.SincereSpecError, "leave them out"),
+    "overlap of one side": (HOT, {"keys": 9}, ShapeError, "a tuple"),
+    "other numbers": (HOT * 2, {}, DtypeError, "got other numbers"),
+    "too few rows": (HOT[:4], {}, ShapeError, r"overlap: expected shape \(11, 5\); got \(4, 5\)"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PAIRS)
+def test_pairs_that_do_not_fit_are_refused(framework: str, bad: str) -> None:
+    here = load(framework)
+    given, options, error, words = BAD_PAIRS[bad]
+    if isinstance(given, np.ndarray):
+        x = here.array(given)
+        given = ss.overlap(x, "any") if given.shape[1] == 5 else ss.positives(x)
+    if "keys" in options:
+        options = {**options, "keys": here.array(np.ones((9, D)))}
+    with pytest.raises(error, match=words):
+        ss.supcon_loss(here.array(SETUPS["sincere"].arrays["embeddings"]), given, **options)
+
+
+@pytest.mark.parametrize("function", [ss.sincere_loss, ss.decoupled_loss])
+def test_losses_with_negatives_alone_in_the_denominator_refuse_weights(framework: str, function: Any) -> None:
+    here = load(framework)
+    z = here.array(SETUPS["sincere"].arrays["embeddings"])
+    with pytest.raises(OptionError, match="booleans, or use supcon_loss"):
+        function(z, ss.positives(here.array(WEIGHTS)))
+    with pytest.raises(OptionError, match="booleans, or use supcon_loss"):
+        function(z, ss.overlap(here.array(HOT), "jaccard"))
+
+
+def test_overlaps_check_themselves_and_print() -> None:
+    assert repr(ss.overlap(HOT, "jaccard")) == "overlap([11, 5] int64, 'jaccard')"
+    with pytest.raises(OptionError, match="kind must be one of"):
+        ss.overlap(HOT, "all")
+    for hot in ([[1, 0]], LABELS, None):
+        with pytest.raises(ShapeError, match=r"expected an array \[n, classes\]"):
+            ss.overlap(hot, "any")
+    for matrix in (HOT[:, :, None], LABELS):
+        with pytest.raises(ShapeError, match="expected a matrix"):
+            ss.positives(matrix)
+    with pytest.raises(DtypeError, match="positives: expected booleans; got int64"):
+        ss.positives(HOT)

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
 from sincere_spec.call.labels import INTEGERS, as_integers
-from sincere_spec.call.relations import Related, Sides, given_positives, related
+from sincere_spec.call.relations import IN_PLACE_OF_LABELS, Related, Sides, in_place_of_labels, related
 from sincere_spec.call.where import rows_that_take_part
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.engines.rows import check_reduction
@@ -24,7 +24,7 @@ from sincere_spec.errors import (
     unknown_keyword,
 )
 from sincere_spec.interface import Backend
-from sincere_spec.relations import Ignore, Positives
+from sincere_spec.relations import Ignore, InPlaceOfLabels
 from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array
 from sincere_spec.spec.relations import Attributes, OtherLabel, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
@@ -341,17 +341,15 @@ def _named_by_place(sides: Sides) -> Related:
     return Related(relation, rows, columns, Samples.DISTINCT, ascending, roles.alike, {}, None)
 
 
-def _named_by_labels(sides: Sides, labels: Labels | Positives, call: Call) -> Related:
+def _named_by_labels(sides: Sides, labels: Labels | InPlaceOfLabels, call: Call) -> Related:
     """The relation that labels name, or pairs of the user's own, and which rows are one sample."""
     backend, embeddings = sides.backend, sides.embeddings
     first, keys, ids, key_ids = embeddings["embeddings"], embeddings.get("keys"), call.ids, call.key_ids
-    by_pair = isinstance(labels, Positives)
+    by_pair = isinstance(labels, IN_PLACE_OF_LABELS)
     if not by_pair:
         _check_pair("keys", keys, "key_labels", call.key_labels)
     elif call.key_labels is not None:
-        raise SignatureError(
-            "key_labels came beside positives(...), whose matrix has a column for each key: leave them out."
-        )
+        raise SignatureError(f"key_labels came beside {labels!r}, which says what the keys are: leave them out.")
     if keys is None and key_ids is not None:
         raise ShapeError(
             "key_ids came without keys; ids alone name the samples of a batch that is compared with itself."
@@ -375,7 +373,7 @@ def _named_by_labels(sides: Sides, labels: Labels | Positives, call: Call) -> Re
     compared = rows if keys is None else {"label": others[0], "sample": samples[1]}
     repeated = Samples.DISTINCT if ids is None else _where_samples_repeat(backend, rows, compared)
     made = Related(SameLabel(), rows, compared, repeated, by_pair, None, {}, None)
-    return given_positives(sides, made, labels) if isinstance(labels, Positives) else made
+    return in_place_of_labels(sides, made, call.loss, labels) if by_pair else made
 
 
 def _where_samples_repeat(backend: Backend, rows: Attributes, columns: Attributes) -> Samples:

@@ -104,8 +104,8 @@ def _by_pairs(problem: Problem) -> int:
     backend, related = problem.backend, problem.related
     keys = problem.roles.keys
     own, other = (problem.where.get(name) for name in (problem.roles.anchors[0], (keys or problem.roles.anchors)[0]))
-    masks = pairs(backend, related.relation, related.rows, related.columns, related.blocks)
-    positive, negative = (backend.to_host(mask).tolist() for mask in masks)
+    kinds = pairs(backend, related.relation, related.rows, related.columns, related.blocks)
+    positive, negative = (backend.to_host(mask).tolist() for mask in kinds[:2])
     among = [True] * len(positive[0] if positive else []) if other is None else backend.to_host(other).tolist()
     inside = [True] * len(positive) if own is None else backend.to_host(own).tolist()
     needs = _needs_negatives(problem)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sincere_spec.arrays import Array, Namespace
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
 from sincere_spec.call.dispatch import find_backend, unwrap
 from sincere_spec.call.labels import as_integers
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.errors import DtypeError, MixedBackendsError, OptionError, ShapeError
 from sincere_spec.interface import Backend
-from sincere_spec.relations import Positives, Same, check_matrix
+from sincere_spec.relations import AnyOverlap, InPlaceOfLabels, JaccardOverlap, Positives, Same, check_matrix
 from sincere_spec.spec.relations import (
     Attributes,
     EqualGroup,
@@ -20,10 +20,13 @@ from sincere_spec.spec.relations import (
     Ignored,
     Marked,
     OtherLabel,
+    OverlappingSets,
     Relation,
     Without,
 )
-from sincere_spec.spec.words import Roles
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Roles
+
+IN_PLACE_OF_LABELS = (Positives, AnyOverlap, JaccardOverlap)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,9 @@ def related(sides: Sides, named: Related, ignore: Any) -> Related:
     for number, one in enumerate(given):
         if isinstance(one, Same):
             named, rule = _with_groups(sides, named, f"group {number}", one.groups)
-        elif isinstance(one, Positives):
+        elif isinstance(one, IN_PLACE_OF_LABELS):
             raise OptionError(
-                "ignore: got positives(...), which stands in place of labels; give its matrix to leave pairs out."
+                f"ignore: got {one!r}, which stands in place of labels; give a matrix to leave pairs out."
             )
         else:
             named, rule = _with_matrix(sides, named, f"ignore {number}", one)
@@ -188,10 +191,101 @@ def _with_matrix(sides: Sides, named: Related, name: str, matrix: Any) -> tuple[
     return replace(named, blocks=blocks, own_pairs=own_pairs), Marked(name)
 
 
-def given_positives(sides: Sides, named: Related, value: Positives) -> Related:
-    """The relation of a matrix of positives, instead of labels."""
-    matrix = sides.by_pair(booleans(sides, "positives", value.matrix))
-    return replace(named, relation=GivenPositives(), blocks={**named.blocks, "positives": matrix})
+def in_place_of_labels(sides: Sides, named: Related, loss: PairLoss, value: InPlaceOfLabels) -> Related:
+    """The relation of a matrix of positives, or of several labels a row."""
+    made = _given(sides, named, value) if isinstance(value, Positives) else _overlapping(sides, named, value)
+    # Of a positive that weighs little the rest is no negative: it must stay in a denominator.
+    if made.relation.weighted and not any(
+        stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.OTHERS for stage in loss.stages
+    ):
+        raise OptionError(
+            f"labels: {loss.name} takes no weights, since a weighted positive is no negative there; got {value!r}: give "
+            "booleans, or use supcon_loss."
+        )
+    return made
+
+
+def _given(sides: Sides, named: Related, value: Positives) -> Related:
+    backend, matrix = sides.backend, unwrap(value.matrix)
+    owner = find_backend(matrix)
+    weighted = owner is not None and owner.dtype_name(matrix) in COMPUTE_DTYPE
+    if not weighted:
+        matrix = booleans(sides, "positives", matrix)
+    else:
+        matrix = _beside(sides, "positives", matrix)
+        _check_pairs(sides, "positives", tuple(matrix.shape))
+        _check_weights(backend, matrix)
+        matrix = sides.xp.astype(backend.hold(matrix), _compute_dtype(sides))
+    blocks = {**named.blocks, "positives": sides.by_pair(matrix)}
+    return replace(named, relation=GivenPositives(weighted), blocks=blocks)
+
+
+def _overlapping(sides: Sides, named: Related, value: AnyOverlap | JaccardOverlap) -> Related:
+    """Several labels a row: matrices by row, whose products count the classes in common."""
+    xp, keys = sides.xp, sides.roles.keys
+    hot = value.hot if type(value.hot) is tuple else (value.hot,)
+    if len(hot) != (2 if keys else 1):
+        wanted = "a tuple (hot, key_hot) beside keys" if keys else "one array, since there are no keys"
+        raise ShapeError(f"overlap: expected {wanted}; got {len(hot)} arrays.")
+    made = [_beside(sides, "overlap", unwrap(one)) for one in hot]
+    for one, count in zip(made, (sides.samples, sides.compared), strict=False):
+        if one.shape[1] != made[0].shape[1] or not (None in (one.shape[0], count) or one.shape[0] == count):
+            raise ShapeError(f"overlap: expected shape ({count}, {made[0].shape[1]}); got {tuple(one.shape)}.")
+    made = [_hot(sides, one) for one in made]
+    made[0] = sides.by_row(made[0])
+    relation, read = OverlappingSets(isinstance(value, JaccardOverlap)), []
+    for side, one in zip((named.rows, named.columns), made, strict=False):
+        size = xp.sum(one, axis=1)
+        size = {"size": xp.where(size == 0.0, 1.0, size)} if relation.jaccard else {}
+        read.append({**side, "hot": one, **size})
+    return replace(named, relation=relation, rows=read[0], columns=read[-1])
+
+
+def _hot(sides: Sides, x: Array) -> Array:
+    """Several labels a row as ones and zeros in the dtype of the loss."""
+    backend, xp = sides.backend, sides.xp
+    kind = backend.dtype_name(x)
+    there = x if kind in ("bool", "bool_") else x != 0
+    if kind not in ("bool", "bool_") and backend.on_host(x):
+        other = there & (x != 1)
+        if float(xp.sum(xp.astype(other, _compute_dtype(sides)))):
+            raise DtypeError(
+                "overlap: expected a 1 for each class of a row and else 0; got other numbers: compare them."
+            )
+    return xp.astype(there, _compute_dtype(sides))
+
+
+def _compute_dtype(sides: Sides) -> Any:
+    kind = sides.backend.dtype_name(sides.first)
+    return sides.backend.dtype(COMPUTE_DTYPE[kind], sides.first)
+
+
+def _beside(sides: Sides, argument: str, x: Any) -> Array:
+    """An array that must be of the framework and on the device of the embeddings."""
+    backend, owner = sides.backend, find_backend(x)
+    if owner is not backend or backend.namespace(x) is not sides.xp:
+        came = type(x).__name__ if owner is None else f"a {owner.name} array"
+        raise MixedBackendsError(
+            f"{argument}: expected an array of {backend.name}, as the embeddings are; got {came}: convert it."
+        )
+    x = backend.prepare(x, argument)
+    if backend.device(x) != backend.device(sides.first):
+        raise MixedBackendsError(
+            f"the embeddings are on {backend.device(sides.first)} and {argument} on {backend.device(x)}; move one of them."
+        )
+    return x
+
+
+def _check_weights(backend: Backend, weights: Array) -> None:
+    """Refuse weights that are negative, or not finite, where they can be read cheaply."""
+    if not backend.on_host(weights) or 0 in weights.shape:
+        return
+    xp = backend.namespace(weights)
+    right = (weights >= 0.0) & (weights < float("inf"))
+    if float(xp.sum(xp.astype(~right, backend.dtype("float32", weights)))):
+        raise OptionError(
+            "positives: expected weights of 0 and above; got negative ones, or NaN: clip or replace them."
+        )
 
 
 def booleans(sides: Sides, argument: str, matrix: Any) -> Array:
@@ -200,15 +294,10 @@ def booleans(sides: Sides, argument: str, matrix: Any) -> Array:
     check_matrix(argument, matrix)
     owner = find_backend(matrix)
     if owner is backend and backend.namespace(matrix) is sides.xp:
-        matrix = backend.prepare(matrix, argument)
+        matrix = _beside(sides, argument, matrix)
         kind = backend.dtype_name(matrix)
         if kind not in ("bool", "bool_"):
             raise DtypeError(f"{argument}: expected booleans; got {kind}: compare it, as in `matrix > 0.5`.")
-        if backend.device(matrix) != backend.device(sides.first):
-            raise MixedBackendsError(
-                f"the embeddings are on {backend.device(sides.first)} and {argument} on {backend.device(matrix)}; "
-                "move one of them."
-            )
         _check_pairs(sides, argument, tuple(matrix.shape))
         return matrix
     if owner is not None and owner.name != "array_api":

@@ -22,6 +22,14 @@ class Samples(Enum):
     ANYWHERE = "anywhere"
 
 
+class Kinds(NamedTuple):
+    """Which of a block of pairs are positives (None: there is none) and negatives, and what positives weigh (None: 1)."""
+
+    positive: Array | None
+    negative: Array
+    weight: Array | None = None
+
+
 class Halves(NamedTuple):
     """Anchors and keys as they came in a half type, and by row the factor that makes them those of the comparison."""
 
@@ -92,10 +100,8 @@ class Comparison:
         plain = self.relation.plain and self.relation.sorted_by is not None
         return not plain or self.samples is Samples.ANYWHERE or negatives_subtract(self.loss)
 
-    def pairs(
-        self, row: Attributes, column: Attributes, blocks: Attributes, relation: Relation | None = None
-    ) -> tuple[Array | None, Array]:
-        """The positive and the negative mask of some rows and columns, `[r, c]`, from their attributes."""
+    def pairs(self, row: Attributes, column: Attributes, blocks: Attributes, relation: Relation | None = None) -> Kinds:
+        """The masks of some rows and columns, `[r, c]`, from their attributes."""
         return pairs(self.backend, relation or self.relation, row, column, blocks)
 
 
@@ -110,18 +116,15 @@ class Gradients:
     bias: Array | None
 
 
-def pairs(
-    backend: Backend, relation: Relation, row: Attributes, column: Attributes, blocks: Attributes
-) -> tuple[Array | None, Array]:
+def pairs(backend: Backend, relation: Relation, row: Attributes, column: Attributes, blocks: Attributes) -> Kinds:
     """The masks of a relation for some rows and columns, `[r, c]`: vectors broadcast, and matrices by row are multiplied."""
     between = dict(blocks)
     for name in relation.compares:
         across = backend.namespace(column[name]).matrix_transpose(column[name])
         between[name] = backend.product(row[name], across)
     vectors = [name for name in relation.reads if name in row]
-    return relation.pair(
-        {name: row[name][:, None] for name in vectors}, {name: column[name][None, :] for name in vectors}, between
-    )
+    given = {name: row[name][:, None] for name in vectors}, {name: column[name][None, :] for name in vectors}, between
+    return Kinds(*relation.pair(*given), relation.weight(*given) if relation.weighted else None)
 
 
 def ones_by_row(xp: Namespace, rows: Array) -> Array:

@@ -19,7 +19,7 @@ from typing import TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import own, rows
-from sincere_spec.engines.comparison import Comparison, Gradients, nothing, zeros
+from sincere_spec.engines.comparison import Comparison, Gradients, Kinds, nothing, zeros
 from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms, specialise
@@ -51,6 +51,11 @@ class Panel:
     hidden: Array | None = None
     columns: Array | None = None
     ways: tuple[Way, ...] = ROWS
+    weight: Array | None = None
+
+    def weighed(self, part: Part, entries: list[Array]) -> list[Array]:
+        """Entries times the weights of their pairs, where a part sums them so."""
+        return [x * self.weight for x in entries] if part.weighted else entries
 
     def by_row(self, xp: Namespace, fold: Callable[..., Array], entries: Sequence[Array]) -> Array:
         """A fold of the entries each way, or of those that are the same both ways: a vector with a number for each row."""
@@ -142,8 +147,16 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
             positive = replace(positive, columns=found.others)
             counts = _counts(comparison, found, similarity[:, 0])
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
-        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in _masks(comparison))
-        return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
+        kinds = _kinds(comparison)
+        (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in kinds[:2])
+        counts = rows.Counts(positives, number)
+        if kinds.weight is not None:
+            weight = xp.where(kinds.positive, kinds.weight, 0.0)
+            positive, counts = (
+                replace(positive, weight=weight),
+                replace(counts, weight_of_positives=xp.sum(weight, axis=1)),
+            )
+        return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, counts
 
     columns = None if found is None else found.others
     if columns is None:
@@ -160,7 +173,7 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
         return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, _counts(
             comparison, found, aligned[:, 0]
         )
-    negative, number = _panel(xp, similarity, _masks(comparison)[1], ways)
+    negative, number = _panel(xp, similarity, _kinds(comparison).negative, ways)
     if comparison.has_partner is None:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
         return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
@@ -183,13 +196,14 @@ def _own_panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts
     return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
 
-def _masks(comparison: Comparison) -> tuple[Array, Array]:
+def _kinds(comparison: Comparison) -> Kinds:
     """The positive and the negative pairs, `[n, m]`; no pair has a row or a column outside."""
-    positive, negative = comparison.pairs(comparison.rows, comparison.columns, comparison.blocks)
+    found = comparison.pairs(comparison.rows, comparison.columns, comparison.blocks)
     if comparison.inside is None:
-        return positive, negative
+        return found
     inside = comparison.inside[:, None] & cast(Array, comparison.columns_inside)[None, :]
-    return None if positive is None else positive & inside, negative & inside
+    positive = None if found.positive is None else found.positive & inside
+    return found._replace(positive=positive, negative=found.negative & inside)
 
 
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
@@ -253,6 +267,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
             else:
                 entries = [elementwise.value(xp, part.fold, t) for t in arguments]
                 folds.arguments[part] = arguments
+            entries = panel.weighed(part, entries)
             folds.entries[part] = entries
             sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
         folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.maxima, counts)
@@ -324,7 +339,8 @@ def _dlogits(
         if part.fold in (Fold.LOGSUMEXP, Fold.EXP):
             slopes[part] = entries
         else:
-            slopes[part] = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
+            found = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
+            slopes[part] = panels[part.over].weighed(part, found)
         if part.fold is Fold.LINEAR:
             slopes[part] = [panels[part.over].fill_masked(backend, slope, 0.0) for slope in slopes[part]]
     comparing = [stage for stage in loss.stages if stage.minus is not None]

@@ -120,6 +120,9 @@ class Sweep(Protocol):
 ONES = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
 """Parts whose sums are the numbers of a row's pairs: Σ 0 a + 1."""
 
+WEIGHTS = ONES[Pairs.POSITIVE]._replace(weighted=True)
+"""The part whose sum is the weight of a row's positives."""
+
 LayOut: TypeAlias = Callable[[Comparison, tuple[Any, ...]], Sweep]
 """Lays a comparison out, taking over what an earlier layout of it had as `laid`."""
 
@@ -164,13 +167,16 @@ def backward(
 def count_pairs(sweep: Sweep) -> rows.Counts:
     """How many positives and negatives each row has: from sorted labels, or by a sweep where pairs must be looked at."""
     comparison, xp = sweep.comparison, sweep.comparison.xp
+    weight = None
     plain = comparison.relation.plain and comparison.relation.sorted_by == "label"
     by_label = plain and comparison.samples is not Samples.ANYWHERE and comparison.keys_of_each is None
     if not by_label or (comparison.samples is Samples.WITHIN_LABELS and comparison.inside is not None):
         parts = [part for part in ONES.values() if not _over_partner(sweep, part)]
+        parts += [WEIGHTS] if comparison.relation.weighted else []
         sums = sweep.row_sums(parts, StageResults({}, {})).sums
         negative = sums[ONES[Pairs.NEGATIVE]]
         positive = _partners(sweep, negative) if sweep.partnered else sums[ONES[Pairs.POSITIVE]]
+        weight = sums.get(WEIGHTS)
     else:
         dtype, found = comparison.anchors.dtype, []
         for side, other in sweep.sides:
@@ -188,7 +194,8 @@ def count_pairs(sweep: Sweep) -> rows.Counts:
             positive = same if comparison.keys is not None else same - 1.0
     if sweep.inside is not None:
         positive, negative = (xp.where(sweep.inside, x, 0.0) for x in (positive, negative))
-    return rows.Counts(positive, negative)
+        weight = None if weight is None else xp.where(sweep.inside, weight, 0.0)
+    return rows.Counts(positive, negative, weight)
 
 
 def _partners(sweep: Sweep, like: Array) -> Array:

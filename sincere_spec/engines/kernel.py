@@ -190,7 +190,7 @@ def obstacle(relation: Relation) -> str | None:
     """Why kernels cannot ask a relation, as half a sentence; None if they can: a `KernelSpec` says which of two it is."""
     if isinstance(relation, (SameLabel, OtherLabel)):
         return None
-    return f"the kernels know pairs by label, and not the relation {relation!r}"
+    return f"the kernels know pairs by label, and not the relation {type(relation).__name__}"
 
 
 def lay_out(comparison: Comparison, laid: tuple[KernelRows, ...], kernels: Kernels, tile: int) -> KernelSweep:

@@ -52,7 +52,7 @@ class RowOrder:
 
     def of(self, rows: slice) -> Attributes:
         """The attributes of some rows."""
-        return {name: x[rows] for name, x in self.attributes.items()}
+        return {name: x[rows, ...] for name, x in self.attributes.items()}
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in this order."""

@@ -8,7 +8,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines.rows import Counts, term_cotangents, without_pairs
+from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, without_pairs
 from sincere_spec.interface import Part
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
 
@@ -28,12 +28,13 @@ class Residuals(NamedTuple):
     maxima: tuple[Array, ...]  # of each part of a log-sum-exp [rows]
     positive: Array  # [rows]
     negative: Array  # [rows]
+    weight: tuple[Array, ...]  # of positives [rows], if they are weighted
     laid: tuple[Any, ...] = ()
 
     @property
     def counts(self) -> Counts:
         """How many positives and negatives each row has."""
-        return Counts(self.positive, self.negative)
+        return Counts(self.positive, self.negative, *self.weight)
 
     def results_of(self, loss: PairLoss) -> dict[str, Array]:
         """The results by stage."""
@@ -64,6 +65,7 @@ def residuals_of(
         tuple(maxima[part] for part in exponential(loss)),
         counts.positive,
         counts.negative,
+        () if counts.weight_of_positives is None else (counts.weight_of_positives,),
     )
 
 
@@ -75,7 +77,8 @@ def exponential(loss: PairLoss) -> list[Part]:
 def parts_of(stage: Stage) -> tuple[Part, ...]:
     """The sums that a stage is made of."""
     halves = (Pairs.POSITIVE, Pairs.NEGATIVE) if stage.over is Pairs.OTHERS else (stage.over,)
-    return tuple(Part(stage.fold, over, stage.scale, stage.offset, stage.minus) for over in halves)
+    weighted = isinstance(stage, WeightedStage)
+    return tuple(Part(stage.fold, over, stage.scale, stage.offset, stage.minus, weighted) for over in halves)
 
 
 def levels_of(loss: PairLoss) -> tuple[tuple[Part, ...], ...]:

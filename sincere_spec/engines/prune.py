@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from sincere_spec.engines.comparison import Comparison
-from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single
+from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single, WeightedStage
 from sincere_spec.interface import Backend
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term
 
@@ -19,7 +19,16 @@ def specialise(comparison: Comparison) -> PairLoss:
     Partners are one positive a row; without them, what only such rows fold is a function of one logit.
     """
     loss = comparison.loss
+    if comparison.relation.weighted:  # one positive has a weight, too, so that no mean is dropped
+        return replace(loss, stages=tuple(map(_weighted, loss.stages)))
     return _with_singles(loss) if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
+
+
+def _weighted(stage: Stage) -> Stage:
+    """The stage with weights, if it is over positives alone: in a denominator each counts once."""
+    if stage.over is not Pairs.POSITIVE:
+        return stage
+    return WeightedStage(**{one.name: getattr(stage, one.name) for one in fields(stage)})
 
 
 def prune_terms(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Counts]:
@@ -56,7 +65,7 @@ def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
             needed.add(stage.minus)
     own = Pairs.POSITIVE if kind is Rows.ONE_POSITIVE else None  # a mean of one is no mean
     stages = tuple(
-        replace(stage, mean=False) if stage.mean and stage.over is own else stage
+        replace(stage, mean=False) if stage.mean and stage.over is own and type(stage) is Stage else stage
         for stage in loss.stages
         if stage.name in needed
     )

@@ -88,6 +88,11 @@ class Single(Term):
         return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
 
 
+@dataclass(frozen=True)
+class WeightedStage(Stage):
+    """A stage over positives whose pairs are summed under their weights."""
+
+
 def without_pairs(loss: PairLoss, counts: Counts, stage: Stage) -> Array | None:
     """Which rows have no pairs in a stage: none of its kind, or none in the stage that it subtracts; None if all have."""
     empty = counts.lacking(stage.over)

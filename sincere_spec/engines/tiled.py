@@ -35,6 +35,7 @@ class Block:
     logits: Array
     positive: Array | None  # None: no pair is one
     negative: Array
+    weight: Array | None  # of positives; None: 1
 
 
 Masks: TypeAlias = Sequence[tuple[Piece, Array]]
@@ -139,7 +140,8 @@ class TiledSweep:
         found = [Block(piece.rows, logits, *self.comparison.pairs(row, column, own, relation))]
         if len(self.roles(tile)) == 2:
             if relation.symmetric:
-                masks = [None if x is None else xp.matrix_transpose(x) for x in (found[0].positive, found[0].negative)]
+                own_kinds = (found[0].positive, found[0].negative, found[0].weight)
+                masks = [None if x is None else xp.matrix_transpose(x) for x in own_kinds]
             else:  # of two towers a matrix has the pairs of either direction
                 turned = {
                     name: x[piece.columns, piece.rows] if self.symmetric else xp.matrix_transpose(own[name])
@@ -316,23 +318,31 @@ def _add(sweep: TiledSweep, found: RowSums, block: Block, parts: tuple[Part, ...
     for part in parts:
         mask, t = _masked_argument(block, part, stages)
         if part.fold is Fold.LOGSUMEXP and sweep.shift(part) is None:
-            _add_exponentials(xp, found, part, span, xp.where(mask, t, -float("inf")), 1)
+            _add_exponentials(xp, found, part, span, xp.where(mask, t, -float("inf")), 1, block)
             continue
         shift = sweep.shift(part) if part.fold is Fold.LOGSUMEXP else None
         folded = elementwise.value(xp, part.fold, t) if shift is None else xp.exp(t - shift if shift else t)
-        _add_to(found.sums[part], span, xp.sum(xp.where(mask, folded, 0.0), axis=1))
+        _add_to(found.sums[part], span, xp.sum(xp.where(mask, _weighed(part, block, folded), 0.0), axis=1))
         if part.minus is not None and part.fold is not Fold.LOGSUMEXP:
-            slope = xp.where(mask, elementwise.slope(xp, part.fold, t), 0.0)
+            slope = xp.where(mask, _weighed(part, block, elementwise.slope(xp, part.fold, t)), 0.0)
             _add_to(found.slope_sums[part], span, part.scale * xp.sum(slope, axis=1))
 
 
-def _add_exponentials(xp: Namespace, found: RowSums, part: Part, span: slice, t: Array, axis: int) -> None:
+def _weighed(part: Part, block: Block, x: Array) -> Array:
+    """An array of a block times the weights of its pairs, where a part sums them so."""
+    return block.weight * x if part.weighted else x
+
+
+def _add_exponentials(
+    xp: Namespace, found: RowSums, part: Part, span: slice, t: Array, axis: int, block: Block | None = None
+) -> None:
     """Online softmax: the running maximum of some rows, and their sum of exponentials rescaled to it."""
     before = found.maxima[part][span]
     maximum = xp.max(t, axis=axis)
     maximum = xp.where(maximum > before, maximum, before)
     finite = xp.where(maximum > -float("inf"), maximum, 0.0)
-    fresh = xp.sum(xp.exp(t - (finite[:, None] if axis else finite[None, :])), axis=axis)
+    fresh = xp.exp(t - (finite[:, None] if axis else finite[None, :]))
+    fresh = xp.sum(fresh if block is None else _weighed(part, block, fresh), axis=axis)
     found.sums[part][span] = found.sums[part][span] * xp.exp(before - finite) + fresh
     found.maxima[part][span] = maximum
 
@@ -452,6 +462,6 @@ def _block_dlogits(sweep: TiledSweep, block: Block, cotangents: RowCotangents) -
             slope = xp.exp(t - cotangents.maxima[part][block.span][:, None])
         else:
             slope = elementwise.slope(xp, part.fold, t)
-        dlogits = xp.where(mask, slope * weight[block.span][:, None], 0.0)
+        dlogits = xp.where(mask, _weighed(part, block, slope) * weight[block.span][:, None], 0.0)
         total = dlogits if total is None else total + dlogits
     return xp.zeros_like(block.logits) if total is None else total

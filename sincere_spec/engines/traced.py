@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.engines.comparison import Comparison
+from sincere_spec.engines.comparison import Comparison, Kinds
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
 from sincere_spec.engines.padded import Grid, PaddedRows, laid_out, padded_rows, sort_and_pad
 from sincere_spec.engines.parts import SPREAD, exponential
@@ -34,6 +34,16 @@ class TileSums(NamedTuple):
     sums: tuple[Array, ...]
     maxima: tuple[Array, ...]
     slope_sums: tuple[Array, ...]
+
+
+class Seen(NamedTuple):
+    """Which pairs of a tile a sweep sees (None: all), and what they weigh in parts with weights."""
+
+    mask: Array | None = None
+    weight: Array | None = None
+
+
+ALL = Seen()
 
 
 class Flow(NamedTuple):
@@ -177,7 +187,7 @@ class TracedSweep:
         """The tiles of a side in which pairs of a kind are swept: small ones where these are in a band."""
         return side.pieces if over is Pairs.POSITIVE and self.comparison.relation.sorted_by is not None else side.tiles
 
-    def mask(self, over: Pairs, i: Any, j: Any, size: int, from_columns: bool = False) -> Array:
+    def seen(self, over: Pairs, i: Any, j: Any, size: int, from_columns: bool = False) -> Seen:
         """The pairs of a kind in a tile, `[size, size]`, as its columns see them if the relation is not symmetric."""
         a, b, at, across = self.anchors, self.columns, self.backend.rows_of, self.xp.matrix_transpose
         row = {name: at(x, i * size, size) for name, x in a.attributes.items()}
@@ -190,10 +200,12 @@ class TracedSweep:
         if from_columns:
             if not self.symmetric:  # of two towers a matrix has the pairs of either direction
                 blocks = {name: across(x) for name, x in blocks.items()}
-            masks = [None if x is None else across(x) for x in self.comparison.pairs(column, row, blocks)]
+            kinds = Kinds(*(None if x is None else across(x) for x in self.comparison.pairs(column, row, blocks)))
         else:
-            masks = [*self.comparison.pairs(row, column, blocks)]
-        return masks[0 if over is Pairs.POSITIVE else 1] & real
+            kinds = self.comparison.pairs(row, column, blocks)
+        if over is Pairs.POSITIVE:
+            return Seen(kinds.positive & real, kinds.weight)
+        return Seen(kinds.negative & real)
 
 
 @dataclass(frozen=True)
@@ -308,7 +320,7 @@ def _swept(sweep: TracedSweep, over: Pairs, parts: tuple[Part, ...], stages: Sta
         roles = _roles(sweep, i, j, size)[: 1 if diagonal or not sweep.both_roles else 2]
 
         def summed(masked: bool) -> tuple[TileSums, ...]:
-            masks = _masks(sweep, over, i, j, size, roles) if masked else [None] * len(roles)
+            masks = _masks(sweep, over, i, j, size, roles) if masked else [ALL] * len(roles)
             logits = _logits(sweep, i, j, size)
             given = zip(masks, roles, strict=True)
             return tuple(_summed(sweep, parts, logits, mask, role, stages) for mask, role in given)
@@ -383,11 +395,11 @@ def _roles(sweep: TracedSweep, i: Any, j: Any, size: int) -> tuple[Role, Role]:
     return Role(1, lambda vector: at(vector, i * size, size)), Role(0, lambda vector: at(vector, column, size))
 
 
-def _masks(sweep: TracedSweep, over: Pairs, i: Any, j: Any, size: int, roles: Sequence[Role]) -> list[Array]:
-    """The mask of a tile, `[size, size]`, as each of its roles sees it."""
-    own = sweep.mask(over, i, j, size)
+def _masks(sweep: TracedSweep, over: Pairs, i: Any, j: Any, size: int, roles: Sequence[Role]) -> list[Seen]:
+    """The pairs of a tile, `[size, size]`, as each of its roles sees them."""
+    own = sweep.seen(over, i, j, size)
     symmetric = sweep.comparison.relation.symmetric
-    return [own if symmetric or role.axis else sweep.mask(over, i, j, size, from_columns=True) for role in roles]
+    return [own if symmetric or role.axis else sweep.seen(over, i, j, size, from_columns=True) for role in roles]
 
 
 def _similarity(sweep: TracedSweep, i: Any, j: Any, size: int, scale: Any = 1.0) -> Array:
@@ -435,15 +447,17 @@ def _merged(sweep: TracedSweep, parts: Sequence[Part], one: TileSums, other: Til
 
 
 def _summed(
-    sweep: TracedSweep, parts: Sequence[Part], logits: Array, mask: Array | None, role: Role, stages: StageResults
+    sweep: TracedSweep, parts: Sequence[Part], logits: Array, pairs: Seen, role: Role, stages: StageResults
 ) -> TileSums:
     """The sums of a tile for the rows of one of its roles; without a mask over all of its pairs."""
     xp, axis = sweep.xp, role.axis
     sums, maxima, slope_sums = [], [], []
     for part in parts:
-        seen, t = _argument(sweep, part, logits, mask, role, stages)
+        seen, t = _argument(sweep, part, logits, pairs.mask, role, stages)
+        weight = _weight(part, pairs)
 
-        def total(x: Array, seen: Array | None = seen) -> Array:
+        def total(x: Array, seen: Array | None = seen, weight: Array | None = weight) -> Array:
+            x = x if weight is None else weight * x
             return xp.sum(x if seen is None else xp.where(seen, x, 0.0), axis=axis)
 
         if sweep.running(part):
@@ -460,6 +474,11 @@ def _summed(
     return TileSums(tuple(sums), tuple(maxima), tuple(slope_sums))
 
 
+def _weight(part: Part, pairs: Seen) -> Array | None:
+    """What a part multiplies each pair by; None for 1."""
+    return pairs.weight if part.weighted else None
+
+
 def _argument(
     sweep: TracedSweep, part: Part, logits: Array, mask: Array | None, role: Role, stages: StageResults
 ) -> tuple[Array | None, Array]:
@@ -474,20 +493,22 @@ def _argument(
 
 
 def _dlogits(
-    sweep: TracedSweep, logits: Array, masks: Sequence[Array | None], roles: Sequence[Role], cotangents: RowCotangents
+    sweep: TracedSweep, logits: Array, masks: Sequence[Seen], roles: Sequence[Role], cotangents: RowCotangents
 ) -> Array:
     """The derivative by each logit of a tile, as seen from its roles, `[tile, tile]`."""
     xp = sweep.xp
     total: Array = None
     for part, weight in cotangents.weights.items():
         shared = part.minus is None and not sweep.running(part) and sweep.comparison.relation.symmetric
-        for mask, role in zip(masks[:1], roles[:1], strict=True) if shared else zip(masks, roles, strict=True):
-            seen, t = _argument(sweep, part, logits, mask, role, cotangents.stages)
+        for pairs, role in zip(masks[:1], roles[:1], strict=True) if shared else zip(masks, roles, strict=True):
+            seen, t = _argument(sweep, part, logits, pairs.mask, role, cotangents.stages)
             if _is_exponential(part):
                 bounded = not sweep.running(part)
                 slope = xp.exp(t - (sweep.shift(part) if bounded else role.along(cotangents.maxima[part])))
             else:
                 slope = elementwise.slope(xp, part.fold, t)
+            share = _weight(part, pairs)
+            slope = slope if share is None else share * slope
             dlogits = slope * (sum(each.along(weight) for each in roles) if shared else role.along(weight))
             dlogits = dlogits if seen is None else xp.where(seen, dlogits, 0.0)
             total = dlogits if total is None else total + dlogits
@@ -529,7 +550,7 @@ def _gradients(
             similarity = None if isinstance(logit, Similarity) else _similarity(sweep, i, j, size)
 
             def derivative(masked: bool) -> Array:
-                masks = _masks(sweep, over, i, j, size, roles) if masked else [None] * len(roles)
+                masks = _masks(sweep, over, i, j, size, roles) if masked else [ALL] * len(roles)
                 logits = _logits(sweep, i, j, size) if similarity is None else sweep.logits(similarity)
                 return _dlogits(sweep, logits, masks, roles, own)
 

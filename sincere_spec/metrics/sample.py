@@ -14,7 +14,7 @@ from sincere_spec.engines.normalise import normalise
 from sincere_spec.errors import EngineUnavailable, OptionError
 from sincere_spec.interface import Backend
 from sincere_spec.spec.arrangements import Labelled
-from sincere_spec.spec.relations import GivenPositives
+from sincere_spec.spec.relations import GivenPositives, OverlappingSets
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity, Stage, Term
 
 SIMILARITIES = PairLoss(
@@ -95,8 +95,8 @@ def compared(
     poison = xp.sum(rows * 0.0)
     if roles.keys:
         poison = poison + xp.sum(columns * 0.0)
-    if isinstance(call.related.relation, GivenPositives):
-        raise OptionError("labels: expected one label a row, by which pairs are told here; got positives(...).")
+    if isinstance(call.related.relation, (GivenPositives, OverlappingSets)):
+        raise OptionError("labels: expected one label a row, by which pairs are told here; got pairs.")
     sides = (call.related.rows, call.related.columns)
     ids, key_ids = (None, None) if call.related.samples is Samples.DISTINCT else (side["sample"] for side in sides)
     labels, key_labels = (side["label"] for side in sides)

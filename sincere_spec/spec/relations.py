@@ -27,7 +27,7 @@ class Relation(Word, ABC):
     `reads` are the vectors by row that it needs. `compares` are matrices by row of which it needs the products of rows and
     columns, and `blocks` the matrices of pairs that the user gives. Pairs whose ranges of the attribute `sorted_by` do not
     overlap are no positives, and of a `plain` relation they are negatives, so that tiles of rows in its order need no mask
-    there. A `symmetric` relation is the same for (i, j) and (j, i).
+    there. A `symmetric` relation is the same for (i, j) and (j, i). A `weighted` one weighs its positives.
     """
 
     reads: tuple[str, ...] = ("label",)
@@ -36,6 +36,7 @@ class Relation(Word, ABC):
     sorted_by: str | None = "label"
     plain: bool = True
     symmetric: bool = True
+    weighted: bool = False
 
     @abstractmethod
     def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
@@ -43,6 +44,10 @@ class Relation(Word, ABC):
 
         `row` has the vectors as `[r, 1]`, `column` as `[1, c]`, and `between` products and parts of matrices as `[r, c]`.
         """
+
+    def weight(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """The weights of the positives of a block, of a `weighted` relation; attributes are as in `pair`."""
+        raise NotImplementedError(f"{self!r} has no weights")
 
     @property
     def apart(self) -> Relation:
@@ -166,6 +171,15 @@ class Without(Relation):
         """If all are."""
         return self.relation.symmetric and all(rule.symmetric for rule in self.ignored)
 
+    @property
+    def weighted(self) -> bool:  # type: ignore[override]
+        """If the relation is."""
+        return self.relation.weighted
+
+    def weight(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """That of the relation."""
+        return self.relation.weight(row, column, between)
+
     def _union(self, field: str) -> tuple[str, ...]:
         names = (name for rule in (self.relation, *self.ignored) for name in getattr(rule, field))
         return tuple(dict.fromkeys(names))
@@ -184,8 +198,12 @@ class Without(Relation):
 
 @dataclass(frozen=True)
 class GivenPositives(Relation):
-    """A matrix says which pairs are positives; the others are negatives, but for rows of one sample."""
+    """A matrix says which pairs are positives; the others are negatives, but for rows of one sample.
 
+    It is of booleans, or, where positives are `weighted`, of weights: a pair is a positive if its weight is above 0.
+    """
+
+    weighted: bool = False
     reads = ("sample",)
     blocks = ("positives",)
     sorted_by = None
@@ -194,4 +212,41 @@ class GivenPositives(Relation):
     def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
         """As the matrix says."""
         positive, other_sample = between["positives"], row["sample"] != column["sample"]
+        positive = positive > 0.0 if self.weighted else positive
         return positive & other_sample, ~positive & other_sample
+
+    def weight(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """As the matrix says."""
+        return between["positives"]
+
+
+@dataclass(frozen=True)
+class OverlappingSets(Relation):
+    """Positives have a class in common, of the several that each row has; with `jaccard` they weigh |A and B| / |A or B|.
+
+    "hot" has a 1 for each class of a row, and "size" is how many it has, 1 for none.
+    """
+
+    jaccard: bool
+    compares = ("hot",)
+    sorted_by = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The sample, and the size where it is needed."""
+        return ("sample", "size") if self.jaccard else ("sample",)
+
+    @property
+    def weighted(self) -> bool:  # type: ignore[override]
+        """By the shares of classes."""
+        return self.jaccard
+
+    def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
+        """By the classes in common."""
+        positive, other_sample = between["hot"] > 0.5, row["sample"] != column["sample"]
+        return positive & other_sample, ~positive & other_sample
+
+    def weight(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """Their share of all classes of either."""
+        common = between["hot"]
+        return common / (row["size"] + column["size"] - common)
