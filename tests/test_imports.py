@@ -133,6 +133,7 @@ LAYERS = {
     "sincere_spec.arrays": (),
     "sincere_spec.errors": (),
     "sincere_spec.spec": FOUNDATIONS,
+    "sincere_spec.relations": ("sincere_spec.spec", *FOUNDATIONS),
     "sincere_spec.interface": ("sincere_spec.spec", *FOUNDATIONS),
     "sincere_spec.losses": ("sincere_spec.spec", *FOUNDATIONS),
     "sincere_spec.engines": ("sincere_spec.spec", "sincere_spec.interface", *FOUNDATIONS),
@@ -140,6 +141,7 @@ LAYERS = {
     "sincere_spec.call": (
         "sincere_spec.engines",
         "sincere_spec.backends",
+        "sincere_spec.relations",
         "sincere_spec.spec",
         "sincere_spec.interface",
         *FOUNDATIONS,
