@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ def _measured() -> dict[str, str]:
             if (row["loss"], row["size"]) == ("sincere", 65536) and row["program"].partition("@")[0] == program
         ]
         extra = (row["extra"] - row["gradients"]) / 1e6
-        return f"{extra:.0f} MB" if row["status"] == "ok" else str(row["reason"])
+        return f"{extra:.0f} MB" if row["status"] == "ok" else f"was {row['reason']}"
 
     worth = json.loads((HERE / "data" / "referee.json").read_text(encoding="utf-8"))
     return {
@@ -105,7 +106,19 @@ def _bars(app: Sphinx, what: str, name: str, of: object, options: object, lines:
     lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|") for line in lines]
 
 
+def _alias(
+    app: Sphinx, what: str, name: str, of: object, options: object, given: str | None, returned: str | None
+) -> tuple[str, str | None] | None:
+    """Aliases of types by their names: in a union autodoc writes the `repr` of its own wrapper."""
+
+    def named(text: str) -> str:
+        return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+
+    return (named(given), returned and named(returned)) if given else None
+
+
 def setup(app: Sphinx) -> None:
     """Formulas are MathML: no script, and no other site."""
     app.connect("autodoc-process-docstring", _bars)
+    app.connect("autodoc-process-signature", _alias)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -10,6 +10,11 @@ from sincere_spec import __version__, catalogue
 from sincere_spec.errors import SincereSpecError
 
 NEEDS = ("typer", "rich", "numpy", "jinja2")  # what `verify` and the better help are made with
+BESIDE = {
+    "verify": "the conformance suite",
+    "measure": "measures of embeddings in files",
+    "study": "the papers' claims on real images",
+}
 
 
 def main() -> int:
@@ -26,18 +31,20 @@ def base(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sincere-spec",
         description="Contrastive losses, defined once for every framework, and the suite that holds every framework to it.",
-        epilog="verify holds every installed framework, or your implementation, to the conformance suite; "
-        "it, and what else the command can do, needs: pip install 'sincere-spec[verify]'",
+        epilog=f"{', '.join(BESIDE)} need other packages: pip install 'sincere-spec[verify]'",
     )
     parser.add_argument("--version", action="version", version=f"sincere-spec {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="{losses,verify}", required=True)
+    commands = parser.add_subparsers(dest="command", metavar=f"{{losses,{','.join(BESIDE)}}}", required=True)
     shown = commands.add_parser("losses", help="every loss, or those named, with formulas and stages")
     shown.add_argument("name", nargs="*", help="a loss, such as sincere")
     shown.add_argument("--json", action="store_true", help="as JSON")
-    commands.add_parser("verify", help="the conformance suite", add_help=False)
+    for name, what in BESIDE.items():
+        commands.add_parser(name, help=what, add_help=False)
     asked, rest = parser.parse_known_args(words or ["--help"])
-    if asked.command == "verify":
-        sys.stderr.write("sincere-spec verify: it needs other packages; try: pip install 'sincere-spec[verify]'\n")
+    if asked.command in BESIDE:
+        sys.stderr.write(
+            f"sincere-spec {asked.command}: it needs other packages; try: pip install 'sincere-spec[verify]'\n"
+        )
         return 2
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

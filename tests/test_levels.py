@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_readme import blocks
 
 from sincere_spec.conformance import failures, questions, report, runner
 from sincere_spec.conformance.candidates import Candidate
@@ -48,13 +49,14 @@ def textbook(
     monkeypatch: pytest.MonkeyPatch,
     code: str,
     observe: Callable[[runner.Event], object] = lambda event: None,
+    losses: tuple[str, ...] = ("sincere",),
     **choice: tuple[str, ...],
 ) -> report.Report:
     (tmp_path / "textbook.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return runner.run(
         runner.Request(
-            frameworks=("torch",), losses=("sincere",), candidate=Candidate("textbook:sincere"), timeout=100.0, **choice
+            frameworks=("torch",), losses=losses, candidate=Candidate("textbook:sincere"), timeout=100.0, **choice
         ),
         observe,
     )
@@ -89,6 +91,27 @@ def test_a_textbook_implementation_conforms_at_level_core(
     kinds = {failure.case: failure.kind for failure in whole.failures}
     assert kinds["sincere/zero-row"].startswith("convention; the usual cause: eps of F.normalize")
     assert list(kinds)[-1] == "sincere/zero-row"
+
+
+def test_the_files_of_the_maintainers_path_are_judged_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: object
+) -> None:
+    need("torch")
+    docs = Path(__file__).parents[1] / "docs"
+    (right,) = (code for code in blocks(docs / "prove.md") if "# mine.py" in code)
+    body = TEXTBOOK.partition("def sincere(z, y, t):")[2]
+    assert right.partition("# mine.py")[2].strip() == body.strip()
+    (wrong,) = (code for code in blocks(docs / "walks.md") if "# wrong.py" in code)
+    wrong = wrong.replace("def loss(", "def sincere(")
+    made = textbook(tmp_path, monkeypatch, wrong, levels=("core",))
+    counts = made.counts
+    said = f"FAIL: {counts['fail']} of {counts['fail'] + counts['pass']} verdicts, in {len(made.failures)} cases; "
+    page = (docs / "walks.md").read_text(encoding="utf-8")
+    assert made.sentence.startswith(said)
+    assert f"{said}wrong:loss as sincere, ... conforms to no level: {made.conforms}" in page
+    other = textbook(tmp_path, monkeypatch, wrong, losses=("supcon out",), levels=("core",))
+    assert other.conforms == "core"
+    assert f"PASS: {other.counts['pass']} verdicts in wrong:loss as supcon out, ... conforms: core" in page
 
 
 @pytest.mark.parametrize("fault", FAULTS)

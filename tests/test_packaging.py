@@ -323,10 +323,11 @@ def test_the_command_of_the_base_install(installed: Path, tmp_path: Path) -> Non
     assert "sincere_loss" not in one.stdout
     wrong = command("losses", "clp")
     assert (wrong.returncode, 'did you mean "clip"?' in wrong.stderr) == (2, True)
-    missing = command("verify", "--quick")
-    assert missing.returncode == 2
-    assert len(missing.stderr.splitlines()) == 1
-    assert "try: pip install 'sincere-spec[verify]'" in missing.stderr
+    for name in ("verify", "measure", "study"):
+        missing = command(name, "--quick")
+        assert missing.returncode == 2
+        assert len(missing.stderr.splitlines()) == 1
+        assert "try: pip install 'sincere-spec[verify]'" in missing.stderr
 
 
 def test_the_urls(metadata: email.message.Message) -> None:

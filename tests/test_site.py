@@ -124,6 +124,15 @@ def test_every_loss_has_a_page_with_its_picture_and_four_tabs() -> None:
         assert "**Which rows count.**" in page
 
 
+def test_pages_that_list_modules_and_classes_have_all_of_them() -> None:
+    named = {*re.findall(r"class ([A-Z]\w+Loss)\(", (ROOT / "sincere_spec" / "torch.py").read_text(encoding="utf-8"))}
+    assert len(named) == len(ss.losses.__all__)
+    for page in ("keras.md", "losses/index.md"):
+        assert named <= {*re.findall(r"`(\w+Loss)`", (DOCS / page).read_text(encoding="utf-8"))}, page
+    functions = {*re.findall(r"autofunction:: (\w+_loss)", (DOCS / "api.md").read_text(encoding="utf-8"))}
+    assert functions == {f"{name}_loss" for name in ss.losses.__all__}
+
+
 @pytest.mark.usefixtures("made")
 def test_dead_links_are_found(tmp_path: Path) -> None:
     import links
