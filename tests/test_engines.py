@@ -523,3 +523,30 @@ def test_a_large_batch_streams_and_agrees(framework: str) -> None:
     assert ss.explain(losses.sincere(), here.array(z), labels).engine == "tiled"
     assert distance(here.numbers(value), want) <= rule("float64", 0.1)
     assert distance(here.numbers(gradient), want_gradient) <= rule("float64", 0.1)
+
+
+@pytest.mark.parametrize("options", [{"engine": "dense"}, {"engine": "tiled", "tile": 8}], ids=["dense", "tiled"])
+def test_hinge_and_square_are_their_formulas(framework: str, options: dict[str, Any]) -> None:
+    """A margin loss of pairs, and the spectral contrastive loss, with all their gradients, that of the temperature too."""
+    here = load(framework)
+    rng = np.random.default_rng(5)
+    z, temperature, labels = rng.normal(size=(20, 6)), 0.7, [int(x) for x in rng.integers(0, 5, 20)]
+    near = Stage("near", Fold.HINGE, over=Pairs.POSITIVE, scale=-1.0, offset=0.9)
+    far = Stage("far", Fold.SQUARE, over=Pairs.NEGATIVE, offset=0.1, mean=True)
+    loss = PairLoss("own", Labelled(), (near, far), (Term("near"), Term("far", 2.0)), Similarity())
+
+    def formula(x: dict[str, np.ndarray]) -> float:
+        unit = x["z"] / np.linalg.norm(x["z"], axis=1, keepdims=True)
+        a, y = unit @ unit.T / x["temperature"], np.asarray(labels)
+        same, itself = y[:, None] == y, np.eye(20, dtype=bool)
+        hinges = np.sum(np.maximum(0.9 - a, 0.0) * (same & ~itself), axis=1)
+        squares = np.sum((a + 0.1) ** 2 * ~same, axis=1) / np.sum(~same, axis=1)
+        return float(np.mean((hinges + 2.0 * squares)[np.sum(same & ~itself, axis=1) > 0]))
+
+    arrays = {"z": z, "temperature": np.asarray(temperature)}
+    given = here.arrays(arrays)
+    value, gradient = ss.value_and_gradient(loss, given["z"], labels, temperature=given["temperature"], **options)
+    assert float(here.numbers(value)) == pytest.approx(formula(arrays), rel=1e-12)
+    moved = central_differences(formula, arrays)
+    assert distance(here.numbers(gradient.embeddings), moved["z"]) <= 1e-8
+    assert distance(here.numbers(gradient.temperature), moved["temperature"]) <= 1e-8

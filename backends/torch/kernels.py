@@ -67,6 +67,10 @@ def fold_value(fold: tl.constexpr, t):
         return tl.exp2(t)
     elif fold == "softplus":
         return softplus(t)
+    elif fold == "hinge":
+        return tl.where(t > 0.0, t, 0.0)
+    elif fold == "square":
+        return t * t
     else:
         tl.static_assert(fold == "sigmoid_squared")
         s = sigmoid(t)
@@ -82,6 +86,10 @@ def fold_slope(fold: tl.constexpr, t):
         return tl.exp2(t)
     elif fold == "softplus":
         return sigmoid(t)
+    elif fold == "hinge":
+        return tl.where(t > 0.0, t * 0.0 + 1.0, 0.0)
+    elif fold == "square":
+        return 2.0 * t
     else:
         tl.static_assert(fold == "sigmoid_squared")
         s = sigmoid(t)

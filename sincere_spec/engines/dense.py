@@ -312,7 +312,8 @@ def _arguments(
             t = part.scale * t
         if part.offset:
             t = t + part.offset
-        found.append(panel.fill_masked(backend, t, 0.0 if part.fold is Fold.LINEAR else -float("inf")))
+        at_zero = part.fold in (Fold.LINEAR, Fold.SQUARE)
+        found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -float("inf")))
     return found
 
 

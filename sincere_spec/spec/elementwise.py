@@ -33,6 +33,10 @@ def value(xp: Namespace, fold: Fold, t: Array) -> Array:
         return softplus(xp, t)
     if fold is Fold.SIGMOID_SQUARED:
         return xp.exp(-2.0 * softplus(xp, -t))
+    if fold is Fold.HINGE:
+        return xp.where(t > 0.0, t, xp.zeros_like(t))
+    if fold is Fold.SQUARE:
+        return t * t
     raise _no_function(fold)
 
 
@@ -46,6 +50,10 @@ def slope(xp: Namespace, fold: Fold, t: Array) -> Array:
         return sigmoid(xp, t)
     if fold is Fold.SIGMOID_SQUARED:
         return 2.0 * xp.exp(-2.0 * softplus(xp, -t) - softplus(xp, t))  # 2 σ(t)² σ(-t)
+    if fold is Fold.HINGE:
+        return xp.where(t > 0.0, xp.ones_like(t), xp.zeros_like(t))  # 0 at the bend, as relu's
+    if fold is Fold.SQUARE:
+        return 2.0 * t
     raise _no_function(fold)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 FUNCTIONS = {"linear": "{}", "exp": "exp({})", "softplus": "softplus({})", "sigmoid_squared": "sigmoid({})^2"}
+FUNCTIONS |= {"hinge": "max({}, 0)", "square": "({})^2"}
 
 
 def stage(word: Any) -> str:

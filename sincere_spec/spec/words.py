@@ -77,6 +77,8 @@ class Fold(Enum):
     EXP = "exp"
     SOFTPLUS = "softplus"
     SIGMOID_SQUARED = "sigmoid_squared"
+    HINGE = "hinge"
+    SQUARE = "square"
     LOGSUMEXP = "logsumexp"
 
 
