@@ -60,7 +60,7 @@ import numpy as np
 from keras import ops
 
 from sincere_spec import losses
-from sincere_spec.arrays import Array, Engine, Labels
+from sincere_spec.arrays import Array, Engine, Labels, Namespace
 from sincere_spec.call.dispatch import backend_of
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.call.labels import as_integers
@@ -90,6 +90,9 @@ __all__ = [
 
 registered = keras.saving.register_keras_serializable(package="sincere_spec")
 
+
+EXACT_INTEGERS = {"float16": 2**11, "bfloat16": 2**8}
+"""From where on a dtype has not every integer, so that it may have merged two labels; that of float32 for all others."""
 
 KerasReduction: TypeAlias = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none"]
 
@@ -197,26 +200,34 @@ class Labelled(Loss):
 
     def read(self, y_true: Labels, y_pred: Array) -> tuple[Array, Array]:
         """The labels as integers, and the weight of each sample, by whether its rows count."""
-        one_hot = None
+        legible = None
         if ops.is_tensor(y_true):
             y_true = ops.convert_to_tensor(y_true)  # beside y_pred, where that is on another device
         if ops.is_tensor(y_true) and len(y_true.shape) == 2 and y_true.shape[1] != 1:
             rows = ops.cast(y_true, "float32")
             ones, entries = (ops.sum(ops.cast(x, "int32"), axis=1) for x in (rows == 1.0, rows != 0.0))
-            one_hot = ops.all((ones == 1) & (entries == 1))
+            legible = ops.all((ones == 1) & (entries == 1))
             y_true = ops.argmax(rows, axis=1)
-        (labels,) = as_integers(backend_of(y_pred, "y_pred"), y_pred, {"y_true": (y_true, y_pred.shape[0])})
-        return labels, self._share(labels, y_pred, one_hot)
+        backend = backend_of(y_pred, "y_pred")
+        if ops.is_tensor(y_true) and keras.backend.is_float_dtype(y_true.dtype) and not backend.concrete(y_true):
+            given = ops.reshape(
+                y_true, (-1,)
+            )  # as Keras builds a model with; whether they are whole is seen when it runs
+            y_true = ops.cast(given, "int32")
+            exact = ops.abs(given) < EXACT_INTEGERS.get(keras.backend.standardize_dtype(given.dtype), 2**24)
+            legible = ops.all((ops.cast(y_true, given.dtype) == given) & exact)
+        (labels,) = as_integers(backend, y_pred, {"y_true": (y_true, y_pred.shape[0])})
+        return labels, self._share(backend.namespace(labels), labels, y_pred, legible)
 
-    def _share(self, labels: Array, y_pred: Array, one_hot: Array | None) -> Array:
+    def _share(self, xp: Namespace, labels: Array, y_pred: Array, legible: Array | None) -> Array:
         ordered = ops.sort(labels)
-        before, upto = (ops.searchsorted(ordered, labels, side=side) for side in ("left", "right"))
+        before, upto = (xp.searchsorted(ordered, labels, side=side) for side in ("left", "right"))
         members, count = ops.cast(upto - before, "int32"), ops.shape(labels)[0]
         # Where a row has no negative, no other has one: if such rows do not count, all losses are 0, whatever the shares.
         share = ops.cast(members * _views(y_pred) > 1, self.dtype)
         if self.reduction in ("sum_over_batch_size", "mean"):  # these divide by all samples
             share = share * (ops.cast(count, self.dtype) / ops.maximum(ops.sum(share), 1.0))
-        return share if one_hot is None else ops.where(one_hot, share, float("nan"))
+        return share if legible is None else ops.where(legible, share, float("nan"))
 
     def call(self, y_true: Labels, y_pred: Array) -> Array:
         """The loss of each sample, `[n]`; 0 where its rows do not count."""

@@ -121,8 +121,8 @@ class TensorFlowBackend:
         return result
 
     def rows_of(self, x: Array, start: Any, count: int) -> Array:
-        others = x.shape[1:].as_list()
-        return tf.slice(x, [start, *(0 for _ in others)], [count, *others])
+        others = x.shape[1:].as_list()  # -1: all of a width, which may be unknown
+        return tf.slice(x, [start, *(0 for _ in others)], [count, *(-1 for _ in others)])
 
     def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
         where = [start, *(0 for _ in rows.shape[1:])]

@@ -299,7 +299,7 @@ def _flattened(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array]) ->
     first, *others = arrays
     width = matrices[first].shape[1]
     for name in others:
-        if matrices[name].shape[1] != width:
+        if not _may_equal(matrices[name].shape[1], width):
             raise ShapeError(
                 f"{first} has rows of {width} entries and {name} of {matrices[name].shape[1]}; "
                 "compare embeddings of one space."

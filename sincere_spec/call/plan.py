@@ -134,7 +134,7 @@ def _of_arrays(known: dict[str, Any] | None, dtype: str, like: Array) -> dict[st
     if by_width is None:
         return None
     widths = sorted(map(int, by_width))
-    row: dict[str, Any] = by_width[str(next((d for d in widths if d >= like.shape[-1]), widths[-1]))]
+    row: dict[str, Any] = by_width[str(next((d for d in widths if d >= (like.shape[-1] or 0)), widths[-1]))]
     return row
 
 

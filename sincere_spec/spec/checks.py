@@ -90,7 +90,8 @@ def _number(value: Any) -> float:
 
 
 def _positive(value: Any) -> float:
-    if not (number := _number(value)) > 0.0:
+    number = _number(value)
+    if not number > 0.0:
         raise ValueError
     return number
 

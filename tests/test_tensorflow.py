@@ -1,0 +1,85 @@
+"""What is TensorFlow's alone: shapes that a graph does not know, and replicas."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from catalogue import distance, rule
+
+import sincere_spec as ss
+
+ROWS, WIDTH = 13, 5
+
+
+@pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("engine", ["auto", "dense", "tiled"])
+@pytest.mark.parametrize("shape", [(None, None), (ROWS, None), (None, WIDTH)])
+def test_a_graph_that_does_not_know_a_shape(shape: tuple[int | None, ...], engine: str) -> None:
+    """Unknown is not unequal: a gather over replicas, a generator and a py_function know neither rows nor width."""
+    import tensorflow as tf
+
+    options = {"engine": engine, "tile": 4 if engine == "tiled" else None}
+    z, other = (tf.constant(np.random.default_rng(seed).normal(size=(ROWS, WIDTH))) for seed in (1, 2))
+    labels = tf.range(ROWS) % 4
+
+    def losses(z: Any, labels: Any, **options: Any) -> Any:
+        towers = ss.clip_loss(z, other, **options) + ss.info_nce_loss(other, z, other[:3], **options)
+        return ss.sincere_loss(z, labels, **options) + towers
+
+    def step(z: Any, labels: Any, **options: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = losses(z, labels, **options)
+        return value, tape.gradient(value, z)
+
+    signature = [tf.TensorSpec(shape, tf.float64), tf.TensorSpec(shape[:1], tf.int32)]
+    found = tf.function(lambda z, labels: step(z, labels, **options), input_signature=signature)(z, labels)
+    want = step(z, labels, engine="dense")
+    for x, exact in zip(found, want):
+        assert distance(x.numpy(), exact.numpy()) <= rule("float64", 0.07)
+
+
+FIT = """
+import numpy as np, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, sincere_spec as ss
+from sincere_spec.keras import {name}
+
+x, y = np.random.default_rng(0).normal(size=(16, 6)).astype("float32"), np.arange(16) // 2 % 3
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    layer = keras.layers.Dense(6, use_bias=False, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((6,)), layer])
+    model.compile(keras.optimizers.SGD(1.0), loss={name}(temperature=0.5))
+history = model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+value, gradient = 0.0, np.zeros((6, 6))
+for own in (slice(0, 8), slice(8, 16)):
+    loss, by_rows = ss.value_and_gradient(ss.losses.{record}(0.5), x[own].astype("float64"), y[own])
+    value, gradient = value + float(loss) / 2, gradient + x[own].T @ by_rows / 2
+moved = np.eye(6) - layer.get_weights()[0]
+print(abs(history.history["loss"][0] / value - 1), np.linalg.norm(moved - gradient) / np.linalg.norm(gradient))
+"""
+
+
+@pytest.mark.parametrize(("name", "record"), [("SincereLoss", "sincere"), ("SupConLoss", "supcon")])
+def test_keras_fits_labelled_losses_on_replicas(name: str, record: str, need: Any) -> None:
+    """In a process with two logical CPUs: each replica has the loss of its rows, and the step is the mean of the gradients."""
+    need("tensorflow")
+    need("keras")
+    done = subprocess.run(
+        [sys.executable, "-c", FIT.format(name=name, record=record)],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert max(map(float, done.stdout.split()[-2:])) <= 2e-6
