@@ -11,7 +11,7 @@ import array_api_compat
 
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.errors import ShapeError, UnknownArrayError
-from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
 SEGMENTS = 512
@@ -148,6 +148,12 @@ class ArrayApiBackend:
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return f"there are no kernels for {self.namespace(like).__name__.rpartition('.')[2]}"
+
+    def collectives(self, group: object) -> Collectives | str:
+        return "such arrays have no collectives; PyTorch's process groups have"
+
+    def wants_gradient(self, x: Array) -> bool:
+        return True
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         xp = self.namespace(x)

@@ -10,6 +10,7 @@ Example:
 from sincere_spec import functions, losses, metrics
 from sincere_spec.backends import register_backend
 from sincere_spec.call.evaluate import evaluate, explain, value_and_gradient
+from sincere_spec.call.ranks import across
 from sincere_spec.errors import (
     BackendNotInstalled,
     DtypeError,
@@ -43,6 +44,7 @@ __all__ = [
     "SignatureError",
     "SincereSpecError",
     "UnknownArrayError",
+    "across",
     "diagnose",
     "evaluate",
     "explain",

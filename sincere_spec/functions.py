@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from sincere_spec import losses
 from sincere_spec.arrays import Array, ArrayT, Engine, Labels, Reduction, Where
 from sincere_spec.call.evaluate import evaluate
+from sincere_spec.call.ranks import refuse_on_all
 from sincere_spec.docstrings import documented
+from sincere_spec.errors import SincereSpecError
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
@@ -30,31 +33,16 @@ __all__ = [
 
 
 def _value(
-    record: PairLoss,
-    arrays: tuple[ArrayT | None, ...],
-    where: Where | None,
-    ignore: Ignore | None,
-    normalize: bool,
-    reduction: Reduction,
-    engine: Engine,
-    tile: int | None,
-    *labels: Labels,
-    **keys: Any,
-) -> ArrayT:
-    """The call that all functions end in; labels stand after the embeddings."""
-    value: ArrayT = evaluate(
-        record,
-        *arrays,
-        *labels,
-        where=where,
-        ignore=ignore,
-        normalize=normalize,
-        reduction=reduction,
-        engine=engine,
-        tile=tile,
-        **keys,
-    )
-    return value
+    record: Callable[..., PairLoss], own: tuple[Any, ...], arguments: tuple[Any, ...], across: Any, **options: Any
+) -> Any:
+    """The call that all functions end in: a record made of its own arguments; labels stand after the embeddings."""
+    try:
+        loss = record(*own)
+    except SincereSpecError as error:
+        if across is not None:  # the other ranks wait for this one
+            refuse_on_all(across, error)
+        raise
+    return evaluate(loss, *arguments, across=across, **options)
 
 
 @documented
@@ -74,6 +62,7 @@ def sincere_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Pull rows of one class together against all other classes, without positives repelling each other.
 
@@ -90,19 +79,14 @@ def sincere_loss(
         >>> float(round(ss.sincere_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    return _value(
-        losses.sincere(temperature, epsilon),
-        (embeddings,),
-        where,
-        ignore,
-        normalize,
-        reduction,
-        engine,
-        tile,
-        labels,
-        **sides,
+    own = (
+        temperature,
+        epsilon,
     )
+    return cast(ArrayT, _value(losses.sincere, own, (embeddings, labels), across, **pairs, **options, **sides))
 
 
 @documented
@@ -122,6 +106,7 @@ def supcon_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Pull rows of one class together against all other rows, other positives included.
 
@@ -137,19 +122,14 @@ def supcon_loss(
         >>> float(round(ss.supcon_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    return _value(
-        losses.supcon(temperature, summation),
-        (embeddings,),
-        where,
-        ignore,
-        normalize,
-        reduction,
-        engine,
-        tile,
-        labels,
-        **sides,
+    own = (
+        temperature,
+        summation,
     )
+    return cast(ArrayT, _value(losses.supcon, own, (embeddings, labels), across, **pairs, **options, **sides))
 
 
 @documented
@@ -168,6 +148,7 @@ def decoupled_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Attract positives and repel negatives independently: only negatives are in the denominator.
 
@@ -183,10 +164,11 @@ def decoupled_loss(
         >>> float(round(ss.decoupled_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         -0.7367
     """
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    return _value(
-        losses.decoupled(temperature), (embeddings,), where, ignore, normalize, reduction, engine, tile, labels, **sides
-    )
+    own = (temperature,)
+    return cast(ArrayT, _value(losses.decoupled, own, (embeddings, labels), across, **pairs, **options, **sides))
 
 
 @documented
@@ -202,6 +184,7 @@ def info_nce_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Tell each query's own positive from a queue of negatives, or from the other rows' positives.
 
@@ -221,8 +204,10 @@ def info_nce_loss(
         >>> float(round(ss.info_nce_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    return _value(
-        losses.info_nce(temperature), (queries, positives, negatives), where, ignore, normalize, reduction, engine, tile
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    return cast(
+        ArrayT, _value(losses.info_nce, (temperature,), (queries, positives, negatives), across, **pairs, **options)
     )
 
 
@@ -236,6 +221,7 @@ def nt_xent_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Find a sample's other views among all rows of all views.
 
@@ -251,7 +237,9 @@ def nt_xent_loss(
         >>> float(round(ss.nt_xent_loss(a, b, temperature=0.5), 4))
         0.4302
     """
-    return _value(losses.nt_xent(temperature), views, where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    return cast(ArrayT, _value(losses.nt_xent, (temperature,), views, across, **pairs, **options))
 
 
 @documented
@@ -269,6 +257,7 @@ def dystress_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """NT-Xent with a temperature that depends on each pair's similarity.
 
@@ -286,8 +275,10 @@ def dystress_loss(
         >>> float(round(ss.dystress_loss(a, b), 4))
         0.2358
     """
-    record = losses.dystress(temperature_min, temperature_max, detach, schedule, offset, scale)
-    return _value(record, views, where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    own = (temperature_min, temperature_max, detach, schedule, offset, scale)
+    return cast(ArrayT, _value(losses.dystress, own, views, across, **pairs, **options))
 
 
 @documented
@@ -308,6 +299,7 @@ def dystress_info_nce_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Tell each query's positive from a queue or the other positives, at a temperature that depends on the similarity.
 
@@ -328,8 +320,12 @@ def dystress_info_nce_loss(
         >>> float(round(ss.dystress_info_nce_loss(a, b), 4))
         0.2236
     """
-    record = losses.dystress_info_nce(temperature_min, temperature_max, detach, schedule, offset, scale)
-    return _value(record, (queries, positives, negatives), where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    own = (temperature_min, temperature_max, detach, schedule, offset, scale)
+    return cast(
+        ArrayT, _value(losses.dystress_info_nce, own, (queries, positives, negatives), across, **pairs, **options)
+    )
 
 
 @documented
@@ -344,6 +340,7 @@ def clip_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Match two towers row by row, in both directions.
 
@@ -359,7 +356,9 @@ def clip_loss(
         >>> float(round(ss.clip_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    return _value(losses.clip(temperature), (a, b), where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    return cast(ArrayT, _value(losses.clip, (temperature,), (a, b), across, **pairs, **options))
 
 
 @documented
@@ -374,6 +373,7 @@ def infoloob_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Match two towers row by row, in both directions, with the positive left out of the denominator.
 
@@ -391,7 +391,9 @@ def infoloob_loss(
         >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
         -1.6
     """
-    return _value(losses.infoloob(temperature), (a, b), where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    return cast(ArrayT, _value(losses.infoloob, (temperature,), (a, b), across, **pairs, **options))
 
 
 @documented
@@ -407,6 +409,7 @@ def siglip_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Match two towers by a yes or no for every pair.
 
@@ -421,7 +424,22 @@ def siglip_loss(
         >>> float(round(ss.siglip_loss(a, b), 4))
         2.136
     """
-    return _value(losses.siglip(temperature, bias), (a, b), where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    return cast(
+        ArrayT,
+        _value(
+            losses.siglip,
+            (
+                temperature,
+                bias,
+            ),
+            (a, b),
+            across,
+            **pairs,
+            **options,
+        ),
+    )
 
 
 @documented
@@ -440,6 +458,7 @@ def f_micl_loss(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     tile: int | None = None,
+    across: Any = None,
 ) -> ArrayT:
     """Maximise the f-mutual information that two views of a sample share.
 
@@ -462,5 +481,7 @@ def f_micl_loss(
         >>> float(round(ss.f_micl_loss(a, b), 4))
         4.8134
     """
-    record = losses.f_micl(divergence, alpha, inverse_bandwidth, order)
-    return _value(record, (view_a, view_b, negatives), where, ignore, normalize, reduction, engine, tile)
+    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    pairs = {"where": where, "ignore": ignore}
+    own = (divergence, alpha, inverse_bandwidth, order)
+    return cast(ArrayT, _value(losses.f_micl, own, (view_a, view_b, negatives), across, **pairs, **options))

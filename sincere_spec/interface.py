@@ -47,6 +47,34 @@ class Differentiable(Protocol):
         """The value again, from operations that the framework can differentiate to any order."""
 
 
+class Collectives(Protocol):
+    """What the ranks of a group exchange: each gives rows of its own, and every rank gets those of all.
+
+    `on_host` says that ranks are processes that agree on a call before it starts, by a `HostCollectives`. Otherwise one program
+    has all ranks, in which their rows are as many.
+    """
+
+    size: Any
+    rank: Any
+    on_host: bool
+
+    def gather(self, x: Array, sizes: Sequence[Any]) -> Array:
+        """The rows of all ranks in order of rank, of which each has so many."""
+
+    def total(self, x: Array) -> Array:
+        """The sum over ranks, in the same bits on each."""
+
+
+class HostCollectives(Collectives, Protocol):
+    """What processes exchange besides: what they know on the host."""
+
+    def numbers(self, row: Sequence[int]) -> list[list[int]]:
+        """The integers of every rank, of 64 bits; each gives as many."""
+
+    def objects(self, x: Any) -> list[Any]:
+        """An object of every rank that can be pickled."""
+
+
 class Backend(Protocol):
     """What a framework's adapter supplies. It imports its framework; it knows nothing of losses.
 
@@ -112,6 +140,12 @@ class Backend(Protocol):
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
+
+    def collectives(self, group: object) -> Collectives | str:
+        """The collectives of a group of ranks, as `across=` names it here and now; or why there are none, as half a sentence."""
+
+    def wants_gradient(self, x: Array) -> bool:
+        """Whether a gradient by an array may be asked for."""
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         """The `k` largest entries of each row of a matrix in descending order, and their columns; of equal ones the first.

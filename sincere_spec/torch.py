@@ -52,6 +52,7 @@ class _Options(TypedDict, total=False):
     reduction: Reduction
     engine: Engine
     tile: int | None
+    across: Any
 
 
 class _TemperatureOptions(_Options, total=False):
@@ -85,6 +86,7 @@ class _Loss(nn.Module):
         reduction: Reduction = "mean",
         engine: Engine = "auto",
         tile: int | None = None,
+        across: Any = None,
         **unknown: Any,
     ) -> None:
         if unknown:
@@ -98,9 +100,12 @@ class _Loss(nn.Module):
                 )
         self.own, self.record = own, record(**own)
         self.normalize, self.reduction, self.engine, self.tile = normalize, reduction, engine, tile
+        self.across = across
         row = torch.ones(1, 1, device="cpu")
         with suppress(EngineUnavailable):  # what a call is checked for; which engine can serve it, only the call knows
-            explain(self.record, row, [0] if self.record.arrangement.labelled else row, **self._options())
+            alone = self._options()
+            alone["across"] = None  # the other ranks may make theirs at another time
+            explain(self.record, row, [0] if self.record.arrangement.labelled else row, **alone)
 
     def extra_repr(self) -> str:
         """The arguments of the constructor, for the module as it is now."""
@@ -113,7 +118,13 @@ class _Loss(nn.Module):
         return {}
 
     def _options(self) -> _Options:
-        return {"normalize": self.normalize, "reduction": self.reduction, "engine": self.engine, "tile": self.tile}
+        return {
+            "normalize": self.normalize,
+            "reduction": self.reduction,
+            "engine": self.engine,
+            "tile": self.tile,
+            "across": self.across,
+        }
 
     def _value(self, *arguments: Any, **keywords: Any) -> Tensor:
         return cast(Tensor, evaluate(self.record, *arguments, **keywords, **self._options()))

@@ -37,7 +37,19 @@ def test_every_function_has_an_example(name: str) -> None:
 
 def test_the_functions_of_every_loss() -> None:
     """Each record has its function, `sincere` and `sincere_loss`, with the same keywords and defaults."""
-    shared = {"where", "ignore", "normalize", "reduction", "engine", "tile", "keys", "key_labels", "ids", "key_ids"}
+    shared = {
+        "where",
+        "ignore",
+        "normalize",
+        "reduction",
+        "engine",
+        "tile",
+        "across",
+        "keys",
+        "key_labels",
+        "ids",
+        "key_ids",
+    }
     for name in ss.losses.__all__:
         record = inspect.signature(getattr(ss.losses, name)).parameters
         function = inspect.signature(getattr(ss, f"{name}_loss")).parameters

@@ -310,7 +310,7 @@ def test_defaults_are_those_of_the_function(here: ModuleType, name: str) -> None
     defaults = {key: x.default for key, x in (shared | own).items() if x.default is not x.empty}
     keras_has = {key: defaults.pop(key) for key in ("reduction", "name", "dtype")}
     assert keras_has == {"reduction": "sum_over_batch_size", "name": None, "dtype": None}
-    arrays = {"keys", "key_labels", "ids", "key_ids", "negatives", "where"}
+    arrays = {"keys", "key_labels", "ids", "key_ids", "negatives", "where", "ignore", "across"}
     expected = {key: x.default for key, x in function.items() if x.default is not x.empty and key not in arrays}
     assert defaults == {key: x for key, x in expected.items() if key != "reduction"}
 

@@ -89,7 +89,10 @@ def test_a_constructor_has_the_keywords_and_the_defaults_of_the_function(name: s
     defaults = {p: function[p].default for p in function if p not in arrays}
 
     loss = kind(KINDS[name])()
-    assert {**loss.own, **{p: getattr(loss, p) for p in ("normalize", "reduction", "engine", "tile")}} == defaults
+    assert {
+        **loss.own,
+        **{p: getattr(loss, p) for p in ("normalize", "reduction", "engine", "tile", "across")},
+    } == defaults
     assert kind(KINDS[name])(**defaults).record == getattr(losses, name)()
     assert list(inspect.signature(loss.forward).parameters) == arrays
 
@@ -109,8 +112,8 @@ def test_options_and_keywords_reach_the_function(monkeypatch: pytest.MonkeyPatch
     import sincere_spec.torch
 
     monkeypatch.setattr(sincere_spec.torch, "evaluate", lambda *arguments, **keywords: (arguments, keywords))
-    options = {"normalize": False, "reduction": "none", "engine": "tiled", "tile": 4}
-    keywords = {"keys": "k", "key_labels": "m", "ids": "i", "key_ids": "j", "where": "w"}
+    options = {"normalize": False, "reduction": "none", "engine": "tiled", "tile": 4, "across": "g"}
+    keywords = {"keys": "k", "key_labels": "m", "ids": "i", "key_ids": "j", "where": "w", "ignore": "g"}
     loss = module("sincere", **options)
     assert loss("z", "y", **keywords) == ((loss.record, "z", "y"), {"temperature": 0.2, **keywords, **options})
 

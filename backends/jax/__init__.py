@@ -15,7 +15,7 @@ from sincere_spec.backends.jax import namespace
 from sincere_spec.backends.jax.sharded import refuse_explicit, varying_alike
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
-from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
 OLDEST_PALLAS = (0, 6, 2)
@@ -97,6 +97,12 @@ class JaxBackend:
         except ImportError as error:
             return f"JAX {jax.__version__} has no Pallas by Triton ({error})"
         return PallasKernels()
+
+    def collectives(self, group: object) -> Collectives | str:
+        return "losses over ranks are served for PyTorch alone; gather the embeddings"
+
+    def wants_gradient(self, x: Array) -> bool:
+        return True
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         values, columns = lax.top_k(x, k)

@@ -13,7 +13,7 @@ from tensorflow.python.eager import forwardprop_util
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.tensorflow import derivatives, namespace
 from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
-from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
 
@@ -87,6 +87,12 @@ class TensorFlowBackend:
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return "TensorFlow has no kernel language: its fast path is the tiled engine, which XLA compiles"
+
+    def collectives(self, group: object) -> Collectives | str:
+        return "losses over ranks are served for PyTorch alone; gather the embeddings"
+
+    def wants_gradient(self, x: Array) -> bool:
+        return True
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         values, columns = tf.math.top_k(x, k)

@@ -13,7 +13,7 @@ from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.torch import namespace
 from sincere_spec.backends.torch.autograd import Product, Value, full_precision
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
-from sincere_spec.interface import Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
 LOG2_E = 1.4426950408889634
@@ -134,6 +134,20 @@ class TorchBackend:
         from sincere_spec.backends.torch import strips
 
         return strips.StripKernels() if strips.AVAILABLE else None
+
+    def collectives(self, group: object) -> Collectives | str:
+        if torch.compiler.is_compiling():
+            return "torch.compile and torch.export cannot trace it; call it outside"
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return "transforms of torch.func cannot enter it"
+        if forward_ad._current_level >= 0:
+            return "it has no forward mode"
+        from sincere_spec.backends.torch import ranks
+
+        return ranks.obstacle(group) or ranks.GroupCollectives(group)
+
+    def wants_gradient(self, x: Array) -> bool:
+        return torch.is_grad_enabled() and bool(x.requires_grad)
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         least = torch.topk(x, k, dim=1).values[:, -1:]

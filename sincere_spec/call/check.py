@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Engine, Labels, Reduction, Where
 from sincere_spec.call.dispatch import one_backend, unwrap
@@ -52,6 +52,7 @@ class Keywords(TypedDict, total=False):
     reduction: Reduction
     engine: Engine
     tile: int | None
+    across: Any
 
 
 KEYWORDS = Keywords.__annotations__.keys()
@@ -75,6 +76,7 @@ class Call:
     reduction: str = "mean"
     engine: str = "auto"
     tile: int | None = None
+    across: Any = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,13 @@ class Problem:
     bias: float | Array
     normalize: bool
     reduction: str
+    membership: Any = None  # a `ranks.Membership`, if other ranks have rows of the same batch
 
     @property
     def sizes(self) -> tuple[Any, Any]:
-        """The number of rows and of columns; None where it is not known yet."""
+        """The number of rows and of columns that are swept here; None where it is not known yet."""
+        if self.membership is not None:
+            return cast(tuple[Any, Any], self.membership.sizes)
         rows = [self.embeddings[name].shape[0] for name in self.roles.anchors]
         count = None if None in rows else sum(rows)
         if self.keys_of_each is not None:
@@ -371,12 +376,12 @@ def _named_by_labels(sides: Sides, labels: Labels | InPlaceOfLabels, call: Call)
         samples = as_integers(backend, first, named)
     rows = {"label": own, "sample": samples[0]}
     compared = rows if keys is None else {"label": others[0], "sample": samples[1]}
-    repeated = Samples.DISTINCT if ids is None else _where_samples_repeat(backend, rows, compared)
+    repeated = Samples.DISTINCT if ids is None else where_samples_repeat(backend, rows, compared)
     made = Related(SameLabel(), rows, compared, repeated, by_pair, None, {}, None)
     return in_place_of_labels(sides, made, call.loss, labels) if by_pair else made
 
 
-def _where_samples_repeat(backend: Backend, rows: Attributes, columns: Attributes) -> Samples:
+def where_samples_repeat(backend: Backend, rows: Attributes, columns: Attributes) -> Samples:
     """Whether each id has one label: then ids are asked only where labels meet. Known where they can be read cheaply."""
     vectors = (*rows.values(), *columns.values())
     if not all(backend.on_host(x) for x in vectors) or 0 in (rows["label"].shape[0], columns["label"].shape[0]):

@@ -40,7 +40,12 @@ def warn_of_nothing(problem: Problem, value: Array) -> Array:
     synchronisation with a device, and nothing under tracing.
     """
     backend = problem.backend
-    if backend.traces or problem.reduction == "none" or not problem.loss.arrangement.labelled:
+    if (
+        problem.membership is not None
+        or backend.traces
+        or problem.reduction == "none"
+        or not problem.loss.arrangement.labelled
+    ):
         return value
     if not backend.on_host(value) or not looks_left[0] or float(backend.hold(value)) != 0.0:
         return value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sincere_spec.arrays import Array
-from sincere_spec.call.check import Call, Keywords, Problem, call_of, check
+from sincere_spec.call.check import Call, Keywords, Problem, call_of
 from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
-from sincere_spec.call.steps import steps_of
+from sincere_spec.call.ranks import RankedSteps, checked, ranked
+from sincere_spec.call.steps import Steps, steps_of
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.words import PairLoss
 
@@ -27,7 +29,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
         where: the rows that take part, as booleans `[n]` or `[n, views]`; a tuple has one mask, or None, for each
             positional array, `keys` last. The loss is that of the batch without the other rows, NaN in them included.
         ignore: pairs that are left out: `same(groups)`, booleans `[n, m]`, or a tuple of several such, which is their union.
-        keys, key_labels, ids, key_ids, normalize, reduction, engine, tile: as in `sincere_loss`.
+        keys, key_labels, ids, key_ids, normalize, reduction, engine, tile, across: as in `sincere_loss`.
 
     Returns:
         A scalar array; with `reduction="none"` the vector of row losses. float32 for half-precision embeddings.
@@ -42,7 +44,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
         0.4302
     """
     call = call_of("evaluate", loss, arguments, keywords)
-    problem = check(call)
+    problem = checked(call, _asked)
     return warn_of_nothing(problem, problem.backend.call(_value, problem, _plan(problem, call)))
 
 
@@ -72,7 +74,7 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
     call = call_of("value_and_gradient", loss, arguments, keywords)
     if call.reduction == "none":
         raise OptionError('value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".')
-    problem = check(call)
+    problem = checked(call, lambda problem: (True,) * len(problem.arguments))
     plan = _plan(problem, call)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
     warn_of_nothing(problem, value)
@@ -101,13 +103,24 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
         ('array_api', 'dense')
     """
     call = call_of("explain", loss, arguments, keywords)
-    return _plan(check(call), call)
+    return _plan(checked(call, _asked), call)
+
+
+def _asked(problem: Problem) -> tuple[bool, ...]:
+    """Which gradients may be asked for later."""
+    return tuple(problem.backend.wants_gradient(x) for x in problem.arguments.values())
 
 
 def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
     relation, shared = problem.related.relation, problem.keys_of_each is None
-    return choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
+    plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
+    return plan if problem.membership is None else replace(plan, ranks=str(problem.membership))
+
+
+def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps:
+    steps = steps_of(problem, plan)
+    return steps if problem.membership is None else ranked(steps, problem.membership)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}
@@ -120,8 +133,10 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 
 
 def _value(problem: Problem, plan: Plan) -> Array:
-    steps = steps_of(problem, plan)
+    steps = _steps(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
+    if isinstance(steps, RankedSteps):
+        return backend.differentiable(steps, *arrays)
     obstacles = (backend.tiles_obstacle(x) for x in arrays)
     if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in obstacles)):
         return steps.exact(*arrays)
@@ -131,7 +146,7 @@ def _value(problem: Problem, plan: Plan) -> Array:
 def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, Array]]:
     backend, arguments = problem.backend, problem.arguments
     arrays = tuple(backend.hold(x) for x in arguments.values())
-    steps = steps_of(problem, plan)
+    steps = _steps(problem, plan)
     wanted = (True,) * len(arrays)
     value, saved = steps.forward(arrays, wanted)
     gradients = steps.backward(arrays, saved, None, wanted)

@@ -24,34 +24,13 @@ def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, An
     device: dict[str, Array] = {}
     host: dict[str, list[Any]] = {}
     for name, (labels, length) in given.items():
-        labels = unwrap(labels)
-        if isinstance(labels, Real):
-            raise LabelError(f"{name}: expected one label a row, as an array or a list; got the number {labels!r}.")
-        owner = find_backend(labels)
-        if owner is backend and backend.namespace(labels) is backend.namespace(like):
-            labels = backend.prepare(labels, name)
-            if len(labels.shape) == 2 and labels.shape[1] == 1:  # a column, as data frames and Keras have them
-                labels = backend.namespace(labels).reshape(labels, (-1,))
-            kind = backend.dtype_name(labels)
-            here, there = backend.device(like), backend.device(labels)
-            if here != there:
-                raise MixedBackendsError(f"the embeddings are on {here} and {name} on {there}; move one of them.")
-            if len(labels.shape) == 1 and kind in INTEGERS and (kind in SIGNED or not backend.concrete(labels)):
-                _check_length(name, labels.shape[0], length)
-                # A copy: the caller may write other labels there before the gradient is asked for.
-                device[name] = backend.namespace(labels).concat([labels], axis=0)
-                continue
-            if not backend.concrete(labels):
-                raise LabelError(
-                    f"{name}: under tracing labels must be a vector of integers; got {kind} of shape "
-                    f"{tuple(labels.shape)}: convert them before (one-hot rows by argmax)."
-                )
-            labels = backend.to_host(labels)
-        elif owner is not None and owner.name != "array_api":
-            raise MixedBackendsError(f"{name} is a {owner.name} array beside {backend.name} embeddings; convert it.")
-        elif owner is not None:
-            labels = owner.to_host(owner.prepare(labels, name))
-        host[name] = _read(name, labels)
+        vector = integers_already(backend, like, name, labels)
+        if vector is not None:
+            _check_length(name, vector.shape[0], length)
+            # A copy: the caller may write other labels there before the gradient is asked for.
+            device[name] = backend.namespace(vector).concat([vector], axis=0)
+            continue
+        host[name] = read_labels(backend, like, name, labels)
         _check_length(name, len(host[name]), length)
 
     if device and host and all(backend.concrete(labels) for labels in device.values()):
@@ -68,6 +47,51 @@ def as_integers(backend: Backend, like: Array, given: dict[str, tuple[Labels, An
     return _of_one_width(
         backend, like, [device[name] if name in device else backend.integers(host[name], like) for name in given]
     )
+
+
+def integers_already(backend: Backend, like: Array, name: str, labels: Labels) -> Array | None:
+    """Labels that are a vector of integers of the framework, which stay as they are; None for others."""
+    labels = _of_framework(backend, like, name, labels)
+    if labels is None:
+        return None
+    kind = backend.dtype_name(labels)
+    kept = len(labels.shape) == 1 and kind in INTEGERS and (kind in SIGNED or not backend.concrete(labels))
+    return labels if kept else None
+
+
+def read_labels(backend: Backend, like: Array, name: str, labels: Labels) -> list[Any]:
+    """One hashable label a row, on the host."""
+    own = _of_framework(backend, like, name, labels)
+    if own is not None:
+        if not backend.concrete(own):
+            raise LabelError(
+                f"{name}: under tracing labels must be a vector of integers; got {backend.dtype_name(own)} of shape "
+                f"{tuple(own.shape)}: convert them before (one-hot rows by argmax)."
+            )
+        return _read(name, backend.to_host(own))
+    labels = unwrap(labels)
+    if isinstance(labels, Real):
+        raise LabelError(f"{name}: expected one label a row, as an array or a list; got the number {labels!r}.")
+    owner = find_backend(labels)
+    if owner is not None and owner.name != "array_api":
+        raise MixedBackendsError(f"{name} is a {owner.name} array beside {backend.name} embeddings; convert it.")
+    return _read(name, labels if owner is None else owner.to_host(owner.prepare(labels, name)))
+
+
+def _of_framework(backend: Backend, like: Array, name: str, labels: Labels) -> Array | None:
+    """Labels that are an array of the framework of the embeddings, beside these; None for others."""
+    labels = unwrap(labels)
+    if isinstance(labels, Real) or find_backend(labels) is not backend:
+        return None
+    if backend.namespace(labels) is not backend.namespace(like):
+        return None
+    labels = backend.prepare(labels, name)
+    here, there = backend.device(like), backend.device(labels)
+    if here != there:
+        raise MixedBackendsError(f"the embeddings are on {here} and {name} on {there}; move one of them.")
+    if len(labels.shape) == 2 and labels.shape[1] == 1:  # a column, as data frames and Keras have them
+        labels = backend.namespace(labels).reshape(labels, (-1,))
+    return labels
 
 
 def _of_one_width(backend: Backend, like: Array, vectors: list[Array]) -> list[Array]:

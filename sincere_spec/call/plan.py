@@ -19,12 +19,13 @@ ENGINES = ("auto", "dense", "tiled", "kernel")
 
 @dataclass(frozen=True)
 class Plan:
-    """The backend and engine of a call, the rows of a tile if there are tiles, and the reason."""
+    """The backend and engine of a call, the rows of a tile if there are tiles, and the reason; over which ranks, if several."""
 
     backend: str
     engine: str
     tile: int | None
     reason: str
+    ranks: str = ""
 
     @property
     def is_dense(self) -> bool:
@@ -39,7 +40,8 @@ class Plan:
 
     def __str__(self) -> str:
         tiles = f" with tiles of {self.tile} rows" if self.tile else ""
-        return f"{self.backend}, {self.engine} engine{tiles}: {self.reason}"
+        over = f" on {self.ranks}" if self.ranks else ""
+        return f"{self.backend}, {self.engine} engine{tiles}{over}: {self.reason}"
 
 
 @cache

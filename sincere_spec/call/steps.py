@@ -106,8 +106,8 @@ class Steps:
 
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, which the framework can differentiate to any order."""
-        opened = _open(self.static, self.constants, arrays, exact=True)
-        return _finish(opened, dense.value(opened.comparison, self.static.reduction))
+        opened = open_call(self.static, self.constants, arrays, exact=True)
+        return finish(opened, dense.value(opened.comparison, self.static.reduction))
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
@@ -162,7 +162,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     held = tuple(name for name, x in given.items() if isinstance(x, float) and name not in numbers)
     static = Static(
         backend=backend,
-        plan=replace(plan, reason=""),
+        plan=replace(plan, reason="", ranks=""),
         loss=loss,
         roles=problem.roles,
         names=tuple(problem.arguments),
@@ -198,15 +198,15 @@ class Opened(NamedTuple):
 
 def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
     static, wanted = key
-    opened = _open(static, constants, arrays)
+    opened = open_call(static, constants, arrays)
     if static.plan.is_dense:
         needed = static.roles.holding(_names(key))
         value, gradients = dense.value_and_gradient(opened.comparison, static.reduction, needed)
-        saved = Saved(gradients=_by_array(opened, gradients, wanted))
+        saved = Saved(gradients=by_array(opened, gradients, wanted))
     else:
-        value, residuals = family.forward(opened.comparison, static.reduction, _layout(static))
+        value, residuals = family.forward(opened.comparison, static.reduction, layout(static))
         saved = Saved(residuals)
-    return _finish(opened, value), saved
+    return finish(opened, value), saved
 
 
 def _backward(
@@ -218,12 +218,12 @@ def _backward(
         if cotangent is not None:
             found = tuple(None if gradient is None else gradient * cotangent for gradient in found)
     else:
-        opened = _open(static, constants, arrays)
+        opened = open_call(static, constants, arrays)
         if opened.subset is not None and cotangent is not None and not static.scalar:
             cotangent = opened.subset.inside_of(opened.comparison.xp, cotangent)
         asked = (saved.residuals, 1.0 if cotangent is None else cotangent, static.roles.holding(_names(key)))
-        gradients = family.backward(opened.comparison, static.reduction, _layout(static), *asked)
-        found = _by_array(opened, gradients, wanted)
+        gradients = family.backward(opened.comparison, static.reduction, layout(static), *asked)
+        found = by_array(opened, gradients, wanted)
     xp = static.backend.namespace(arrays[0])
     return tuple(  # rounded to the dtypes of their arrays once, at the end
         gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
@@ -235,7 +235,7 @@ def _names(key: Key) -> list[str]:
     return [name for name, want in zip(key[0].names, key[1], strict=True) if want]
 
 
-def _layout(static: Static) -> family.LayOut:
+def layout(static: Static) -> family.LayOut:
     """How the plan's engine lays a comparison out."""
     tile = static.plan.rows_of_tile
 
@@ -273,7 +273,7 @@ def _by_rows(static: Static) -> ByRows:
     return partial(in_blocks, static.backend) if static.plan.engine == "tiled" else _at_once
 
 
-def _open(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
+def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
     """The arrays of a call under their names; `exact` for operations that the framework will differentiate."""
     by_rows = _at_once if exact else _by_rows(static)
     count = len(static.reads)
@@ -374,7 +374,7 @@ def _halves(static: Static, xp: Namespace, given: dict[str, Array], embedded: di
     return Halves(anchors, keys, anchor_factors, key_factors)
 
 
-def _by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
+def by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
     """From the gradient by roles to that by each array that is wanted, still in the compute dtype."""
     static = opened.static
     if opened.subset is not None:
@@ -402,14 +402,14 @@ def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Arr
     return result
 
 
-def _finish(opened: Opened, value: Array) -> Array:
+def finish(opened: Opened, value: Array) -> Array:
     """The value for all rows that came, 0 for those outside."""
     if opened.subset is not None and not opened.static.scalar:
         value = opened.subset.rows_with_loss(opened.comparison.xp, value)
-    return _propagate_non_finite(opened, value)
+    return non_finite(opened, value)
 
 
-def _propagate_non_finite(opened: Opened, value: Array) -> Array:
+def non_finite(opened: Opened, value: Array) -> Array:
     """The value, or NaN where an embedding is not finite: a mask could have hidden it, and a logit of -inf has no weight."""
     static = opened.static
     for x in opened.embedded.values():

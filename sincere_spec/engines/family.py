@@ -59,6 +59,14 @@ class PairGradients(NamedTuple):
     sum_dlogits_value: Array
 
 
+class PartnerGradient(NamedTuple):
+    """The derivative by each row's similarity to its partner, `[rows]`, and Σ C and Σ C value(s) over these pairs."""
+
+    dpartner: Array
+    sum_dlogits: Array
+    sum_dlogits_value: Array
+
+
 class Ordered(Protocol):
     """One side of a comparison: its labels ascend for `length` rows, and those that follow take no part."""
 
@@ -258,14 +266,10 @@ def gradients(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts, need
 
     Where columns are rows with a loss, theirs may have been made elsewhere: by another process, from its own residuals.
     """
-    inside = {part: weight for part, weight in cotangents.weights.items() if not _over_partner(sweep, part)}
     dpartner, sum_dlogits, sum_dlogits_value = None, 0.0, 0.0
     if sweep.partnered:
-        xp, similarity, logit = sweep.comparison.xp, sweep.partner_similarities(), sweep.loss.logit
-        dlogits = _partner_dlogits(sweep, similarity, cotangents, counts)
-        dpartner = dlogits * logit.slope(xp, similarity)
-        sum_dlogits, sum_dlogits_value = xp.sum(dlogits), xp.sum(dlogits * logit.value(xp, similarity))
-    found = sweep.gradients(cotangents._replace(weights=inside), dpartner, needed)
+        dpartner, sum_dlogits, sum_dlogits_value = partner_gradient(sweep, cotangents, counts)
+    found = sweep.gradients(without_partners(sweep, cotangents), dpartner, needed)
     return Gradients(
         found.anchors,
         found.keys,
@@ -273,6 +277,20 @@ def gradients(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts, need
         temperature=-(found.sum_dlogits_value + sum_dlogits_value) / sweep.comparison.temperature,
         bias=(found.sum_dlogits + sum_dlogits) * sweep.comparison.temperature,
     )
+
+
+def without_partners(sweep: Sweep, cotangents: RowCotangents) -> RowCotangents:
+    """The cotangents of the parts that a sweep visits."""
+    inside = {part: weight for part, weight in cotangents.weights.items() if not _over_partner(sweep, part)}
+    return cotangents._replace(weights=inside)
+
+
+def partner_gradient(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts) -> PartnerGradient:
+    """What the pairs of rows and their partners give."""
+    xp, similarity, logit = sweep.comparison.xp, sweep.partner_similarities(), sweep.loss.logit
+    dlogits = _partner_dlogits(sweep, similarity, cotangents, counts)
+    dpartner = dlogits * logit.slope(xp, similarity)
+    return PartnerGradient(dpartner, xp.sum(dlogits), xp.sum(dlogits * logit.value(xp, similarity)))
 
 
 def _over_partner(sweep: Sweep, part: Part) -> bool:

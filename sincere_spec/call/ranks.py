@@ -1,0 +1,441 @@
+"""One call on several ranks: what `across=` says, the header that all exchange first, and the batch of which each owns rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Literal, NoReturn
+
+from sincere_spec import errors
+from sincere_spec.arrays import Array, Labels
+from sincere_spec.call.check import PARAMETERS, Call, Problem, check, where_samples_repeat
+from sincere_spec.call.dispatch import find_backend
+from sincere_spec.call.labels import integers_already, read_labels
+from sincere_spec.call.steps import Opened, Saved, Static, Steps, by_array, finish, layout, non_finite, open_call
+from sincere_spec.engines import ranks
+from sincere_spec.engines.comparison import Samples
+from sincere_spec.errors import DtypeError, EngineUnavailable, OptionError, ShapeError, SincereSpecError
+from sincere_spec.interface import Collectives, HostCollectives
+from sincere_spec.relations import Same
+from sincere_spec.spec.relations import Attributes
+from sincere_spec.spec.words import PairLoss
+
+VERSION = 1
+"""Of the header: processes of other versions of this file are refused."""
+
+SHAREABLE = ("keys", "negatives")
+"""Arrays that may be the same on every rank: those whose rows belong to no rows of another."""
+
+
+@dataclass(frozen=True)
+class Across:
+    """Over which ranks a loss is taken; `across` makes one."""
+
+    group: Any
+    shared: tuple[str, ...] = ()
+    gradients: Literal["mean", "sum"] = "mean"
+
+
+def across(group: Any, *, shared: tuple[str, ...] = (), gradients: Literal["mean", "sum"] = "mean") -> Across:
+    """Over which ranks a loss is taken, for the keyword `across=` where a bare group does not say enough.
+
+    Args:
+        group: a process group of torch.distributed.
+        shared: which of "keys" and "negatives" are the same on every rank, as a queue may be; all else is the rank's own.
+        gradients: what the trainer does with the gradients of the ranks: "mean" for DDP, FSDP and whatever averages, "sum"
+            for what adds.
+
+    Raises:
+        OptionError: arrays that cannot be shared, or another word.
+
+    Example:
+        >>> import sincere_spec as ss
+        >>> ss.across("a process group", shared=("negatives",))
+        Across(group='a process group', shared=('negatives',), gradients='mean')
+    """
+    if isinstance(shared, str) or not set(shared) <= set(SHAREABLE):
+        raise OptionError(
+            f"shared must be a tuple of {' and '.join(map(repr, SHAREABLE))}; got {shared!r}: every other array has rows of "
+            "the rank's own."
+        )
+    if gradients not in ("mean", "sum"):
+        raise errors.unknown_choice("gradients", gradients, ("mean", "sum"))
+    return Across(group, tuple(shared), gradients)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A rank's place in a call: how many rows each rank has of either side, masked rows left out, and what is wanted.
+
+    `wanted` are the arguments of which some rank wants a gradient.
+    """
+
+    across: Across
+    collectives: Collectives
+    anchors: tuple[int, ...]
+    keys: tuple[int, ...]
+    wanted: frozenset[str]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The most rows that a rank sweeps, and against how many columns: the same on every rank, and so the engine is."""
+        columns = self.keys[0] if self.shared else sum(self.keys)
+        return max(self.anchors), columns
+
+    @property
+    def shared(self) -> bool:
+        """Whether the keys are the same on every rank."""
+        return bool(self.across.shared)
+
+    def scale(self, name: str) -> float:
+        """What the gradient of the batch by an argument is multiplied by, so that its mean over ranks, or sum, is right."""
+        replicated = name in PARAMETERS or name in self.across.shared
+        factor = 1.0 if replicated else float(self.collectives.size)
+        return factor if self.across.gradients == "mean" else factor / self.collectives.size
+
+    def __str__(self) -> str:
+        rows = ", ".join(map(str, self.anchors))
+        return f"rank {self.collectives.rank} of {self.collectives.size}, which have {rows} rows"
+
+
+def checked(call: Call, wants: Callable[[Problem], Sequence[bool]]) -> Problem:
+    """`check` of a call, and if it is across several ranks what all of them agree on. `wants` says by argument of a gradient."""
+    if call.across is None:
+        return check(call)
+    given = call.across if isinstance(call.across, Across) else across(call.across)
+    collectives = _collectives(given.group)
+    alone = replace(call, across=None)
+    if collectives is None:  # not processes: the arrays' framework knows, or has none
+        problem = check(alone)
+        found = problem.backend.collectives(given.group)
+        raise OptionError(f"across: {found if isinstance(found, str) else 'it is not a group of processes'}.")
+    if collectives.size == 1:
+        return check(alone)
+    return _agree(alone, given, collectives, wants)
+
+
+def refuse_on_all(group: object, error: SincereSpecError) -> NoReturn:
+    """Raise an error that came up before a call could be checked, on every rank of its group."""
+    given = group if isinstance(group, Across) else Across(group)
+    collectives = _collectives(given.group)
+    if collectives is not None and collectives.size > 1:
+        _exchange(collectives, error, "", [0] * 5)
+    raise error
+
+
+def _collectives(group: object) -> HostCollectives | None:
+    """The collectives of a group of processes; None for another one."""
+    backend = find_backend(group)
+    if backend is None:
+        return None
+    found: Any = backend.collectives(group)
+    if isinstance(found, str):
+        raise EngineUnavailable(f"across: {found}.")
+    return found  # type: ignore[no-any-return]
+
+
+def _agree(
+    call: Call, given: Across, collectives: HostCollectives, wants: Callable[[Problem], Sequence[bool]]
+) -> Problem:
+    """The problem of this rank's rows in the batch of all: labels, samples and the places of rows are those of the batch."""
+    error, saw = None, ""
+    numbers, wanted = [0] * 5, 0
+    try:
+        problem = check(call)
+        if problem.backend is not find_backend(given.group):
+            raise OptionError(
+                f"across: {problem.backend.name} arrays do not go over a {type(given.group).__name__}; convert them."
+            )
+        _check_served(problem, given)
+        saw = _description(problem, call, given)
+        numbers = [*_rows(problem), _numbered(problem, call)]
+        wanted = sum(want << place for place, want in enumerate(wants(problem)))
+    except Exception as raised:  # whatever it is: the others wait
+        error = raised
+    every = _exchange(collectives, error, saw, [*numbers, wanted])
+    if any(row[4] for row in every):  # strings and such on some rank
+        call = _with_numbers(call, problem, collectives)
+        problem = check(call)
+    anchors, keys, rows, columns = (tuple(row[k] for row in every) for k in range(4))
+    names, bits = tuple(problem.arguments), [row[5] for row in every]
+    some = frozenset(name for place, name in enumerate(names) if any(row >> place & 1 for row in bits))
+    if problem.reduction == "none" and some:
+        raise OptionError(
+            'across: reduction "none" has a value for each row and no gradient over ranks yet; use a scalar reduction, or '
+            "call it without a gradient."
+        )
+    membership = Membership(given, collectives, anchors, keys, some)
+    before = [sum(x[: collectives.rank]) for x in (rows, columns)]
+    return replace(_placed(problem, call, before, membership.shared), membership=membership)
+
+
+def _exchange(
+    collectives: HostCollectives, error: Exception | None, saw: str, numbers: Sequence[int]
+) -> list[list[int]]:
+    """The numbers of all ranks; raises the same error on all if some rank has one, or saw another call than the others."""
+    digest = int.from_bytes(blake2b(saw.encode(), digest_size=7).digest(), "big")
+    own = [VERSION, int(error is not None), digest, *numbers]
+    every = collectives.numbers([*own, *[0] * (16 - len(own))])
+    if any(row[1] for row in every):
+        for rank, found in enumerate(collectives.objects(None if error is None else _told(error))):
+            if found is not None:
+                name, text = found
+                kind = getattr(errors, name, None)
+                words = f"rank {rank}: {text}"
+                raise (kind(words) if kind else SincereSpecError(f"rank {rank}: {name}: {text}")) from error
+    if len({tuple(row[:3]) for row in every}) > 1:
+        raise _disagreement(collectives.objects(saw))
+    return [row[3:] for row in every]
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    return type(error).__name__, str(error)
+
+
+def _disagreement(every: Sequence[str]) -> SincereSpecError:
+    """What the ranks see otherwise, as the error of all."""
+    lines = [dict(line.split(": ", 1) for line in saw.splitlines()) for saw in every]
+    for name in dict.fromkeys(name for line in lines for name in line):
+        found: dict[str, list[str]] = {}
+        for rank, line in enumerate(lines):
+            found.setdefault(line.get(name, "nothing"), []).append(str(rank))
+        if len(found) > 1:
+            kind = {"dtype": DtypeError, "width": ShapeError}.get(name, OptionError)
+            shown = "; ".join(f"rank{'s' * (len(at) > 1)} {', '.join(at)}: {value}" for value, at in found.items())
+            return kind(f"across: ranks disagree about {name} ({shown}); make the same call on every rank.")
+    return OptionError("across: ranks have different versions of sincere-spec; install one.")
+
+
+def _check_served(problem: Problem, given: Across) -> None:
+    if problem.keys_of_each is not None:
+        raise OptionError(
+            "across: keys of each row, [n, k, d], are not served; give keys that all rows are compared with."
+        )
+    if problem.related.blocks:
+        raise OptionError(
+            f"across: matrices of pairs ({', '.join(problem.related.blocks)}) are not served; name rows by labels, ids and "
+            "same(groups)."
+        )
+    for name in given.shared:
+        if name not in problem.embeddings:
+            raise OptionError(f"shared names {name}, but this call has {', '.join(problem.embeddings)}.")
+
+
+def _description(problem: Problem, call: Call, given: Across) -> str:
+    """What must be the same on every rank, a line each."""
+    backend, first = problem.backend, next(iter(problem.embeddings.values()))
+    names = ("key_labels", "ids", "key_ids")
+    lines = {
+        "the loss": _structure(replace(problem.loss, temperature=1.0, bias=0.0)),
+        "the arrays": ", ".join([*problem.embeddings, *(name for name in names if getattr(call, name) is not None)]),
+        "dtype": backend.dtype_name(first),
+        "width": str(first.shape[1]),
+        "views of a sample": str(problem.shapes[next(iter(problem.shapes))][1:-1]),
+        "where": ", ".join(problem.where) or "nothing",
+        "what names rows": ", ".join(problem.related.rows),
+        "device": backend.platform(first),
+        "shared arrays": ", ".join(given.shared) or "nothing",
+        "gradients": given.gradients,
+    }
+    lines |= {name: repr(getattr(call, name)) for name in ("normalize", "reduction", "engine", "tile")}
+    for name, x in (("temperature", problem.temperature), ("bias", problem.bias)):
+        kind = "number" if isinstance(x, float) else "array"
+        lines[name] = f"the {kind} {x if isinstance(x, float) else float(backend.hold(x))!r}"
+    if given.shared:
+        side = [problem.embeddings[name] for name in given.shared] + list(problem.related.columns.values())
+        lines["what is in the shared arrays"] = " ".join(repr(_checksum(problem, x)) for x in side)
+    return "\n".join(f"{name}: {' '.join(text.split())}" for name, text in lines.items())
+
+
+@lru_cache
+def _structure(loss: PairLoss) -> str:
+    return repr(loss.to_dict())
+
+
+def _checksum(problem: Problem, x: Array) -> tuple[int, float]:
+    xp, backend = problem.backend.namespace(x), problem.backend
+    wide = xp.astype(backend.hold(x), backend.dtype("float64", x))
+    return x.shape[0], float(xp.sum(wide))
+
+
+def _rows(problem: Problem) -> list[int]:
+    """The rows inside of anchors and of keys, and all rows of an array of anchors and of one of keys."""
+    roles, embeddings = problem.roles, problem.embeddings
+
+    def inside(names: Sequence[str]) -> int:
+        masks = [problem.where.get(name) for name in names]
+        sizes = [embeddings[name].shape[0] for name in names]
+        return sum(n if mask is None else _count(problem, mask) for n, mask in zip(sizes, masks, strict=True))
+
+    keys = roles.keys or roles.anchors
+    return [inside(roles.anchors), inside(keys), embeddings[roles.anchors[0]].shape[0], embeddings[keys[0]].shape[0]]
+
+
+def _count(problem: Problem, mask: Array) -> int:
+    xp, integers = problem.backend.namespace(mask), problem.backend.indices(mask)
+    return int(xp.sum(xp.astype(mask, integers.dtype)))
+
+
+def _numbered(problem: Problem, call: Call) -> int:
+    """Whether labels, ids or groups came as something that each rank numbers for itself."""
+    like = next(iter(problem.embeddings.values()))
+    given = [named for family in _families(call, problem) for named in family.items()]
+    return int(any(integers_already(problem.backend, like, name, labels) is None for name, labels in given))
+
+
+def _families(call: Call, problem: Problem) -> list[dict[str, Labels]]:
+    """Labels, ids and groups as they came; those of one family are compared with each other."""
+    found: list[dict[str, Labels]] = []
+    if problem.loss.arrangement.labelled:
+        found.append({"labels": call.arguments[1], "key_labels": call.key_labels})
+        found.append({"ids": call.ids, "key_ids": call.key_ids})
+    for number, rule in enumerate(_rules(call)):
+        groups = rule.groups if type(rule.groups) is tuple else (rule.groups,)
+        found.append({f"groups {number} {place}": one for place, one in enumerate(groups)})
+    return [{name: labels for name, labels in family.items() if labels is not None} for family in found]
+
+
+def _rules(call: Call) -> tuple[Any, ...]:
+    """What a call leaves out: without matrices it is all `same(groups)`."""
+    return () if call.ignore is None else call.ignore if type(call.ignore) is tuple else (call.ignore,)
+
+
+def _with_numbers(call: Call, problem: Problem, collectives: HostCollectives) -> Call:
+    """The call with labels, ids and groups numbered over all ranks, on the host."""
+    backend, like = problem.backend, next(iter(problem.embeddings.values()))
+    own = [
+        {name: read_labels(backend, like, name, labels) for name, labels in family.items()}
+        for family in _families(call, problem)
+    ]
+    every = collectives.objects([list(dict.fromkeys(chain.from_iterable(family.values()))) for family in own])
+    numbers: dict[str, Array] = {}
+    for family, by_rank in zip(own, zip(*every, strict=True), strict=True):
+        found: dict[Any, int] = {}
+        for label in chain.from_iterable(by_rank):
+            found.setdefault(label, len(found))
+        numbers |= {name: backend.integers([found[x] for x in labels], like) for name, labels in family.items()}
+    arguments = call.arguments
+    if "labels" in numbers:
+        arguments = (arguments[0], numbers["labels"], *arguments[2:])
+    rules = []
+    for number, rule in enumerate(_rules(call)):
+        made: list[Any] = []
+        groups = rule.groups if type(rule.groups) is tuple else (rule.groups,)
+        for one in groups:  # one array for several stays one
+            first = next(i for i, other in enumerate(groups) if other is one)
+            made.append(numbers.get(f"groups {number} {first}"))
+        rules.append(Same(tuple(made) if type(rule.groups) is tuple else made[0]))
+    others = {name: numbers[name] for name in ("key_labels", "ids", "key_ids") if name in numbers}
+    return replace(call, arguments=arguments, ignore=tuple(rules) or None, **others)
+
+
+def _placed(problem: Problem, call: Call, before: Sequence[int], shared: bool) -> Problem:
+    """The problem with the places of its rows in the batch, where these name samples; `before` are the rows of lower ranks."""
+    related, labelled = problem.related, problem.loss.arrangement.labelled
+    first, second = before[0], 0 if shared else before[1]
+    shape = problem.shapes[problem.roles.anchors[0]]
+    moves = {name: first // (shape[1] if len(shape) == 3 else 1) for name in related.rows if name.endswith(" place")}
+    beside: dict[str, int] = {}
+    if not labelled and related.alike is not None:  # not groups in their place
+        moves["label"] = first
+        beside["label"] = second
+    if call.ids is None and "sample" in related.rows:
+        moves["sample"] = first * (1 if labelled else len(problem.roles.anchors))
+        beside["sample"] = -second
+    rows = {name: x + moves[name] if name in moves else x for name, x in related.rows.items()}
+    columns = rows
+    if related.columns is not related.rows:
+        columns = {name: x + beside[name] if name in beside else x for name, x in related.columns.items()}
+    return replace(problem, related=replace(related, rows=rows, columns=columns))
+
+
+@dataclass(frozen=True)
+class RankedSteps:
+    """Forward and backward of a call on several ranks: all collectives are in forward, and what is kept is the gradient."""
+
+    steps: Steps
+    membership: Membership
+
+    @property
+    def static(self) -> Static:
+        """What is no array."""
+        return self.steps.static
+
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """The arrays that receive no gradient."""
+        return self.steps.constants
+
+    def exact(self, *arrays: Array) -> Array:
+        """There is none."""
+        raise EngineUnavailable(
+            "across: the gradient over ranks cannot be differentiated again; call it without create_graph, or on one process."
+        )
+
+    def value(self, *arrays: Array) -> Array:
+        """The value where this rank asks for no gradient."""
+        return self.forward(arrays, (False,) * len(arrays))[0]
+
+    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
+        """The value, and the gradients that some rank wants."""
+        static, membership = self.static, self.membership
+        opened = _of_the_batch(open_call(static, self.constants, arrays), membership)
+        shard = ranks.Shard(
+            opened.comparison, membership.collectives, membership.anchors, membership.keys, membership.shared
+        )
+        needed = static.roles.holding([name for name in static.names if name in membership.wanted])
+        zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
+        value, gradients = ranks.value_and_gradient(
+            shard, static.reduction, layout(static), non_finite(opened, zero), needed
+        )
+        found: tuple[Array | None, ...] = ()
+        if gradients is not None:
+            found = by_array(opened, gradients, tuple(name in membership.wanted for name in static.names))
+            scales = (membership.scale(name) for name in static.names)
+            found = tuple(
+                None if gradient is None else gradient if scale == 1.0 else gradient * scale
+                for gradient, scale in zip(found, scales, strict=True)
+            )
+        return finish(opened, value), Saved(gradients=found)
+
+    def backward(
+        self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """The gradient by each array that is wanted: no rank waits for another here."""
+        xp = self.static.backend.namespace(arrays[0])
+        found: list[Array | None] = []
+        for x, gradient, want in zip(arrays, saved.gradients, wanted, strict=True):
+            if gradient is not None and cotangent is not None:
+                gradient = gradient * cotangent
+            found.append(gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype))
+            if not want:
+                found[-1] = None
+        return tuple(found)
+
+
+def ranked(steps: Steps, membership: Membership) -> RankedSteps:
+    """The steps of a call on several ranks; the dense engine's are one tile."""
+    static = steps.static
+    if static.plan.is_dense:
+        plan = replace(static.plan, engine="tiled", tile=max(1, *membership.sizes))
+        steps = replace(steps, static=replace(static, plan=plan))
+    return RankedSteps(steps, membership)
+
+
+def _of_the_batch(opened: Opened, membership: Membership) -> Opened:
+    """What was opened, with what only all ranks together know: whether each id has one label."""
+    comparison = opened.comparison
+    if comparison.samples is Samples.DISTINCT or "sample" not in comparison.rows:
+        return opened
+    rows, sizes = comparison.rows, membership.anchors
+    whole = ranks.attributes_of_all(membership.collectives, comparison.xp, rows, sizes)
+    columns: Attributes = whole
+    if comparison.columns is not rows:
+        columns = comparison.columns
+        if not membership.shared:
+            columns = ranks.attributes_of_all(membership.collectives, comparison.xp, columns, membership.keys)
+    samples = where_samples_repeat(comparison.backend, whole, columns)
+    return opened._replace(comparison=replace(comparison, samples=samples))
