@@ -26,7 +26,7 @@ from sincere_spec.errors import (
 )
 from sincere_spec.functions import *
 from sincere_spec.metrics import diagnose
-from sincere_spec.relations import overlap, positives, same
+from sincere_spec.relations import guide, overlap, positives, same
 from sincere_spec.spec.words import PairLoss
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "explain",
+    "guide",
     "losses",
     "metrics",
     "overlap",

@@ -34,7 +34,8 @@ ARGUMENTS = {
     "them included. `[n]`, or `[n, views]`, for all arrays whose rows belong together; a tuple has one mask, or None, for each "
     "positional array, keys last.",
     "ignore": "pairs that are left out, as if they were not there: `same(groups)` keeps those of one group, repeated captions "
-    "say, from being negatives of each other, and a row's own positive stays; booleans `[n, m]` name pairs, `[n, n]` by sample "
+    "say, from being negatives of each other, and a row's own positive stays; `guide(...)` those that "
+    "another model finds as similar as it; booleans `[n, m]` name pairs, `[n, n]` by sample "
     "where a sample has several rows; a tuple of several is their union.",
     "normalize": "divide each row by its norm first; a zero row stays zero, and no other depends on its scale.",
     "reduction": '"mean" over the rows that count, "pairs" weighs rows by their positives, "batch" divides the sum by all '

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from sincere_spec.arrays import Array, Labels
 from sincere_spec.errors import DtypeError, OptionError, ShapeError
-from sincere_spec.spec.checks import choice, shown
+from sincere_spec.spec.checks import NUMBER, choice, shown
 
-__all__ = ["overlap", "positives", "same"]
+__all__ = ["guide", "overlap", "positives", "same"]
 
 Kind: TypeAlias = Literal["any", "jaccard"]
 """How classes that two rows have in common make them positives."""
@@ -54,11 +54,21 @@ class JaccardOverlap(NamedTuple):
         return f"overlap({_shown(self.hot)}, 'jaccard')"
 
 
+class Guide(NamedTuple):
+    """The rows of another model, and a margin; made by `guide`."""
+
+    rows: tuple[Any, ...]
+    margin: Any
+
+    def __repr__(self) -> str:
+        return f"guide({', '.join(map(_shown, self.rows))}, margin={self.margin!r})"
+
+
 InPlaceOfLabels: TypeAlias = Positives | AnyOverlap | JaccardOverlap
-VALUES = (Same, Positives, AnyOverlap, JaccardOverlap)
+VALUES = (Same, Positives, AnyOverlap, JaccardOverlap, Guide)
 
 Ignore: TypeAlias = Any
-"""Pairs to leave out: `same(groups)`, booleans `[n, m]`, or a tuple of several such, which is their union."""
+"""Pairs to leave out: `same(groups)`, `guide(...)`, booleans `[n, m]`, or a tuple of several such, which is their union."""
 
 
 def same(groups: Labels | tuple[Labels | None, ...]) -> Same:
@@ -86,6 +96,41 @@ def same(groups: Labels | tuple[Labels | None, ...]) -> Same:
             f"same: expected the group of each row, as an array or a list; got {shown(groups)}: give one for each row."
         )
     return Same(groups)
+
+
+def guide(*rows: Array, margin: float = 0.0) -> Guide:
+    """Leave out negatives that another model finds as similar as the row's own pair: false ones, most likely.
+
+    A negative j of row i is left out if g_ij >= g_i,own - margin, where g is the cosine of the guide's rows, in float32, to 1e-5
+    (GISTEmbed, Solatorio, arXiv 2402.16829). The own pair stays. Nothing flows back to the guide.
+
+    Args:
+        rows: one array `[n, e]` for each positional array of the loss, whose rows they describe; e is of the guide's own.
+        margin: how much less similar a negative may be and is left out still; a number.
+
+    Raises:
+        ShapeError: fewer than two arrays, or one that is no matrix.
+        OptionError: a margin that is no finite number.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> b = np.asarray([[0.8, 0.6], [-0.6, 0.8], [0.0, 1.0]])
+        >>> other = np.asarray([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0]])
+        >>> false = ss.guide(other, other, margin=0.05)
+        >>> false
+        guide([3, 2] float64, [3, 2] float64, margin=0.05)
+        >>> float(round(ss.info_nce_loss(a, b, temperature=0.5, ignore=false), 4))
+        0.5043
+    """
+    margin = NUMBER(margin, "margin")
+    if len(rows) < 2:
+        raise ShapeError(f"guide: expected one array for each positional array of the loss; got {len(rows)} of them.")
+    for one in rows:
+        if not hasattr(one, "shape") or len(one.shape) != 2:
+            came = f"shape {tuple(one.shape)}" if hasattr(one, "shape") else shown(one)
+            raise ShapeError(f"guide: expected arrays [n, e], one row for each row that is compared; got {came}.")
+    return Guide(rows, margin)
 
 
 def positives(matrix: Array | list[list[bool]]) -> Positives:

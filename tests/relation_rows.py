@@ -179,3 +179,9 @@ def own_negatives(x: Mapping[str, Any], ignored: Callable[[int, int], bool]) -> 
     """Negatives of each query, `[n, k, d]`; of those that are ignored the k-th is no negative of it."""
     q, p, n = (unit(x[name]) for name in ("queries", "positives", "negatives"))
     return [Row(q[i], [p[i]], [1.0], [v for j, v in enumerate(n[i]) if not ignored(i, j)]) for i in range(len(q))]
+
+
+def near_guide(own: Any, others: Any, partners: Any, margin: float) -> np.ndarray:
+    """By row and column, what a guide leaves out: cosines as high as that of the own pair, less a margin."""
+    own, others, partners = (unit(np.asarray(x, np.float64)) for x in (own, others, partners))
+    return own @ others.T >= np.sum(own * partners, axis=1)[:, None] - margin - 1e-5

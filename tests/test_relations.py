@@ -608,3 +608,65 @@ def test_overlaps_check_themselves_and_print() -> None:
             ss.positives(matrix)
     with pytest.raises(DtypeError, match="positives: expected booleans; got int64"):
         ss.positives(HOT)
+
+
+GUIDES = draw(30, first=(N, 4), second=(N, 4), queue=(len(QUEUE_GROUPS), 4))
+GUIDES["second"] = 0.8 * GUIDES["second"] + GUIDES["first"]
+MARGIN = 0.1
+
+
+def guided(name: str) -> tuple[float, dict[str, np.ndarray]]:
+    """The rows of a setup, of which each leaves out what its own pair says: a direction of a pair may, and the other not."""
+    setup, first, second = SETUPS[name], GUIDES["first"], GUIDES["second"]
+    if name in ("nt_xent", "f_micl"):  # the columns are rows of the first view, or of either
+        views = np.concatenate([first, second]) if name == "nt_xent" else first
+        others = views
+        partners = np.concatenate([second, first]) if name == "nt_xent" else second
+        rows_of = [plain.near_guide(views, others, partners, MARGIN)]
+    elif name == "info_nce_queue":
+        rows_of = [plain.near_guide(first, GUIDES["queue"], second, MARGIN)]
+    else:
+        rows_of = [plain.near_guide(first, second, second, MARGIN), plain.near_guide(second, first, first, MARGIN)]
+    out = np.concatenate(rows_of) if len({x.shape[1] for x in rows_of}) == 1 else rows_of[0]
+
+    def rows(x: Mapping[str, Any], ignored: Callable[[int, int], bool]) -> plain.Rows:
+        made = setup.rows(x, ignored)
+        for at, row in enumerate(made):
+            columns = [j for j in range(out.shape[1]) if name == "info_nce_queue" or j % N != at % N]
+            assert len(columns) == len(row.negatives)
+            row.negatives = [vector for j, vector in zip(columns, row.negatives) if not out[at, j]]
+        return made
+
+    assert 0 < out.sum() < out.size
+    return replace(setup, rows=rows).want(lambda i, j: False)
+
+
+wanted_by_guide = cache(guided)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["clip", "infoloob", "info_nce", "info_nce_queue", "nt_xent", "f_micl"])
+def test_a_guide_leaves_out_what_it_finds_as_similar_as_the_own_pair(framework: str, name: str, engine: str) -> None:
+    here = load(framework)
+    rows = here.arrays(GUIDES)
+    given = [rows["first"], rows["second"]] + ([rows["queue"]] if name == "info_nce_queue" else [])
+    ignore = ss.guide(*given, margin=MARGIN)
+    SETUPS[name].check(framework, wanted_by_guide(name), ignore=ignore, **ENGINES[engine])
+
+
+def test_a_guide_that_does_not_fit_is_refused(framework: str) -> None:
+    here = load(framework)
+    a, b = here.arrays(SETUPS["clip"].arrays).values()
+    g, short = here.array(GUIDES["first"]), here.array(GUIDES["first"][:4])
+    with pytest.raises(ShapeError, match=r"guide: expected shape \(11, 4\) for b; got \(4, 4\)"):
+        ss.clip_loss(a, b, ignore=ss.guide(g, short))
+    with pytest.raises(ShapeError, match="an array for each of a, b; got 3"):
+        ss.clip_loss(a, b, ignore=ss.guide(g, g, g))
+    with pytest.raises(OptionError, match="a row's own pair"):
+        ss.sincere_loss(a, LABELS, ignore=ss.guide(g, g))
+    with pytest.raises(OptionError, match="a row's own pair"):
+        ss.nt_xent_loss(a, b, a, ignore=ss.guide(g, g, g))
+    with pytest.raises(OptionError, match="margin must be"):
+        ss.guide(g, g, margin=float("nan"))
+    with pytest.raises(ShapeError, match="one array for each positional array"):
+        ss.guide(g)

@@ -9,22 +9,27 @@ from typing import Any
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
 from sincere_spec.call.dispatch import find_backend, unwrap
 from sincere_spec.call.labels import as_integers
-from sincere_spec.engines.comparison import Samples
+from sincere_spec.engines.comparison import Samples, gather
+from sincere_spec.engines.normalise import normalise
 from sincere_spec.errors import DtypeError, MixedBackendsError, OptionError, ShapeError
 from sincere_spec.interface import Backend
-from sincere_spec.relations import AnyOverlap, InPlaceOfLabels, JaccardOverlap, Positives, Same, check_matrix
+from sincere_spec.relations import AnyOverlap, Guide, InPlaceOfLabels, JaccardOverlap, Positives, Same, check_matrix
 from sincere_spec.spec.relations import (
     Attributes,
     EqualGroup,
     GivenPositives,
     Ignored,
     Marked,
+    NearGuide,
     OtherLabel,
     OverlappingSets,
     Relation,
     Without,
 )
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Roles
+
+TIE = 1e-5
+"""How close to the own pair a negative is as similar as it: ties must not depend on rounding."""
 
 IN_PLACE_OF_LABELS = (Positives, AnyOverlap, JaccardOverlap)
 
@@ -115,6 +120,8 @@ def related(sides: Sides, named: Related, ignore: Any) -> Related:
     for number, one in enumerate(given):
         if isinstance(one, Same):
             named, rule = _with_groups(sides, named, f"group {number}", one.groups)
+        elif isinstance(one, Guide):
+            named, rule = _with_guide(sides, named, f"guide {number}", one)
         elif isinstance(one, IN_PLACE_OF_LABELS):
             raise OptionError(
                 f"ignore: got {one!r}, which stands in place of labels; give a matrix to leave pairs out."
@@ -188,7 +195,39 @@ def _with_matrix(sides: Sides, named: Related, name: str, matrix: Any) -> tuple[
         kept = xp.concat([kept] * (2 if roles.both_ways else sides.views), axis=0)
         own_pairs = kept if own_pairs is None else own_pairs & kept
     blocks = {**named.blocks, name: sides.by_pair(matrix)}
-    return replace(named, blocks=blocks, own_pairs=own_pairs), Marked(name)
+    return replace(named, blocks=blocks, own_pairs=own_pairs), Marked(name, symmetric=roles.both_ways)
+
+
+def _with_guide(sides: Sides, named: Related, name: str, value: Guide) -> tuple[Related, Ignored]:
+    """What another model finds as similar as the own pair, as a rule."""
+    backend, roles, xp = sides.backend, sides.roles, sides.xp
+    if not roles.partners:
+        raise OptionError(
+            "ignore: guide(...) compares negatives with a row's own pair, and here a row may have several positives: give "
+            "booleans, or use info_nce_loss, clip_loss or two views."
+        )
+    names = tuple(sides.embeddings)
+    if len(value.rows) != len(names):
+        raise ShapeError(f"guide: expected an array for each of {', '.join(names)}; got {len(value.rows)}.")
+    found = {}
+    for one, given in zip(names, value.rows, strict=True):
+        x = backend.hold(_beside(sides, "guide", unwrap(given)))
+        if backend.dtype_name(x) not in COMPUTE_DTYPE:
+            raise DtypeError(f"guide: expected floating-point numbers; got {backend.dtype_name(x)}: convert it.")
+        came, count = x.shape, sides.shapes[one][0]
+        if came[1] != value.rows[0].shape[1] or not (None in (came[0], count) or came[0] == count):
+            raise ShapeError(f"guide: expected shape ({count}, {value.rows[0].shape[1]}) for {one}; got {tuple(came)}.")
+        found[one] = backend.call(normalise, backend, xp.astype(x, backend.dtype("float32", x))).rows
+    anchors, keys, partners = gather(xp, roles, found)
+    own = xp.sum(anchors * partners, axis=1)
+    rule = NearGuide(name)
+    least = own - value.margin - TIE
+    rows = {**named.rows, name: anchors, rule.least: least}
+    if keys is None:
+        columns = rows
+    else:  # of a queue nothing is a row
+        columns = {**named.columns, name: keys, rule.least: least if not roles.queue else xp.sum(keys, axis=1)}
+    return replace(named, rows=rows, columns=columns), rule
 
 
 def in_place_of_labels(sides: Sides, named: Related, loss: PairLoss, value: InPlaceOfLabels) -> Related:

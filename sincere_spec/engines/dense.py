@@ -42,7 +42,8 @@ class Panel:
 
     They are those under a mask, or all but the `hidden` columns of each row, or all. `ceiling` says the same as a mask for
     `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix whose columns are anchors, too.
-    `columns` are those of the whole matrix from which the entries of another were taken.
+    Where the columns see other pairs than the rows do, `turned` has their mask and ceiling. `columns` are those of the whole
+    matrix from which the entries of another were taken.
     """
 
     similarity: Array
@@ -52,6 +53,7 @@ class Panel:
     columns: Array | None = None
     ways: tuple[Way, ...] = ROWS
     weight: Array | None = None
+    turned: tuple[Array, Array] | None = None
 
     def weighed(self, part: Part, entries: list[Array]) -> list[Array]:
         """Entries times the weights of their pairs, where a part sums them so."""
@@ -69,14 +71,15 @@ class Panel:
             return [vector[:, None]]
         return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
 
-    def fill_masked(self, backend: Backend, t: Array, value: float) -> Array:
-        """Entries with a value where there is no such pair; may overwrite `t`."""
+    def fill_masked(self, backend: Backend, t: Array, value: float, way: int = 0) -> Array:
+        """Entries with a value where there is no such pair, seen one way; may overwrite `t`."""
         if self.hidden is not None:
             return cast(EagerBackend, backend).with_columns(t, self.hidden, value)
         if self.mask is None:
             return t
         xp = backend.namespace(t)
-        return xp.minimum(t, self.ceiling) if value == -float("inf") else xp.where(self.mask, t, value)
+        mask, ceiling = self.turned if way and self.turned is not None else (self.mask, self.ceiling)
+        return xp.minimum(t, ceiling) if value == -float("inf") else xp.where(mask, t, value)
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,20 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
             comparison, found, aligned[:, 0]
         )
     negative, number = _panel(xp, similarity, _kinds(comparison).negative, ways)
+    if comparison.both_ways and not comparison.relation.symmetric:
+        blocks = {name: xp.matrix_transpose(x) for name, x in comparison.blocks.items()}
+        turned = replace(
+            comparison,
+            rows=comparison.columns,
+            columns=comparison.rows,
+            blocks=blocks,
+            inside=comparison.columns_inside,
+            columns_inside=comparison.inside,
+        )
+        seen = xp.matrix_transpose(_kinds(turned).negative)
+        n, (other, others) = backend.length(comparison.anchors), _panel(xp, similarity, seen, ways)
+        negative = replace(negative, turned=(other.mask, other.ceiling))
+        number = xp.concat([number[:n], others[n:]], axis=0)
     if comparison.has_partner is None:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
         return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
@@ -306,14 +323,15 @@ def _arguments(
     found: list[Array] = []
     if part.minus is None and panel.mask is None and not last:
         logits = logits + 0.0
-    for reference in [None] if part.minus is None else panel.beside(results[part.minus]):
+    alike = [None] * (1 if panel.turned is None else len(panel.ways))
+    for way, reference in enumerate(alike if part.minus is None else panel.beside(results[part.minus])):
         t = logits if reference is None else logits - reference
         if part.scale != 1.0:
             t = part.scale * t
         if part.offset:
             t = t + part.offset
         at_zero = part.fold in (Fold.LINEAR, Fold.SQUARE)
-        found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -float("inf")))
+        found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -float("inf"), way))
     return found
 
 
@@ -343,7 +361,8 @@ def _dlogits(
             found = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
             slopes[part] = panels[part.over].weighed(part, found)
         if part.fold is Fold.LINEAR:
-            slopes[part] = [panels[part.over].fill_masked(backend, slope, 0.0) for slope in slopes[part]]
+            panel = panels[part.over]
+            slopes[part] = [panel.fill_masked(backend, slope, 0.0, way) for way, slope in enumerate(slopes[part])]
     comparing = [stage for stage in loss.stages if stage.minus is not None]
     slope_sums: dict[Part, Array] = {}
     for part in (part for stage in comparing for part in parts_of(stage)):

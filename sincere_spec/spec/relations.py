@@ -123,10 +123,10 @@ class EqualGroup(Ignored):
 
 @dataclass(frozen=True)
 class Marked(Ignored):
-    """Pairs that a matrix of the user's marks."""
+    """Pairs that a matrix of the user's marks; `symmetric` if it has a pair once for both of its directions."""
 
     matrix: str
-    symmetric = False
+    symmetric: bool = False
 
     @property
     def blocks(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -136,6 +136,33 @@ class Marked(Ignored):
     def left_out(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
         """As it says."""
         return between[self.matrix]
+
+
+@dataclass(frozen=True)
+class NearGuide(Ignored):
+    """Pairs that are as similar as a row's own pair, by the rows of another model: at least its "least"."""
+
+    guide: str
+    symmetric = False
+
+    @property
+    def compares(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The other model's rows."""
+        return (self.guide,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """From which similarity on a row leaves a pair out."""
+        return (self.least,)
+
+    @property
+    def least(self) -> str:
+        """The name of that attribute."""
+        return f"{self.guide} least"
+
+    def left_out(self, row: Attributes, column: Attributes, between: Attributes) -> Array:
+        """By the other model's similarity."""
+        return between[self.guide] >= row[self.least]
 
 
 @dataclass(frozen=True)
