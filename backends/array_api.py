@@ -146,6 +146,9 @@ class ArrayApiBackend:
     def strips(self, like: Array, logit: Logit) -> Kernels | None:
         return None
 
+    def when_run(self, like: Array) -> str | None:
+        return None
+
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return f"there are no kernels for {self.namespace(like).__name__.rpartition('.')[2]}"
 

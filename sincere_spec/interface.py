@@ -17,8 +17,21 @@ class Static(Protocol):
     def scalar(self) -> bool:
         """Whether the value is a scalar, not a vector by row."""
 
+    @property
+    def when_run(self) -> bool:
+        """Whether the engine is chosen only when the program runs."""
+
     def steps(self, constants: tuple[Array, ...]) -> Differentiable:
         """The steps with these constants."""
+
+    def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Settled:
+        """The steps when the program runs: the engine is chosen from arrays that are there."""
+
+    def rows_with_loss(self, arrays: Sequence[Array]) -> Any:
+        """The length of a vector by row."""
+
+    def described(self) -> dict[str, Any]:
+        """All but the adapter as plain values, from which `read_static` makes it again."""
 
 
 class Differentiable(Protocol):
@@ -47,6 +60,15 @@ class Differentiable(Protocol):
         """The value again, from operations that the framework can differentiate to any order."""
 
 
+class Settled(Differentiable, Protocol):
+    """Steps whose engine is chosen."""
+
+    def value_and_gradient(
+        self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]
+    ) -> tuple[Array, tuple[Array | None, ...]]:
+        """A scalar value and its gradient, in the dtype in which the loss is computed."""
+
+
 class Collectives(Protocol):
     """What the ranks of a group exchange: each gives rows of its own, and every rank gets those of all.
 
@@ -73,6 +95,10 @@ class HostCollectives(Collectives, Protocol):
 
     def objects(self, x: Any) -> list[Any]:
         """An object of every rank that can be pickled."""
+
+
+readers: list[Callable[[dict[str, Any], Any], Static]] = []
+"""Who makes a static part of what `described` wrote, and an adapter: the call path is, and adapters do not import it."""
 
 
 class Backend(Protocol):
@@ -137,6 +163,12 @@ class Backend(Protocol):
 
     def tiles_obstacle(self, like: Array) -> str | None:
         """Why the tiled engine cannot run on such arrays here and now, as half a sentence; None if it can."""
+
+    def when_run(self, like: Array) -> str | None:
+        """Why the engine is chosen only when the program runs, as half a sentence; None if it is chosen here and now.
+
+        An adapter that says so is a `DeferringBackend`.
+        """
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
@@ -211,6 +243,19 @@ class TracingBackend(Backend, Protocol):
 
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         """`function(static, *arrays)`, compiled once for each static part and each shape of the arrays."""
+
+
+class DeferringBackend(Backend, Protocol):
+    """What an adapter supplies besides, if a program of its framework can call back when it runs."""
+
+    def fuses(self, sizes: tuple[Any, Any]) -> bool:
+        """Whether so few pairs are known now, and the compiler makes the best program of the dense composite."""
+
+    def held_number(self, value: float, like: Array) -> Array:
+        """A 0-d array beside another, of all digits: a program that has it serves other values, too."""
+
+    def run_later(self, steps: Differentiable, *arrays: Array) -> tuple[Array, tuple[Array | None, ...]]:
+        """A scalar value and its gradient, when the program runs."""
 
 
 class Part(NamedTuple):

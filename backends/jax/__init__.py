@@ -85,6 +85,9 @@ class JaxBackend:
     def tiles_obstacle(self, like: Array) -> str | None:
         return None
 
+    def when_run(self, like: Array) -> str | None:
+        return None
+
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         platform = self.platform(like)
         if platform not in ("cpu", "cuda"):

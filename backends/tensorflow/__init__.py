@@ -85,6 +85,9 @@ class TensorFlowBackend:
             return "TensorFlow has no rule for forward mode through it"
         return None
 
+    def when_run(self, like: Array) -> str | None:
+        return None
+
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return "TensorFlow has no kernel language: its fast path is the tiled engine, which XLA compiles"
 

@@ -7,14 +7,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.torch import namespace
+from sincere_spec.backends.torch import func, namespace, operators
 from sincere_spec.backends.torch.autograd import Product, Value, full_precision
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
+
+FUSED = 256 * 256
+"""Up to so many pairs, known to the compiler, it fuses the dense composite to a program that is faster than tiles."""
+
+TRANSFORMED = 512 * 512
+"""Up to so many pairs one composite serves a whole batch of torch.func.vmap faster than a loop over it."""
 
 LOG2_E = 1.4426950408889634
 
@@ -38,6 +48,11 @@ class TorchBackend:
             )
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # it would keep this batch's labels and counts for all others
             raise EngineUnavailable("torch.jit.trace cannot trace it; torch.export and torch.compile do.")
+        if not torch.compiler.is_compiling() and _recorded() and self.concrete(x):
+            raise EngineUnavailable(
+                'make_fx(tracing_mode="real") cannot trace it: it would keep the sizes of this batch for all others; '
+                'tracing_mode="symbolic" does.'
+            )
         return x
 
     def dtype_name(self, x: Array) -> str:
@@ -54,8 +69,9 @@ class TorchBackend:
         return kind
 
     def concrete(self, x: Array) -> bool:
-        traced = torch.compiler.is_compiling() or type(x).__name__ == "FakeTensor"
-        return not (traced or torch._C._functorch.is_functorch_wrapped_tensor(x))
+        if torch.compiler.is_compiling() or isinstance(x, (FakeTensor, FunctionalTensor)) or x.is_meta:
+            return False
+        return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and x.device.type == "cpu"
@@ -96,7 +112,7 @@ class TorchBackend:
         return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_
 
     def has_columns(self, like: Array) -> bool:
-        return self.on_host(like)
+        return self.on_host(like) and not func.is_active()  # vmap has no rule for writing to some columns
 
     def columns_of(self, x: Array, columns: Array) -> Array:
         return x.gather(1, columns)
@@ -109,10 +125,31 @@ class TorchBackend:
 
     def tiles_obstacle(self, like: Array) -> str | None:
         if torch.compiler.is_compiling():
-            return "torch.compile and torch.export cannot trace it"
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            return "transforms of torch.func cannot enter it"
+            return "torch.compile cannot trace it inside transforms of torch.func" if func.is_active() else None
+        if func.forward_levels() > 1:
+            return "torch.func.jvp inside torch.func.jvp cannot enter it"
         return None
+
+    def when_run(self, like: Array) -> str | None:
+        if func.is_active():
+            return "transforms of torch.func are around it"
+        if torch.compiler.is_compiling():
+            return "one program of torch.compile or torch.export serves any number of rows"
+        if like.is_meta or isinstance(like, (FakeTensor, FunctionalTensor)):
+            return "the arrays have no values yet"
+        return None
+
+    def fuses(self, sizes: tuple[Any, Any]) -> bool:
+        rows, columns = sizes
+        return statically_known_true(rows * columns <= (TRANSFORMED if func.is_active() else FUSED))
+
+    def held_number(self, value: float, like: Array) -> Array:
+        one = torch.ones((), dtype=torch.float64, device=like.device)
+        return one * value  # a product: torch.full would hold the number constant, and compile again for another
+
+    def run_later(self, steps: Differentiable, *arrays: Array) -> tuple[Array, tuple[Array | None, ...]]:
+        value, *gradients = self._program(steps, arrays, (True,) * len(arrays))
+        return value, tuple(g.to(x.dtype) for g, x in zip(gradients, arrays, strict=True))
 
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         if "tensorflow" in sys.modules and "triton" not in sys.modules:
@@ -161,14 +198,28 @@ class TorchBackend:
         return torch.zeros(count, x.shape[1], dtype=x.dtype, device=x.device).index_add(0, segments, x)
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
+        if steps.static.when_run:
+            grad = torch.is_grad_enabled() and steps.static.scalar
+            return self._program(steps, arrays, [grad and x.requires_grad for x in arrays])[0]
         moving = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
         if not moving and forward_ad._current_level < 0:
             return steps.value(*arrays)
         value: Array = Value.apply(steps, *arrays)  # type: ignore[no-untyped-call]
         return value
 
+    def _program(self, steps: Differentiable, arrays: Sequence[Array], wanted: Sequence[bool]) -> list[Array]:
+        return func.run(steps, arrays, any(wanted)) if func.is_active() else operators.run(steps, arrays, wanted)
+
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         if torch.compiler.is_compiling():  # `product` sees to it, for its gradient too
             return function(*arguments)
         with full_precision():
             return function(*arguments)
+
+
+def _recorded() -> bool:
+    """Whether make_fx records what is done."""
+    return torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None
+
+
+operators.ADAPTERS.append(TorchBackend())

@@ -6,6 +6,7 @@ composite, which autograd differentiates: slower and larger, never detached.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -55,7 +56,7 @@ class Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
         wanted, arrays = ctx.needs_input_grad[1:], ctx.saved_tensors
-        if _moving(cotangent, *arrays):  # forward mode over this: autograd's own operations carry the tangents
+        if has_tangent(cotangent, *arrays):  # forward mode over this: autograd's own operations carry the tangents
             return (None, *_exact_gradient(ctx.steps, wanted, cotangent, arrays))
         if not torch.is_grad_enabled():  # nobody will differentiate the gradient
             with full_precision():
@@ -99,22 +100,32 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Array | None) -> tuple[Array | None, ...]:
-        again = torch.is_grad_enabled()  # then this will be differentiated, too
-        with full_precision(), torch.enable_grad():
-            cotangent, *arrays = (_start(x, again) for x in ctx.saved_tensors)
-            wanted = [x for x, want in zip(arrays, ctx.wanted, strict=True) if want]
-            value = ctx.steps.exact(*arrays)
-            first = torch.autograd.grad(value, wanted, cotangent, create_graph=True)
-            given = [x for x, want in zip(cotangents, ctx.wanted, strict=True) if want]
-            used = [(x, c) for x, c in zip(first, given, strict=True) if c is not None]
-            second = torch.autograd.grad(
-                [x for x, _ in used],
-                [cotangent, *arrays],
-                [c for _, c in used],
-                allow_unused=True,
-                create_graph=again,
-            )
-        return (None, None, None, *second)
+        cotangent, *arrays = ctx.saved_tensors
+        return (None, None, None, *second_order(ctx.steps, ctx.wanted, cotangent, arrays, cotangents))
+
+
+def second_order(
+    steps: Differentiable,
+    wanted: Sequence[bool],
+    cotangent: Array,
+    arrays: Sequence[Array],
+    cotangents: Sequence[Array | None],
+) -> tuple[Array | None, ...]:
+    """From the cotangents of the gradients that were wanted, those of the value's cotangent and of the arrays."""
+    again = torch.is_grad_enabled()  # then this will be differentiated, too
+    with full_precision(), torch.enable_grad():
+        cotangent, *arrays = (_start(x, again) for x in (cotangent, *arrays))
+        moving = [x for x, want in zip(arrays, wanted, strict=True) if want]
+        first = torch.autograd.grad(steps.exact(*arrays), moving, cotangent, create_graph=True)
+        given = [x for x, want in zip(cotangents, wanted, strict=True) if want]
+        used = [(x, c) for x, c in zip(first, given, strict=True) if c is not None]
+        return torch.autograd.grad(
+            [x for x, _ in used],
+            [cotangent, *arrays],
+            [c for _, c in used],
+            allow_unused=True,
+            create_graph=again,
+        )
 
 
 def _exact_gradient(
@@ -130,7 +141,7 @@ def _exact_gradient(
     return tuple(next(found) if want else None for want in wanted)
 
 
-def _moving(*arrays: Array) -> bool:
+def has_tangent(*arrays: Array) -> bool:
     """Whether any of them has a tangent."""
     return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays)  # type: ignore[no-untyped-call]
 

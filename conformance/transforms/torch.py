@@ -63,6 +63,7 @@ def compiled_twice(asked: Asked) -> Found:
 @cache
 def _program(asked: Asked, dynamic: bool) -> Any:
     """A compiled loss, kept for the next transform of it: a compilation takes seconds."""
+    torch.compiler.reset()  # the programs of other losses count towards the limit of this one's
     return torch.compile(asked.loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
 
 

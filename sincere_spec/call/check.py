@@ -104,11 +104,7 @@ class Problem:
         """The number of rows and of columns that are swept here; None where it is not known yet."""
         if self.membership is not None:
             return cast(tuple[Any, Any], self.membership.sizes)
-        rows = [self.embeddings[name].shape[0] for name in self.roles.anchors]
-        count = None if None in rows else sum(rows)
-        if self.keys_of_each is not None:
-            return count, self.keys_of_each
-        return count, self.embeddings[self.roles.keys[0]].shape[0] if self.roles.keys else count
+        return self.roles.sizes(self.embeddings, self.keys_of_each)
 
     @property
     def keys_of_each(self) -> int | None:

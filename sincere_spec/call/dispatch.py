@@ -26,9 +26,19 @@ def backend_of(x: object, argument: str) -> Backend:
 def find_backend(x: object) -> Backend | None:
     """The adapter of an array, or None."""
     kind = type(x)
+    _look_up(kind)
+    return _by_type[kind]
+
+
+def _look_up(kind: type) -> None:
+    """Fill the table; under torch.compile this runs, and is not traced."""
     if kind not in _by_type:
         _by_type[kind] = _search(kind)
-    return _by_type[kind]
+
+
+# What torch.compiler.assume_constant_result sets, without importing torch. A traced look-up would be a guard on the table
+# that the first call fills, and the second call would compile again.
+_look_up._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _search(kind: type) -> Backend | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sincere_spec.arrays import Array
 from sincere_spec.call.check import Call, Keywords, Problem, call_of
@@ -12,7 +12,8 @@ from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
 from sincere_spec.call.ranks import RankedSteps, checked, ranked
 from sincere_spec.call.steps import Steps, steps_of
-from sincere_spec.errors import OptionError
+from sincere_spec.errors import EngineUnavailable, OptionError
+from sincere_spec.interface import DeferringBackend
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -115,7 +116,11 @@ def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
     relation, shared = problem.related.relation, problem.keys_of_each is None
     plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
-    return plan if problem.membership is None else replace(plan, ranks=str(problem.membership))
+    if problem.membership is None:
+        return plan
+    if plan.when_run:
+        raise EngineUnavailable(f"across: {plan.reason}, and ranks exchange what they have now; call it outside.")
+    return replace(plan, ranks=str(problem.membership))
 
 
 def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps:
@@ -137,8 +142,8 @@ def _value(problem: Problem, plan: Plan) -> Array:
     backend, arrays = problem.backend, problem.arguments.values()
     if isinstance(steps, RankedSteps):
         return backend.differentiable(steps, *arrays)
-    obstacles = (backend.tiles_obstacle(x) for x in arrays)
-    if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in obstacles)):
+    traced = (backend.tiles_obstacle(x) or backend.when_run(x) for x in arrays)  # the framework has its own derivative
+    if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in traced)):
         return steps.exact(*arrays)
     return backend.differentiable(steps, *arrays)
 
@@ -147,9 +152,12 @@ def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, 
     backend, arguments = problem.backend, problem.arguments
     arrays = tuple(backend.hold(x) for x in arguments.values())
     steps = _steps(problem, plan)
-    wanted = (True,) * len(arrays)
-    value, saved = steps.forward(arrays, wanted)
-    gradients = steps.backward(arrays, saved, None, wanted)
+    if plan.when_run:
+        value, gradients = cast(DeferringBackend, backend).run_later(steps, *arrays)
+    else:
+        wanted = (True,) * len(arrays)
+        value, saved = steps.forward(arrays, wanted)
+        gradients = steps.backward(arrays, saved, None, wanted)
     result = {}
     for name, gradient in zip(arguments, gradients, strict=True):
         assert gradient is not None, name

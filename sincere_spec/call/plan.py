@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 from sincere_spec.arrays import Array
 from sincere_spec.engines import kernel
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
-from sincere_spec.interface import Backend
+from sincere_spec.interface import Backend, DeferringBackend
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import Logit
 
@@ -19,13 +19,17 @@ ENGINES = ("auto", "dense", "tiled", "kernel")
 
 @dataclass(frozen=True)
 class Plan:
-    """The backend and engine of a call, the rows of a tile if there are tiles, and the reason; over which ranks, if several."""
+    """The backend and engine of a call, the rows of a tile if there are tiles, and the reason; over which ranks, if several.
+
+    A plan `when_run` has what was asked for: the engine is chosen when the program runs, from the sizes that are there then.
+    """
 
     backend: str
     engine: str
     tile: int | None
     reason: str
     ranks: str = ""
+    when_run: bool = False
 
     @property
     def is_dense(self) -> bool:
@@ -41,6 +45,8 @@ class Plan:
     def __str__(self) -> str:
         tiles = f" with tiles of {self.tile} rows" if self.tile else ""
         over = f" on {self.ranks}" if self.ranks else ""
+        if self.engine == "auto":
+            return f"{self.backend}, engine chosen when it runs{over}: {self.reason}"
         return f"{self.backend}, {self.engine} engine{tiles}{over}: {self.reason}"
 
 
@@ -88,6 +94,11 @@ def choose(
         )
     if obstacle is not None:
         return Plan(backend.name, "dense", None, obstacle)
+    later = backend.when_run(like)
+    if later is not None:
+        if engine == "auto" and cast(DeferringBackend, backend).fuses(sizes):
+            return Plan(backend.name, "dense", None, "so few pairs are one fused program")
+        return Plan(backend.name, engine, tile, later, when_run=True)
     platform = backend.platform(like)
     table = crossovers()
     measured = _of_arrays(table.get(backend.name, table["array_api"]).get(platform), backend.dtype_name(like), like)

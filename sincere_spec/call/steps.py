@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
-from sincere_spec.call.check import PARAMETERS, Problem
-from sincere_spec.call.plan import Plan
+from sincere_spec.call.check import PARAMETERS, Problem, where_samples_repeat
+from sincere_spec.call.plan import Plan, choose
 from sincere_spec.engines import dense, family, kernel, own, tiled, traced
 from sincere_spec.engines.comparison import (
     Comparison,
@@ -30,9 +30,10 @@ from sincere_spec.engines.normalise import Normalised, halved, in_blocks, normal
 from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.parts import Residuals
 from sincere_spec.engines.subset import Subset, put_back, take_inside
-from sincere_spec.interface import Kernels
+from sincere_spec.interface import Kernels, readers
+from sincere_spec.spec.dictionaries import decode, encode
 from sincere_spec.spec.relations import Relation
-from sincere_spec.spec.words import PairLoss, Roles
+from sincere_spec.spec.words import PairLoss, Roles, Word
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
 """Calls its first argument, a function of rows, with the arrays that follow."""
@@ -88,9 +89,59 @@ class Static:
         """Whether the value is a scalar, not a vector by row."""
         return self.reduction != "none"
 
+    @property
+    def when_run(self) -> bool:
+        """Whether the engine is chosen only when the program runs."""
+        return self.plan.when_run
+
     def steps(self, constants: tuple[Array, ...]) -> Steps:
         """The steps of a call with these constants."""
         return Steps(self, constants)
+
+    def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Steps:
+        """The steps when the program runs: what a compiler could not know is looked up in arrays that are there."""
+        plan = choose(
+            self.backend,
+            arrays[0],
+            self._sizes(arrays),
+            self.loss.logit,
+            self.relation,
+            self.keys_of_each is None,
+            self.plan.engine,
+            self.plan.tile,
+        )
+        static, count = replace(self, plan=replace(plan, reason="")), len(constants) - len(self.held)
+        if all(self.backend.on_host(x) for x in constants[count:]):
+            numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
+            static, constants = replace(static, numbers=tuple(numbers), held=()), constants[:count]
+        if self.samples is Samples.ANYWHERE and {"label", "sample"} <= set(self.reads):
+            rows = columns = dict(zip(self.reads, constants, strict=False))
+            if self.apart:
+                columns = dict(zip(self.reads, constants[len(self.reads) :], strict=False))
+            static = replace(static, samples=where_samples_repeat(self.backend, rows, columns))
+        return Steps(static, constants)
+
+    def rows_with_loss(self, arrays: Sequence[Array]) -> Any:
+        """How many rows have a loss."""
+        rows, columns = self._sizes(arrays)
+        return rows + columns if self.roles.both_ways else rows
+
+    def _sizes(self, arrays: Sequence[Array]) -> tuple[Any, Any]:
+        return self.roles.sizes(dict(zip(self.names, arrays, strict=True)), self.keys_of_each)
+
+    def described(self) -> dict[str, Any]:
+        """All but the adapter as plain values."""
+        result: dict[str, Any] = encode(replace(self, backend=None))
+        return result
+
+
+def read_static(described: dict[str, Any], backend: Any) -> Static:
+    """The static part that `Static.described` wrote, with the adapter of the arrays."""
+    static: Static = decode(described, Word.known | {kind.__name__: kind for kind in (Static, Plan, Roles, Samples)})
+    return replace(static, backend=backend)
+
+
+readers.append(read_static)
 
 
 Key: TypeAlias = tuple[Static, tuple[bool, ...]]
@@ -120,6 +171,16 @@ class Steps:
         result: tuple[Array, Saved] = self._run(_forward, wanted, arrays)
         return result
 
+    def value_and_gradient(
+        self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]
+    ) -> tuple[Array, tuple[Array | None, ...]]:
+        """A scalar value and its gradient, which is not rounded to the dtypes of the arrays yet: it may be scaled first."""
+        if not any(wanted):
+            return self.value(*arrays), (None,) * len(arrays)
+        value, saved = self.forward(arrays, wanted)
+        gradients: tuple[Array | None, ...] = self._run(_gradient, wanted, arrays, saved, None)
+        return value, gradients
+
     def backward(
         self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
     ) -> tuple[Array | None, ...]:
@@ -142,9 +203,11 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     given = {"temperature": problem.temperature, "bias": problem.bias}
     numbers = {name: x for name, x in given.items() if isinstance(x, float)}
     loss, fixed_shift = problem.loss, None
-    if backend.traces:  # numbers that change from step to step are not part of the structure
+    if backend.traces or plan.when_run:  # numbers that change from step to step are not part of the structure
         loss = replace(loss, temperature=1.0, bias=0.0)
-        if not plan.is_dense:
+        if plan.when_run:
+            numbers = {}
+        elif not plan.is_dense:
             if plan.engine == "tiled":
                 sizes = (size for size in problem.sizes if isinstance(size, int))
                 tile = plan.rows_of_tile
@@ -183,7 +246,12 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         fixed_shift=fixed_shift,
         numbers=tuple(numbers.items()),
     )
-    return Steps(static, (*attributes, *masks, *blocks, *(backend.number(given[name], kind) for name in held)))
+    if plan.when_run:
+        like = next(iter(problem.embeddings.values()))
+        numbers_held = [backend.held_number(given[name], like) for name in held]
+    else:
+        numbers_held = [backend.number(given[name], kind) for name in held]
+    return Steps(static, (*attributes, *masks, *blocks, *numbers_held))
 
 
 class Opened(NamedTuple):
@@ -212,6 +280,17 @@ def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> t
 def _backward(
     key: Key, constants: Sequence[Array], arrays: Sequence[Array], saved: Saved, cotangent: Array | None
 ) -> tuple[Array | None, ...]:
+    xp = key[0].backend.namespace(arrays[0])
+    return tuple(  # rounded to the dtypes of their arrays once, at the end
+        gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+        for x, gradient in zip(arrays, _gradient(key, constants, arrays, saved, cotangent), strict=True)
+    )
+
+
+def _gradient(
+    key: Key, constants: Sequence[Array], arrays: Sequence[Array], saved: Saved, cotangent: Array | None
+) -> tuple[Array | None, ...]:
+    """The gradient in the compute dtype."""
     static, wanted = key
     if static.plan.is_dense:
         found = saved.gradients
@@ -224,11 +303,7 @@ def _backward(
         asked = (saved.residuals, 1.0 if cotangent is None else cotangent, static.roles.holding(_names(key)))
         gradients = family.backward(opened.comparison, static.reduction, layout(static), *asked)
         found = by_array(opened, gradients, wanted)
-    xp = static.backend.namespace(arrays[0])
-    return tuple(  # rounded to the dtypes of their arrays once, at the end
-        gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
-        for x, gradient in zip(arrays, found, strict=True)
-    )
+    return found
 
 
 def _names(key: Key) -> list[str]:
