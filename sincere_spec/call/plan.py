@@ -97,7 +97,7 @@ def choose(
     later = backend.when_run(like)
     if later is not None:
         if engine == "auto" and cast(DeferringBackend, backend).fuses(sizes):
-            return Plan(backend.name, "dense", None, "so few pairs are one fused program")
+            return Plan(backend.name, "dense", None, "so few pairs are left to the transform or the compiler")
         return Plan(backend.name, engine, tile, later, when_run=True)
     platform = backend.platform(like)
     table = crossovers()
