@@ -27,6 +27,7 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {name: {"temperature": 0.2} for name in
     "SincereLoss": {"temperature": 0.2, "epsilon": 0.5},
     "SupConLoss": {"temperature": 0.2, "summation": "in"},
     "DySTreSSLoss": {"temperature_min": 0.2, "temperature_max": 0.3, "detach": False, "schedule": "shifted"},
+    "DySTreSSInfoNCELoss": {"temperature_min": 0.2, "temperature_max": 0.3, "detach": False, "schedule": "shifted"},
     "SigLIPLoss": {"temperature": 0.2, "bias": -2.0},
     "FMICLLoss": {"divergence": "tsallis", "alpha": 2.0, "inverse_bandwidth": 0.5, "order": 1.5},
 }
