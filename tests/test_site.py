@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -131,6 +132,17 @@ def test_pages_that_list_modules_and_classes_have_all_of_them() -> None:
         assert named <= {*re.findall(r"`(\w+Loss)`", (DOCS / page).read_text(encoding="utf-8"))}, page
     functions = {*re.findall(r"autofunction:: (\w+_loss)", (DOCS / "api.md").read_text(encoding="utf-8"))}
     assert functions == {f"{name}_loss" for name in ss.losses.__all__}
+
+
+def test_the_page_of_calls_names_the_keywords_that_all_functions_have() -> None:
+    page = (DOCS / "calls.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"the keywords that all have: (.*?)\. Embeddings", page, flags=re.DOTALL)
+    found = []
+    for name in ss.losses.__all__:
+        signature = inspect.signature(getattr(ss, f"{name}_loss"))
+        named = [word for word in signature.parameters.values() if word.kind is word.KEYWORD_ONLY]
+        found.append({f"{word.name}={word.default!r}".replace("'", '"') for word in named})
+    assert {*re.findall(r"`(.*?)`", listed)} == set.intersection(*found)
 
 
 @pytest.mark.usefixtures("made")
