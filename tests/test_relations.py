@@ -670,3 +670,49 @@ def test_a_guide_that_does_not_fit_is_refused(framework: str) -> None:
         ss.guide(g, g, margin=float("nan"))
     with pytest.raises(ShapeError, match="one array for each positional array"):
         ss.guide(g)
+
+
+PAIRS = np.asarray([3, 1, 4, 0, 2, 1, 5, 3, 6, 7, 8])  # of groups so small that dense hides their columns one by one
+
+
+@cache
+def wanted_of_pairs(name: str) -> tuple[float, dict[str, np.ndarray]]:
+    return SETUPS[name].want(lambda i, j: bool(PAIRS[i] == PAIRS[j]) and i != j)
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiles of 8"])
+@pytest.mark.parametrize("name", ["clip", "infoloob", "siglip", "info_nce", "nt_xent", "f_micl"])
+def test_small_groups_hide_few_columns(framework: str, name: str, engine: str) -> None:
+    SETUPS[name].check(framework, wanted_of_pairs(name), ignore=ss.same(PAIRS), **ENGINES[engine])
+
+
+def test_hard_negatives_of_each_query_and_those_of_the_batch(framework: str) -> None:
+    """Each query against its own negatives, and, by keys, against those of all: two losses, and each has a call."""
+    here = load(framework)
+    q, p, n = OWN.arrays.values()
+    unit, t = plain.unit, 0.07
+    own = np.concatenate(
+        [np.sum(unit(q) * unit(p), axis=1)[:, None], np.einsum("nd,nkd->nk", unit(q), unit(n))], axis=1
+    )
+    want = np.mean(np.log(np.sum(np.exp(own / t), axis=1)) - own[:, 0] / t)
+    arrays = [here.array(x) for x in (q, p, n)]
+    assert float(here.numbers(ss.info_nce_loss(*arrays))) == pytest.approx(want, rel=1e-12)
+    keys = np.concatenate([p, n.reshape(-1, D)])
+    shared = unit(q) @ unit(keys).T / t
+    want = np.mean(np.log(np.sum(np.exp(shared), axis=1)) - np.diag(shared))
+    got = ss.sincere_loss(arrays[0], np.arange(N), t, keys=here.array(keys), key_labels=np.arange(len(keys)))
+    assert float(here.numbers(got)) == pytest.approx(want, rel=1e-12)
+
+
+def test_pairs_that_no_label_says(framework: str) -> None:
+    """Rows share classes in a way that is not transitive; the pairs, or their classes, say it alike."""
+    here = load(framework)
+    z = np.random.default_rng(0).normal(size=(6, 8))
+    y = np.asarray([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    logits = plain.unit(z) @ plain.unit(z).T / 0.1
+    np.fill_diagonal(logits, -np.inf)
+    positive = (y @ y.T > 0) & ~np.eye(6, dtype=bool)
+    log_softmax = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+    want = np.mean(-np.sum(np.where(positive, log_softmax, 0.0), axis=1) / positive.sum(axis=1))
+    for labels in (ss.overlap(here.array(y), "any"), ss.positives(here.array(positive))):
+        assert float(here.numbers(ss.supcon_loss(here.array(z), labels))) == pytest.approx(want, rel=1e-12)

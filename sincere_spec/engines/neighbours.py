@@ -40,7 +40,8 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
         return None
     if comparison.alike is not None:
         return _alike(comparison, comparison.alike)
-    if comparison.partners is not None:  # a row's partner is named by the arrangement, never found by its label
+    partnered = comparison.partners is not None  # by the arrangement, never found by its label
+    if partnered and (comparison.has_partner is not None or (comparison.both_ways and labels is not key_labels)):
         return None
     order = xp.argsort(key_labels)
     ordered = xp.take(key_labels, order, axis=0)
@@ -54,6 +55,9 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     mask = places < last[:, None]
     columns = xp.take(order, xp.reshape(xp.where(mask, places, first[:, None]), (-1,)), axis=0)
     columns = xp.reshape(columns, (labels.shape[0], most))
+    if partnered:
+        number = xp.concat([number, number], axis=0) if comparison.both_ways else number
+        return Neighbours(columns, None, None, number, fewest, most)
     if comparison.keys is None:
         mask = mask & (columns != backend.indices(labels)[:, None])
     return Neighbours(columns, columns, mask, number, fewest, most)
