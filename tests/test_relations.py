@@ -716,3 +716,41 @@ def test_pairs_that_no_label_says(framework: str) -> None:
     want = np.mean(-np.sum(np.where(positive, log_softmax, 0.0), axis=1) / positive.sum(axis=1))
     for labels in (ss.overlap(here.array(y), "any"), ss.positives(here.array(positive))):
         assert float(here.numbers(ss.supcon_loss(here.array(z), labels))) == pytest.approx(want, rel=1e-12)
+
+
+@pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("options", [ENGINES["dense"], ENGINES["tiles of 8"]], ids=["dense", "tiled"])
+def test_a_graph_of_tensorflow_has_relations_of_any_number_of_rows(framework: str, options: dict[str, Any]) -> None:
+    import tensorflow as tf
+
+    def rows(*shape: int | None) -> Any:
+        return tf.TensorSpec(shape, tf.float64)
+
+    a, b, n = (tf.constant(x) for x in (*SETUPS["clip"].arrays.values(), OWN.arrays["negatives"]))
+    many = [rows(None, D), rows(None, D)]
+
+    @tf.function(input_signature=[*many, tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None, None), tf.bool)])
+    def ignoring(a: Any, b: Any, groups: Any, matrix: Any) -> Any:
+        return ss.clip_loss(a, b, ignore=(ss.same(groups), ss.guide(a, b), matrix), **options)
+
+    @tf.function(input_signature=[rows(None, D), rows(None, None)])
+    def weighted(z: Any, weights: Any) -> Any:
+        return ss.supcon_loss(z, ss.positives(weights), **options)
+
+    @tf.function(input_signature=[*many, rows(None, 3, D)])
+    def own(q: Any, p: Any, n: Any) -> Any:
+        return ss.info_nce_loss(q, p, n, **options)
+
+    pairs = {
+        "ignoring": (
+            ignoring(a, b, tf.constant(GROUPS), tf.constant(MATRIX)),
+            ss.clip_loss(a, b, ignore=(ss.same(GROUPS), ss.guide(a, b), tf.constant(MATRIX)), engine="dense"),
+        ),
+        "weighted": (
+            weighted(a, tf.constant(WEIGHTS)),
+            ss.supcon_loss(a, ss.positives(tf.constant(WEIGHTS)), engine="dense"),
+        ),
+        "own": (own(a, b, n), ss.info_nce_loss(a, b, n, engine="dense")),
+    }
+    for name, (got, want) in pairs.items():
+        assert float(got) == pytest.approx(float(want), rel=1e-12), name

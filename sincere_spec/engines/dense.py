@@ -401,7 +401,7 @@ def _gradients(
         pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
         return Gradients(
             own.sums(comparison, pull, keys) + aligned * comparison.partners,
-            xp.reshape(pull[:, :, None] * anchors[:, None, :], columns.shape) if "keys" in needed else None,
+            xp.reshape(pull[:, :, None] * anchors[:, None, :], (-1, anchors.shape[1])) if "keys" in needed else None,
             aligned * anchors,
             by_temperature,
             by_bias,
