@@ -718,7 +718,7 @@ def test_pairs_that_no_label_says(framework: str) -> None:
         assert float(here.numbers(ss.supcon_loss(here.array(z), labels))) == pytest.approx(want, rel=1e-12)
 
 
-@pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("framework", ["tensorflow"], indirect=True)
 @pytest.mark.parametrize("options", [ENGINES["dense"], ENGINES["tiles of 8"]], ids=["dense", "tiled"])
 def test_a_graph_of_tensorflow_has_relations_of_any_number_of_rows(framework: str, options: dict[str, Any]) -> None:
     import tensorflow as tf
