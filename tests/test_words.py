@@ -36,6 +36,7 @@ from sincere_spec.spec import (
     Term,
     Towers,
     elementwise,
+    relations,
 )
 from sincere_spec.spec.words import Word
 
@@ -43,7 +44,16 @@ STAGE = Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE)
 TERM = Term("noise")
 RECORD = PairLoss("mine", Labelled(), (STAGE,), (TERM,), Similarity())
 COSINE, SHIFTED = CosineSchedule(0.1, 0.2), ShiftedSchedule(0.1, 0.2)
-WORDS = (STAGE, TERM, RECORD, COSINE, SHIFTED, Towers(both_ways=True), Roles(("a",)))
+GROUPED = relations.EqualGroup("group")
+RELATIONS = (
+    GROUPED,
+    relations.Marked("matrix"),
+    relations.NearGuide("guide"),
+    relations.Without(relations.OtherLabel(), (GROUPED,)),
+    relations.GivenPositives(),
+    relations.OverlappingSets(jaccard=True),
+)
+WORDS = (STAGE, TERM, RECORD, COSINE, SHIFTED, Towers(both_ways=True), Roles(("a",)), *RELATIONS)
 
 NO_NUMBERS = (None, True, "0.1", math.nan, math.inf, -math.inf, 10**400, 1j, Decimal("0.1"), [0.1], np.asarray(0.1), {})
 NO_TEXTS = (None, 1, b"noise", ["noise"], Fold.EXP)
@@ -58,6 +68,15 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "held": (1, None, "yes"),
     "both_ways": (1, None, "yes"),
     "queue": (1, None, "yes"),
+    "group": NO_TEXTS,
+    "own": NO_TEXTS[1:],
+    "matrix": NO_TEXTS,
+    "guide": NO_TEXTS,
+    "symmetric": (1, None, "yes"),
+    "weighted": (1, None, "yes"),
+    "jaccard": (1, None, "yes"),
+    "relation": (None, "SameLabel", relations.SameLabel, GROUPED),
+    "ignored": (None, GROUPED, "abc", (None,)),
     "anchors": ("a", None, (1,), {"a"}),
     "keys": ("a", None, (1,)),
     "partners": ("a", None, (None,)),

@@ -15,6 +15,7 @@ from operator import or_
 from typing import TypeAlias
 
 from sincere_spec.arrays import Array
+from sincere_spec.spec.checks import FLAG, TEXT, TEXT_OR_NONE, check_fields, instance, several
 from sincere_spec.spec.words import Word
 
 Attributes: TypeAlias = Mapping[str, Array]
@@ -110,6 +111,9 @@ class EqualGroup(Ignored):
     group: str
     own: str | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self, group=TEXT, own=TEXT_OR_NONE)
+
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
         """The two attributes."""
@@ -128,6 +132,9 @@ class Marked(Ignored):
     matrix: str
     symmetric: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, matrix=TEXT, symmetric=FLAG)
+
     @property
     def blocks(self) -> tuple[str, ...]:  # type: ignore[override]
         """The matrix."""
@@ -144,6 +151,9 @@ class NearGuide(Ignored):
 
     guide: str
     symmetric = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, guide=TEXT)
 
     @property
     def compares(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -172,6 +182,9 @@ class Without(Relation):
     relation: Relation
     ignored: tuple[Ignored, ...]
     plain = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, relation=instance(Relation), ignored=several(Ignored))
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -236,6 +249,9 @@ class GivenPositives(Relation):
     sorted_by = None
     symmetric = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, weighted=FLAG)
+
     def pair(self, row: Attributes, column: Attributes, between: Attributes) -> tuple[Array | None, Array]:
         """As the matrix says."""
         positive, other_sample = between["positives"], row["sample"] != column["sample"]
@@ -257,6 +273,9 @@ class OverlappingSets(Relation):
     jaccard: bool
     compares = ("hot",)
     sorted_by = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, jaccard=FLAG)
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
