@@ -64,7 +64,8 @@ class ArrayApiBackend:
         return x
 
     def dtype_name(self, x: Array) -> str:
-        return _dtype_name(type(x), x.dtype)
+        kind: type = type(x)
+        return _dtype_name(kind, x.dtype)
 
     def dtype(self, name: str, like: Array) -> Any:
         return getattr(self.namespace(like), name)
