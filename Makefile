@@ -23,6 +23,7 @@ help:
 
 verify: install
 	@$(IN)/sincere-spec verify $(ARGS)
+	@$(IN)/python -m sincere_spec.conformance.distributed --short
 
 test: install
 	@$(IN)/python -m pytest $(ARGS)

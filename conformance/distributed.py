@@ -125,8 +125,10 @@ def cases(count: int, short: bool = False) -> Iterator[Case]:
             yield Case(f"f_micl, {divergence}", ss.losses.f_micl(divergence), {"a": rows(), "b": rows()})
 
 
-def call(case: Case, arrays: Mapping[str, Any], parameters: Mapping[str, Any], **options: Any) -> Any:
-    """The value of a case with these arrays."""
+def call(
+    case: Case, arrays: Mapping[str, Any], parameters: Mapping[str, Any], function: Any = ss.evaluate, **options: Any
+) -> Any:
+    """The value of a case with these arrays, or what another function makes of them."""
     named = {name: x for name, x in case.rows.items() if name not in ("labels", "where", "groups")}
     if "groups" in case.rows:
         named["ignore"] = ss.same(case.rows["groups"])
@@ -135,7 +137,7 @@ def call(case: Case, arrays: Mapping[str, Any], parameters: Mapping[str, Any], *
         positional.insert(1, case.rows["labels"])
     if "keys" in arrays:
         named["keys"] = arrays["keys"]
-    return ss.evaluate(case.loss, *positional, **named, **parameters, **case.options, **options)
+    return function(case.loss, *positional, **named, **parameters, **case.options, **options)
 
 
 def errors(case: Case, sizes: Sequence[int], rank: int, group: Any, dtype: str, engine: str) -> dict[str, float]:

@@ -43,9 +43,10 @@ ARGUMENTS = {
     "several views all rows of the first, then of the next; two directions a to b, then b to a.",
     "engine": '"auto", or one of "dense", "tiled", "kernel", which then never falls back to another.',
     "tile": "rows in a tile, for a kernel a power of two from 16 on; None chooses.",
-    "across": "the ranks whose rows make up the batch: a process group of torch.distributed, or `sincere_spec.across` of one. "
-    "Every rank calls with rows of its own, returns the loss of the whole batch, and the mean over ranks of their gradients, "
-    "which is what DDP takes, is its gradient. None: the rows given are the batch.",
+    "across": "the ranks whose rows make up the batch: a process group of torch.distributed, the name of an axis inside "
+    "`jax.shard_map` or `jax.pmap`, or `sincere_spec.across` of either. Every rank calls with rows of its own, and returns the "
+    "loss of the whole batch; the mean over ranks of their gradients, which is what DDP takes, is its gradient. None: the rows "
+    "given are the batch.",
 }
 """What the arguments are that several functions share."""
 

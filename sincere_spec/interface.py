@@ -24,6 +24,9 @@ class Static(Protocol):
     def steps(self, constants: tuple[Array, ...]) -> Differentiable:
         """The steps with these constants."""
 
+    def total(self, x: Array) -> Array:
+        """A derivative along a tangent, from what is written here: its sum over the devices that share the call."""
+
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Settled:
         """The steps when the program runs: the engine is chosen from arrays that are there."""
 
@@ -76,9 +79,17 @@ class Collectives(Protocol):
     has all ranks, in which their rows are as many.
     """
 
-    size: Any
-    rank: Any
-    on_host: bool
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+
+    @property
+    def on_host(self) -> bool:
+        """See above."""
+
+    @property
+    def rank(self) -> Any:
+        """The place of this rank among them."""
 
     def gather(self, x: Array, sizes: Sequence[Any]) -> Array:
         """The rows of all ranks in order of rank, of which each has so many."""

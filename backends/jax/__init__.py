@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.jax import namespace
+from sincere_spec.backends.jax import namespace, ranks
 from sincere_spec.backends.jax.sharded import refuse_explicit, varying_alike
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
@@ -102,7 +102,7 @@ class JaxBackend:
         return PallasKernels()
 
     def collectives(self, group: object) -> Collectives | str:
-        return "losses over ranks are served for PyTorch alone; gather the embeddings"
+        return ranks.collectives(group)
 
     def wants_gradient(self, x: Array) -> bool:
         return True

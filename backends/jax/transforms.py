@@ -39,7 +39,7 @@ def _scalar_value_along(static: Static, primals: Any, tangents: Any) -> tuple[Ar
         for gradient, tangent in zip(gradients, along, strict=True)
         if gradient is not None
     )
-    return value, sum(products, jnp.zeros_like(value))
+    return value, static.total(sum(products, jnp.zeros_like(value)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

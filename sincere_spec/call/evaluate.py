@@ -124,8 +124,7 @@ def _plan(problem: Problem, call: Call) -> Plan:
 
 
 def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps:
-    steps = steps_of(problem, plan)
-    return steps if problem.membership is None else ranked(steps, problem.membership)
+    return steps_of(problem, plan) if problem.membership is None else ranked(problem, plan)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}
@@ -141,7 +140,7 @@ def _value(problem: Problem, plan: Plan) -> Array:
     steps = _steps(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
     if isinstance(steps, RankedSteps):
-        return backend.differentiable(steps, *arrays)
+        return backend.differentiable(cast(Any, steps), *arrays)  # its engine is chosen, so it has no `settled`
     traced = (backend.tiles_obstacle(x) or backend.when_run(x) for x in arrays)  # the framework has its own derivative
     if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in traced)):
         return steps.exact(*arrays)
@@ -153,7 +152,7 @@ def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, 
     arrays = tuple(backend.hold(x) for x in arguments.values())
     steps = _steps(problem, plan)
     if plan.when_run:
-        value, gradients = cast(DeferringBackend, backend).run_later(steps, *arrays)
+        value, gradients = cast(DeferringBackend, backend).run_later(cast(Steps, steps), *arrays)
     else:
         wanted = (True,) * len(arrays)
         value, saved = steps.forward(arrays, wanted)

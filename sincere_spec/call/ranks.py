@@ -14,7 +14,8 @@ from sincere_spec.arrays import Array, Labels
 from sincere_spec.call.check import PARAMETERS, Call, Problem, check, where_samples_repeat
 from sincere_spec.call.dispatch import find_backend
 from sincere_spec.call.labels import integers_already, read_labels
-from sincere_spec.call.steps import Opened, Saved, Static, Steps, by_array, finish, layout, non_finite, open_call
+from sincere_spec.call.plan import Plan
+from sincere_spec.call.steps import Opened, Saved, Static, by_array, finish, layout, non_finite, open_call, steps_of
 from sincere_spec.engines import ranks
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.errors import DtypeError, EngineUnavailable, OptionError, ShapeError, SincereSpecError
@@ -43,7 +44,7 @@ def across(group: Any, *, shared: tuple[str, ...] = (), gradients: Literal["mean
     """Over which ranks a loss is taken, for the keyword `across=` where a bare group does not say enough.
 
     Args:
-        group: a process group of torch.distributed.
+        group: a process group of torch.distributed, or the names of axes inside `jax.shard_map` or `jax.pmap`.
         shared: which of "keys" and "negatives" are the same on every rank, as a queue may be; all else is the rank's own.
         gradients: what the trainer does with the gradients of the ranks: "mean" for DDP, FSDP and whatever averages, "sum"
             for what adds.
@@ -92,11 +93,18 @@ class Membership:
 
     def scale(self, name: str) -> float:
         """What the gradient of the batch by an argument is multiplied by, so that its mean over ranks, or sum, is right."""
-        replicated = name in PARAMETERS or name in self.across.shared
-        factor = 1.0 if replicated else float(self.collectives.size)
+        if not self.collectives.on_host:
+            return 1.0
+        factor = 1.0 if self.replicated(name) else float(self.collectives.size)
         return factor if self.across.gradients == "mean" else factor / self.collectives.size
 
+    def replicated(self, name: str) -> bool:
+        """Whether an argument is the same on every rank."""
+        return name in PARAMETERS or name in self.across.shared
+
     def __str__(self) -> str:
+        if not self.collectives.on_host:
+            return f"{self.collectives.size} devices along {self.across.group!r}, of {self.anchors[0]} rows each"
         rows = ", ".join(map(str, self.anchors))
         return f"rank {self.collectives.rank} of {self.collectives.size}, which have {rows} rows"
 
@@ -111,10 +119,28 @@ def checked(call: Call, wants: Callable[[Problem], Sequence[bool]]) -> Problem:
     if collectives is None:  # not processes: the arrays' framework knows, or has none
         problem = check(alone)
         found = problem.backend.collectives(given.group)
-        raise OptionError(f"across: {found if isinstance(found, str) else 'it is not a group of processes'}.")
+        if isinstance(found, str):
+            raise OptionError(f"across: {found}.")
+        return problem if found.size == 1 else _in_one_program(problem, alone, given, found)
     if collectives.size == 1:
         return check(alone)
     return _agree(alone, given, collectives, wants)
+
+
+def _in_one_program(problem: Problem, call: Call, given: Across, collectives: Collectives) -> Problem:
+    """The problem of a rank's rows in the batch of all, in a program that all ranks run: their arrays are alike."""
+    if given.gradients != "mean":
+        raise OptionError(
+            f'across: gradients="{given.gradients}" is for processes; {problem.backend.name} sums gradients over devices itself.'
+        )
+    if problem.reduction == "none":
+        raise OptionError('across: reduction "none" has no gradient over ranks yet; use a scalar reduction.')
+    _check_served(problem, given)
+    anchors, keys, rows, columns = _rows(problem, masked=False)
+    rank = collectives.rank
+    second = 0 if given.shared else rank * columns
+    membership = Membership(given, collectives, (anchors,) * collectives.size, (keys,) * collectives.size, frozenset())
+    return replace(_placed(problem, call, [rank * rows, second], membership.shared), membership=membership)
 
 
 def refuse_on_all(group: object, error: SincereSpecError) -> NoReturn:
@@ -261,12 +287,12 @@ def _checksum(problem: Problem, x: Array) -> tuple[int, float]:
     return x.shape[0], float(xp.sum(wide))
 
 
-def _rows(problem: Problem) -> list[int]:
-    """The rows inside of anchors and of keys, and all rows of an array of anchors and of one of keys."""
+def _rows(problem: Problem, masked: bool = True) -> list[int]:
+    """The rows (if `masked` those inside) of anchors and of keys, and all rows of an array of anchors and of one of keys."""
     roles, embeddings = problem.roles, problem.embeddings
 
     def inside(names: Sequence[str]) -> int:
-        masks = [problem.where.get(name) for name in names]
+        masks = [problem.where.get(name) if masked else None for name in names]
         sizes = [embeddings[name].shape[0] for name in names]
         return sum(n if mask is None else _count(problem, mask) for n, mask in zip(sizes, masks, strict=True))
 
@@ -353,26 +379,46 @@ def _placed(problem: Problem, call: Call, before: Sequence[int], shared: bool) -
 
 
 @dataclass(frozen=True)
-class RankedSteps:
-    """Forward and backward of a call on several ranks: all collectives are in forward, and what is kept is the gradient."""
+class RankedStatic:
+    """The static part of a call on several ranks."""
 
-    steps: Steps
+    call: Static
     membership: Membership
 
     @property
-    def static(self) -> Static:
-        """What is no array."""
-        return self.steps.static
+    def scalar(self) -> bool:
+        """Whether the value is a scalar, not a vector by row."""
+        return self.call.scalar
 
     @property
-    def constants(self) -> tuple[Array, ...]:
-        """The arrays that receive no gradient."""
-        return self.steps.constants
+    def when_run(self) -> bool:
+        """Never: ranks exchange what they have now."""
+        return False
+
+    def steps(self, constants: tuple[Array, ...]) -> RankedSteps:
+        """The steps of a call with these constants."""
+        return RankedSteps(self, constants)
+
+    def total(self, x: Array) -> Array:
+        """The sum over ranks."""
+        return self.membership.collectives.total(x)
+
+
+@dataclass(frozen=True)
+class RankedSteps:
+    """Forward and backward of a call on several ranks: all collectives are in forward, and what is kept is the gradient.
+
+    Processes are handed a gradient that is scaled for their trainer. In a program that has all ranks it is that of the batch by
+    what a rank has, before any sum over ranks: the framework transposes that of `RankedStatic.total`.
+    """
+
+    static: RankedStatic
+    constants: tuple[Array, ...]
 
     def exact(self, *arrays: Array) -> Array:
         """There is none."""
         raise EngineUnavailable(
-            "across: the gradient over ranks cannot be differentiated again; call it without create_graph, or on one process."
+            "across: the gradient over ranks cannot be differentiated again; differentiate once, or on one process."
         )
 
     def value(self, *arrays: Array) -> Array:
@@ -381,48 +427,58 @@ class RankedSteps:
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
         """The value, and the gradients that some rank wants."""
-        static, membership = self.static, self.membership
-        opened = _of_the_batch(open_call(static, self.constants, arrays), membership)
+        call, membership = self.static.call, self.static.membership
+        collectives, names = membership.collectives, call.names
+        if collectives.on_host:
+            wanted = tuple(name in membership.wanted for name in names)
+        opened = _of_the_batch(open_call(call, self.constants, arrays), membership)
         shard = ranks.Shard(
-            opened.comparison, membership.collectives, membership.anchors, membership.keys, membership.shared
+            opened.comparison,
+            collectives,
+            membership.anchors,
+            membership.keys,
+            membership.shared,
+            totals=collectives.on_host,
         )
-        needed = static.roles.holding([name for name in static.names if name in membership.wanted])
+        needed = call.roles.holding([name for name, want in zip(names, wanted, strict=True) if want])
         zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
         value, gradients = ranks.value_and_gradient(
-            shard, static.reduction, layout(static), non_finite(opened, zero), needed
+            shard, call.reduction, layout(call), non_finite(opened, zero), needed
         )
         found: tuple[Array | None, ...] = ()
         if gradients is not None:
-            found = by_array(opened, gradients, tuple(name in membership.wanted for name in static.names))
-            scales = (membership.scale(name) for name in static.names)
+            scales = (membership.scale(name) for name in names)
             found = tuple(
                 None if gradient is None else gradient if scale == 1.0 else gradient * scale
-                for gradient, scale in zip(found, scales, strict=True)
+                for gradient, scale in zip(by_array(opened, gradients, wanted), scales, strict=True)
             )
-        return finish(opened, value), Saved(gradients=found)
+        return value if call.scalar else finish(opened, value), Saved(gradients=found)
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
     ) -> tuple[Array | None, ...]:
-        """The gradient by each array that is wanted: no rank waits for another here."""
-        xp = self.static.backend.namespace(arrays[0])
+        """The gradient by each array that is wanted: no process waits for another here."""
+        call, membership = self.static.call, self.static.membership
+        xp = call.backend.namespace(arrays[0])
         found: list[Array | None] = []
-        for x, gradient, want in zip(arrays, saved.gradients, wanted, strict=True):
-            if gradient is not None and cotangent is not None:
+        for name, x, gradient, want in zip(call.names, arrays, saved.gradients, wanted, strict=True):
+            if gradient is None or not want:
+                found.append(None)
+                continue
+            if cotangent is not None:
                 gradient = gradient * cotangent
-            found.append(gradient if gradient is None or gradient.dtype == x.dtype else xp.astype(gradient, x.dtype))
-            if not want:
-                found[-1] = None
+            elif membership.replicated(name) and not membership.collectives.on_host:  # nobody will transpose this
+                gradient = membership.collectives.total(gradient)
+            found.append(gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype))
         return tuple(found)
 
 
-def ranked(steps: Steps, membership: Membership) -> RankedSteps:
+def ranked(problem: Problem, plan: Plan) -> RankedSteps:
     """The steps of a call on several ranks; the dense engine's are one tile."""
-    static = steps.static
-    if static.plan.is_dense:
-        plan = replace(static.plan, engine="tiled", tile=max(1, *membership.sizes))
-        steps = replace(steps, static=replace(static, plan=plan))
-    return RankedSteps(steps, membership)
+    if plan.is_dense:
+        plan = replace(plan, engine="tiled", tile=max(1, *problem.sizes))
+    steps = steps_of(problem, plan)
+    return RankedSteps(RankedStatic(steps.static, problem.membership), steps.constants)
 
 
 def _of_the_batch(opened: Opened, membership: Membership) -> Opened:

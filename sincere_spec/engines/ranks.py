@@ -29,7 +29,8 @@ from sincere_spec.spec.words import PairLoss
 class Shard:
     """What a rank owns of a comparison: its rows, and its keys if it has any, with the numbers of rows of every rank.
 
-    `shared` says that the keys are the same on every rank. Attributes are those of the whole batch: equal over ranks exactly
+    `shared` says that the keys are the same on every rank, and `totals` that gradients of what all ranks have are added up over
+    them, which JAX does itself. Attributes are those of the whole batch: equal over ranks exactly
     where labels, or samples, are.
     """
 
@@ -38,6 +39,7 @@ class Shard:
     anchors: Sequence[Any]  # rows of each rank
     keys: Sequence[Any]
     shared: bool
+    totals: bool = True
 
     @property
     def xp(self) -> Namespace:
@@ -188,7 +190,8 @@ def _statistics(lay_out: LayOut, comparison: Comparison, reduction: str) -> Own:
 def _gradients(
     shard: Shard, owned: Sequence[Own], cotangents: Sequence[RowCotangents], lay_out: LayOut, needed: frozenset[str]
 ) -> Gradients:
-    xp, c, collectives = shard.xp, shard.comparison, shard.collectives
+    xp, c = shard.xp, shard.comparison
+    total = shard.collectives.total if shard.totals else lambda x: x
     parameters = needed & {"temperature", "bias"}
     both = c.keys is None or c.both_ways  # then columns are rows with a loss, too, of some rank
     inside = [family.without_partners(o.sweep, x) for o, x in zip(owned, cotangents, strict=True)]
@@ -222,11 +225,11 @@ def _gradients(
     if c.both_ways:
         anchors, keys = anchors + beside[1][1], found[1].anchors + beside[1][0]
     elif c.keys is not None and "keys" in needed:
-        keys = collectives.total(found[0].keys) if shard.shared else _of_own_keys(shard, lay_out, everyone[0])
+        keys = total(found[0].keys) if shard.shared else _of_own_keys(shard, lay_out, everyone[0])
     by_temperature = by_bias = None
     if parameters:
         temperature = owned[0].sweep.comparison.temperature
-        both_totals = collectives.total(_stacked(xp, [-sums[1] / temperature, sums[0] * temperature]))  # [2]
+        both_totals = total(_stacked(xp, [-sums[1] / temperature, sums[0] * temperature]))  # [2]
         by_temperature, by_bias = both_totals[0], both_totals[1]
     return Gradients(anchors, keys, partners, by_temperature, by_bias)
 

@@ -371,7 +371,10 @@ def _gradients(
     xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
     anchors, columns = sweep.rows, sweep.keys  # [n, d], [m, d]
     d_anchors = xp.zeros_like(anchors)
-    d_columns = d_anchors if sweep.symmetric else xp.zeros_like(columns)
+    own = sweep.partners is sweep.keys  # each row's partner is the key at its place: one sum for both
+    d_columns: Array = d_anchors if sweep.symmetric else None
+    if not sweep.symmetric and ("keys" in needed or (own and "partners" in needed)):
+        d_columns = xp.zeros_like(columns)
     sum_dlogits = sum_dlogits_value = xp.sum(anchors[:0, :])  # a 0 of the right dtype
     positive, negative = cotangents.over(Pairs.POSITIVE), cotangents.over(Pairs.NEGATIVE)
     for tile in sweep.tiles():
@@ -408,7 +411,6 @@ def _gradients(
     if dpartner is not None:
         n = sweep.anchors.length
         along = (dpartner[:n] + dpartner[n:] if sweep.both_ways else dpartner)[:, None]  # [n, 1]
-        own = sweep.partners is sweep.keys  # each row's partner is the key at its place: one sum for both
         for here in (strip.rows for strip in sweep.anchors.strips):
             d_anchors[here, :] += along[here, :] * cast(Array, sweep.partners)[here, :]
             if own and "partners" in needed:
@@ -417,7 +419,7 @@ def _gradients(
             d_partners = sweep.anchors.restored(xp, along * anchors)
     return PairGradients(
         anchors=sweep.anchors.restored(xp, d_anchors),
-        keys=None if sweep.symmetric else sweep.columns.restored(xp, d_columns),
+        keys=None if sweep.symmetric or d_columns is None else sweep.columns.restored(xp, d_columns),
         partners=d_partners,
         sum_dlogits=sum_dlogits,
         sum_dlogits_value=sum_dlogits_value * sweep.comparison.temperature,  # tiles have value(s) / temperature
