@@ -2,7 +2,7 @@
 
 `learnable_temperature=True` makes the temperature a parameter, kept as CLIP keeps it: `logit_scale`, the logarithm of
 1 / temperature, where 1 / temperature is clamped to at most 100. Give the optimizer the parameters of the loss too, and
-let no weight decay act on them.
+let no weight decay act on them. Learnt parameters have one entry, so that FSDP2 can shard them; 0-d ones are loaded, too.
 """
 
 from __future__ import annotations
@@ -107,6 +107,13 @@ class _Loss(nn.Module):
             alone["across"] = None  # the other ranks may make theirs at another time
             explain(self.record, row, [0] if self.record.arrangement.labelled else row, **alone)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, own in self.named_parameters(recurse=False):
+            given = state_dict.get(prefix + name)
+            if isinstance(given, Tensor) and given.ndim == 0:  # as CLIP keeps it
+                state_dict[prefix + name] = given.reshape(own.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def extra_repr(self) -> str:
         """The arguments of the constructor, for the module as it is now."""
         return ", ".join(
@@ -155,7 +162,9 @@ class _TemperatureLoss(_Loss):
     @property
     def temperature(self) -> float | Tensor:
         """What similarities are divided by: a number, or, learnt, a tensor."""
-        return self.record.temperature if self.logit_scale is None else torch.exp(-_clamped(self.logit_scale))
+        return (
+            self.record.temperature if self.logit_scale is None else torch.exp(-_clamped(self.logit_scale)).reshape(())
+        )
 
     def extra_repr(self) -> str:
         """The arguments of the constructor, for the module as it is now."""
@@ -199,7 +208,7 @@ class _TowersLoss(_TemperatureLoss):
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
     if not isinstance(learnable, bool):
         raise OptionError(f"{keyword} must be True or False; got {learnable!r}.")
-    return nn.Parameter(torch.tensor(value)) if learnable else None
+    return nn.Parameter(torch.tensor([value])) if learnable else None  # of one entry: FSDP2 shards no 0-d parameter
 
 
 def _read(name: str, learnt: float | Tensor | None) -> dict[str, float]:

@@ -212,7 +212,8 @@ def test_a_learnable_temperature_starts_as_clip_s(name: str) -> None:
 
     loss = kind(KINDS[name])(temperature=0.07, learnable_temperature=True)
     assert isinstance(loss.logit_scale, torch.nn.Parameter)
-    assert loss.logit_scale.shape == ()
+    assert loss.logit_scale.shape == (1,)
+    assert loss.temperature.shape == ()
     assert loss.logit_scale.item() == pytest.approx(log(1.0 / 0.07))
     assert loss.temperature.item() == pytest.approx(0.07)
     assert loss.double().temperature.dtype is torch.float64
@@ -231,7 +232,7 @@ def test_the_gradient_of_the_logarithm_of_the_scale(name: str) -> None:
     wanted += [want["bias"]] if name == "siglip" else []
     here = load("torch")
     for x, y in zip(got, wanted, strict=True):
-        assert distance(here.numbers(x), y) <= 1e-6  # the parameter was rounded to float32 when it was made
+        assert distance(here.numbers(x.reshape(y.shape)), y) <= 1e-6  # the parameter was rounded to float32 when it was made
 
 
 def test_a_learnable_temperature_trains() -> None:
@@ -547,6 +548,47 @@ def test_a_gradient_cache_is_the_whole_batch() -> None:
         model(chunk).backward(part)
     temperature.backward(gradient.temperature)
     assert_near([x.grad for x in wanted], list(want))
+
+
+def test_a_parameter_without_dimensions_is_loaded() -> None:
+    """CLIP's own checkpoints have one."""
+    import torch
+
+    loss = module("siglip", learnable_temperature=True, learnable_bias=True)
+    loss.load_state_dict({"logit_scale": torch.tensor(2.5), "logit_bias": torch.tensor(-9.0)})
+    assert [x.item() for x in loss.parameters()] == [2.5, -9.0]
+
+
+def test_fully_sharded_with_a_learnt_temperature(tmp_path: Any) -> None:
+    """FSDP2 refuses a parameter without dimensions."""
+    import torch
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(4, 4)
+            self.loss = module("siglip", learnable_temperature=True, learnable_bias=True)
+
+        def forward(self, a: Any, b: Any) -> Any:
+            return self.loss(self.net(a), self.net(b))
+
+    model, a, b = Model(), *(x.detach() for x in given("siglip", "float32")[0])
+    sharded = copy.deepcopy(model)
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        fully_shard(sharded, mesh=mesh)
+        for step in (model, sharded):
+            step(a, b).backward()
+        found = [x.grad.full_tensor() for x in sharded.parameters()]
+    finally:
+        distributed.destroy_process_group()
+    torch.testing.assert_close(found, [x.grad for x in model.parameters()])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")

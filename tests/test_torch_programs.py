@@ -439,6 +439,54 @@ def test_a_compiled_step_of_16384_rows_holds_no_matrix(name: str, tmp_path: Path
     assert int(python(MEMORY.format(name=name), tmp_path)) < 64e6 + 4 * 16384 * 128 * 4
 
 
+# --- losses by row --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["compile", "export", "func"])
+@pytest.mark.parametrize("name", ["sincere", "clip"])
+def test_losses_by_row(name: str, way: str) -> None:
+    """Under a cotangent, which the operator of the gradient takes; the statistics of the rows are made again there."""
+    import torch
+
+    def loss(z: Any) -> Any:
+        return of_embeddings(name, reduction="none", engine="tiled", tile=64)(z)
+
+    z = batch(300, dtype="float64")[0]
+    cotangent = torch.cos(torch.arange(600 if name == "clip" else 300, dtype=torch.float64))
+    want = loss(z)
+    (gradient,) = torch.autograd.grad(want, z, cotangent)
+    if way == "func":
+        got, pull = torch.func.vjp(loss, z.detach())
+        (found,) = pull(cotangent)
+        tangent = torch.func.jvp(loss, (z.detach(),), (gradient,))[1]
+        torch.testing.assert_close((tangent * cotangent).sum(), (gradient * gradient).sum())
+    else:
+        if way == "compile":
+            program, _ = compiled(loss)
+            program(batch(40)[0])
+        else:
+            rows = torch.export.Dim("rows", min=2)
+            example = batch(100, dtype="float64")[0].detach()
+            program = torch.export.export(Module(loss), (example,), dynamic_shapes=(({0: rows},),)).module()
+        got = program(z)
+        (found,) = torch.autograd.grad(got, z, cotangent)
+    assert torch.equal(got, want)
+    assert torch.equal(found, gradient)
+
+
+@pytest.mark.parametrize("name", ["sincere", "clip", "nt_xent"])
+def test_opcheck_of_losses_by_row(name: str) -> None:
+    import torch
+    from torch.library import opcheck
+
+    from sincere_spec.backends.torch import operators
+
+    text, constants, arrays, wanted = operands(name, "float64", reduction="none")
+    opcheck(operators.value_and_gradient, (text, constants, arrays, [False] * len(arrays)))
+    (rows,) = operators.value_and_gradient(text, constants, arrays, [False] * len(arrays))
+    opcheck(operators.gradient, (text, constants, arrays, wanted, [], torch.rand_like(rows).requires_grad_()))
+
+
 # --- torch.func -----------------------------------------------------------------------------------------------------------
 
 
