@@ -232,7 +232,9 @@ def test_the_gradient_of_the_logarithm_of_the_scale(name: str) -> None:
     wanted += [want["bias"]] if name == "siglip" else []
     here = load("torch")
     for x, y in zip(got, wanted, strict=True):
-        assert distance(here.numbers(x.reshape(y.shape)), y) <= 1e-6  # the parameter was rounded to float32 when it was made
+        assert (
+            distance(here.numbers(x.reshape(y.shape)), y) <= 1e-6
+        )  # the parameter was rounded to float32 when it was made
 
 
 def test_a_learnable_temperature_trains() -> None:

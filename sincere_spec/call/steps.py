@@ -104,16 +104,11 @@ class Static:
 
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Steps:
         """The steps when the program runs: what a compiler could not know is looked up in arrays that are there."""
-        plan = choose(
-            self.backend,
-            arrays[0],
-            self._sizes(arrays),
-            self.loss.logit,
-            self.relation,
-            self.keys_of_each is None,
-            self.plan.engine,
-            self.plan.tile,
-        )
+        logit, shared, engine, tile = self.loss.logit, self.keys_of_each is None, self.plan.engine, self.plan.tile
+        given = (self.backend, arrays[0], self._sizes(arrays), logit, self.relation, shared)
+        plan = choose(*given, engine, tile)
+        if plan.is_dense and not self.scalar:  # whose gradient under a vector is the framework's, and it is not here
+            plan = choose(*given, "tiled", tile)
         static, count = replace(self, plan=replace(plan, reason="")), len(constants) - len(self.held)
         if all(self.backend.on_host(x) for x in constants[count:]):
             numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
