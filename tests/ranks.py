@@ -459,6 +459,8 @@ def not_yet(rank: int) -> Any:
         "axis name": lambda: loss(rank, z, across="batch"),
         "no such array": lambda: loss(rank, z, across=ss.across(world(), shared=("keys",))),
         "matrix of pairs": lambda: loss(rank, z, ignore=torch.eye(len(z)) > 0),
+        "guide": lambda: ss.clip_loss(z, z, ignore=ss.guide(z, z), across=world()),
+        "several labels a row": lambda: ss.supcon_loss(z, ss.overlap(torch.ones(len(z), 2), "any"), across=world()),
         "value": lambda: loss(rank, z.detach()),
     }
     return {name: refusal(call)[:2] for name, call in calls.items()}

@@ -115,6 +115,8 @@ NOT_YET = {
     "axis name": "OptionError",
     "no such array": "OptionError",
     "matrix of pairs": "OptionError",
+    "guide": "OptionError",
+    "several labels a row": "OptionError",
     "value": "none",
 }
 

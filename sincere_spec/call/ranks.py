@@ -240,9 +240,10 @@ def _check_served(problem: Problem, given: Across) -> None:
         raise OptionError(
             "across: keys of each row, [n, k, d], are not served; give keys that all rows are compared with."
         )
-    if problem.related.blocks:
+    pairs = (*problem.related.blocks, *problem.related.relation.compares)
+    if pairs:
         raise OptionError(
-            f"across: matrices of pairs ({', '.join(problem.related.blocks)}) are not served; name rows by labels, ids and "
+            f"across: matrices of pairs and of rows ({', '.join(pairs)}) are not served; name rows by labels, ids and "
             "same(groups)."
         )
     for name in given.shared:
