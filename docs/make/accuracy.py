@@ -42,12 +42,15 @@ def rendered(found: dict[str, Any]) -> str:
     """The page."""
     asked = {column.split()[0] for row in found["worst"].values() for column in row}
     frameworks = [name for name in found["versions"] if name in asked]
-    versions = ", ".join(f"{name} {found['versions'][name].get(name, '')}".strip() for name in frameworks)
+    known = found["versions"]
+    versions = ", ".join(
+        f"{name} {known[name].get(name) or known[name].get(name.replace('_', '-'), '')}".strip() for name in frameworks
+    )
     parts = [
         "# The worst errors",
-        f"Of {found['verdicts']} verdicts, the worst error of each loss, in units of round-off: u, the unit round-off of the "
-        "computation, times the scale of the case, which is what its arithmetic forces ([how](how.md)). At most "
-        f"{found['tolerance']:g} is right. float16 and bfloat16 are computed in float32, and their u is that of float32.",
+        f"The worst error of each loss over {found['verdicts']} verdicts. The unit is u, the unit round-off of the computation, "
+        f"times the scale of the case ([how](how.md)); at most {found['tolerance']:g} is right. float16 and bfloat16 are computed "
+        "in float32, so their u is that of float32.",
         f"Written by `python docs/make/accuracy.py` from reports of `sincere-spec verify`: sincere-spec {found['package']}, "
         f"suite {found['suite']}; {versions}; Python {found['machine']['python']}, {found['machine']['machine']}.",
     ]
