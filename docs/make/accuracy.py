@@ -49,8 +49,8 @@ def rendered(found: dict[str, Any]) -> str:
     parts = [
         "# The worst errors",
         f"The worst error of each loss over {found['verdicts']} verdicts. The unit is u, the unit round-off of the computation, "
-        f"times the scale of the case ([how](how.md)); at most {found['tolerance']:g} is right. float16 and bfloat16 are computed "
-        "in float32, so their u is that of float32.",
+        f"times the scale of the case ([how](how.md)); at most {found['tolerance']:g} is right. float16 and bfloat16 are "
+        "computed in float32, so their u is that of float32.",
         f"Written by `python docs/make/accuracy.py` from reports of `sincere-spec verify`: sincere-spec {found['package']}, "
         f"suite {found['suite']}; {versions}; Python {found['machine']['python']}, {found['machine']['machine']}.",
     ]
