@@ -415,7 +415,7 @@ n, d = 16384, 128
 losses = {{
     "sincere": lambda z, y: ss.sincere_loss(z, y),
     "supcon": lambda z, y: ss.supcon_loss(z, y),
-    "nt_xent": lambda z, y: ss.nt_xent_loss(z[: n // 2], z[n // 2 :]),
+    "nt_xent": lambda z, y: ss.nt_xent_loss(z[: len(z) // 2], z[len(z) // 2 :]),
     "clip": lambda z, y: ss.clip_loss(z, z.flip(0)),
 }}
 loss = losses["{name}"]
