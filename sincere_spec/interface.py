@@ -249,6 +249,15 @@ class TracingBackend(Backend, Protocol):
     def padded(self, x: Array, count: Any) -> Array:
         """The array with rows of zeros appended, to `count` rows."""
 
+    def first_rows(self, count: int, size: int) -> Array:
+        """A mask of `size` rows, True for the first `count`."""
+
+    def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
+        """Whether a call of these arrays compiles for their sizes, here and now: no caller's program does.
+
+        Tiles do; whole matrices where each operation is compiled by itself.
+        """
+
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""
 

@@ -1,8 +1,9 @@
-"""What is JAX's alone: arrays over the devices of a mesh, programs for any number of rows."""
+"""What is JAX's alone: arrays over the devices of a mesh, programs for any number of rows, few of them for many sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,76 @@ def test_auto_exports_tiles_which_make_no_matrix_of_pairs() -> None:
     found = program(z, labels.astype("int32"))
     assert distance(np.asarray(found[0]), np.asarray(value)) <= 1e-12
     assert distance(np.asarray(found[1]), np.asarray(gradient)) <= 1e-12
+
+
+RAGGED = (9, 14, 11, 20, 17, 13, 9, 14)
+
+
+@pytest.mark.parametrize(
+    ("options", "programs"),
+    [({"engine": "dense"}, 1), ({"engine": "tiled", "tile": 8}, 6), ({"engine": "tiled", "reduction": "none"}, 6)],
+)
+def test_batches_of_many_sizes_share_a_few_programs(
+    options: dict[str, Any], programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sizes are not padded, all others share that of a bucket, in which padding takes no part."""
+    import jax
+
+    from sincere_spec.backends import jax as backend
+    from sincere_spec.call import buckets
+
+    monkeypatch.setattr(buckets, "BUCKETS", (24, 48))
+    backend._compiled.clear_cache()
+    here, none = options | {"where": None}, options.get("reduction") == "none"
+
+    def loss(z: Any, labels: Any, temperature: Any, **options: Any) -> Any:
+        row_losses = ss.sincere_loss(z, labels, temperature, **options)
+        return jax.numpy.vdot(row_losses, jax.numpy.arange(len(z))) if none else row_losses
+
+    for count in RAGGED:
+        z, labels, temperature = batch(count)
+        here["where"] = np.arange(count) % 7 != 2 if count > 10 else np.ones(count, bool)
+        found = jax.value_and_grad(loss, argnums=(0, 2))(z, labels, temperature, **here)
+        exact = {"engine": "dense", "where": here["where"]} | ({"reduction": "none"} if none else {})
+        plain = jax.jit(jax.value_and_grad(partial(loss, **exact), argnums=(0, 2)))
+        want = plain(z, labels, temperature)
+        for x, y in zip((found[0], *found[1]), (want[0], *want[1])):
+            assert distance(np.asarray(x), np.asarray(y)) <= rule("float64", TEMPERATURE), count
+    assert backend._compiled._cache_size() == programs
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_arrays_of_several_sizes_are_padded_each_to_its_bucket(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sincere_spec.call import buckets
+
+    monkeypatch.setattr(buckets, "BUCKETS", (8, 16))
+    monkeypatch.setattr(buckets, "OWN_SIZES", 0)
+    z, labels, _ = batch()
+    calls: dict[Any, tuple[tuple[Any, ...], dict[str, Any]]] = {
+        losses.sincere(): ((z[:7], labels[:7]), {"keys": z[7:], "key_labels": labels[7:]}),
+        losses.info_nce(): ((z[:9], z[9:18], z[16:]), {}),
+        losses.clip(): ((z[:9], z[9:18]), {}),
+        losses.nt_xent(): ((z[:6], z[6:12], z[12:18]), {}),
+    }
+    for record, (arguments, keywords) in calls.items():
+        found = ss.value_and_gradient(record, *arguments, engine=engine, **keywords)
+        host = {name: np.asarray(x) for name, x in keywords.items()}
+        want = ss.value_and_gradient(record, *map(np.asarray, arguments), engine="dense", **host)
+        for x, exact in zip((found[0], *found[1]), (want[0], *want[1])):
+            assert distance(np.asarray(x), exact) <= rule("float64", 0.07), record.name
+
+
+def test_the_programs_of_two_hundred_sizes_are_at_most_sixteen() -> None:
+    """Counted, not compiled: sizes up to 5000, with one program for whole matrices and two for tiles."""
+    from sincere_spec.call import buckets
+
+    sizes = np.random.default_rng(0).permutation(np.arange(8, 5000))[:200].tolist()
+    crossover, programs = 1722, set()
+    for size in (*sizes, *sizes):
+        engine = "dense" if size < crossover else "tiled"
+        program = buckets.program_of(("a call of the test", engine), (size,), engine == "dense")
+        rows = buckets.bucket(size) if program is buckets.Program.SHARED else size
+        steps = ("both",) if engine == "dense" else ("forward", "backward")
+        programs |= {(engine, rows, step) for step in steps if program is not buckets.Program.NONE}
+        assert size <= rows <= max(512, 2 * size)
+    assert len(programs) <= 16

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from sincere_spec.arrays import Array, Namespace, T
@@ -68,10 +69,12 @@ class JaxBackend:
         return x.shape[0]
 
     def indices(self, x: Array) -> Array:
-        return jnp.arange(x.shape[0])
+        if not self.concrete(x):
+            return jnp.arange(x.shape[0])
+        return jnp.asarray(np.arange(x.shape[0], dtype=jax.dtypes.canonicalize_dtype(int)))  # compiles nothing
 
     def hold(self, x: Array) -> Array:
-        return lax.stop_gradient(x)
+        return lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
 
     def product(self, a: Array, b: Array) -> Array:
         return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
@@ -139,13 +142,29 @@ class JaxBackend:
         return result
 
     def rows_of(self, x: Array, start: Any, count: int) -> Array:
+        if self.on_host(x) and isinstance(start, int):
+            return self._like(x, np.asarray(x)[start : start + count])
         return lax.dynamic_slice_in_dim(x, start, count)
 
     def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
         return lax.dynamic_update_slice_in_dim(x, rows, start, 0)
 
     def padded(self, x: Array, count: Any) -> Array:
+        if self.on_host(x):
+            rows = np.zeros((count, *x.shape[1:]), x.dtype)
+            rows[: len(x)] = np.asarray(x)
+            return self._like(x, rows)
         return jnp.pad(x, [(0, count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+    def first_rows(self, count: int, size: int) -> Array:
+        return jnp.asarray(np.arange(size) < count)
+
+    def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
+        return all(self.concrete(x) and len(x.devices()) == 1 for x in arrays)
+
+    def _like(self, x: Array, rows: Any) -> Array:
+        """Rows of the host beside an array of it: no program of JAX's is made for their number."""
+        return jax.device_put(rows, x.sharding if x.committed else None)
 
     def number(self, value: float, dtype: str) -> Array:
         return jnp.asarray(value, dtype=dtype)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 from jax import lax
 from jax import numpy as jnp
@@ -15,7 +17,6 @@ abs = jnp.abs
 arange = jnp.arange
 argsort = jnp.argsort
 astype = jnp.astype
-concat = jnp.concat
 cos = jnp.cos
 cumulative_sum = jnp.cumulative_sum
 exp = jnp.exp
@@ -33,6 +34,11 @@ sum = jnp.sum
 take = jnp.take
 where = jnp.where
 zeros_like = jnp.zeros_like
+
+
+def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays joined along an axis; one alone is itself, as no array can be written to."""
+    return arrays[0] if len(arrays) == 1 else jnp.concat(arrays, axis=axis)
 
 
 def searchsorted(x: Array, values: Array, side: str) -> Array:

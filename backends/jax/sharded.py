@@ -37,7 +37,7 @@ def varying_alike(tree: T) -> T:
 
 def _axes(x: Any) -> frozenset[str]:
     """The axes over which an array varies; none without `jax.shard_map`, or where it does not check them."""
-    if not isinstance(x, jax.core.Tracer):
+    if not isinstance(x, jax.core.Tracer) or not hasattr(jax, "typeof"):  # which came with such types
         return frozenset()
     kind = jax.typeof(x)
     kind = getattr(kind, "mat", kind)  # since JAX 0.10

@@ -142,6 +142,12 @@ class TensorFlowBackend:
     def padded(self, x: Array, count: Any) -> Array:
         return tf.pad(x, [[0, count - self.length(x)], *([0, 0] for _ in x.shape[1:])])
 
+    def first_rows(self, count: int, size: int) -> Array:
+        return tf.range(size) < count
+
+    def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
+        return not dense and all(map(self.concrete, arrays))
+
     def number(self, value: float, dtype: str) -> Array:
         return tf.constant(value, dtype=dtype)
 

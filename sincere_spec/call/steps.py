@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
+from sincere_spec.call.buckets import Padding, Program, bucket, program_of
 from sincere_spec.call.check import PARAMETERS, Problem, where_samples_repeat
 from sincere_spec.call.plan import Plan, choose
 from sincere_spec.engines import dense, family, kernel, own, tiled, traced
@@ -44,6 +45,7 @@ class Saved(NamedTuple):
 
     residuals: Residuals | None = None
     gradients: tuple[Array | None, ...] = ()
+    masks: tuple[Array, ...] = ()  # of a batch that was padded: which of its rows are no padding
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Static:
     blocks: tuple[str, ...]
     own_pairs: bool
     held: tuple[str, ...]
+    tile: int | None  # that of the plan, before it was fitted to a size
     relation: Relation
     samples: Samples
     keys_of_each: int | None
@@ -161,14 +164,26 @@ class Steps:
 
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
-        return self.exact(*arrays) if self.static.plan.is_dense else self.forward(arrays, (False,) * len(arrays))[0]
+        if self.static.plan.is_dense and self._program(arrays) is Program.NONE:
+            return self.exact(*arrays)
+        return self.forward(arrays, (False,) * len(arrays))[0]
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
         """The value, and what `backward` wants to have kept."""
         if self.static.compiled:  # the same program, whatever is wanted later
             wanted = (False,) * len(arrays)
-        result: tuple[Array, Saved] = self._run(_forward, wanted, arrays)
-        return result
+        program = self._program(arrays)
+        run = _at_once if program is Program.NONE else self.static.backend.run
+        if program is not Program.SHARED:
+            value, saved = run(_forward, (self.static, wanted), self.constants, arrays)
+            return value, saved
+        padding = self._padding(arrays)
+        steps, padded = self._padded(arrays, padding)
+        value, saved = run(_forward, (steps.static, wanted), steps.constants, padded)
+        if not self.static.scalar:
+            value = padding.restored_vector(self.static.backend.namespace(value), padding.with_loss, value)
+        masks = {id(mask): mask for mask in padding.masks.values()}
+        return value, saved._replace(masks=tuple(masks.values()))
 
     def value_and_gradient(
         self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]
@@ -186,12 +201,78 @@ class Steps:
         """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
         if cotangent is None and self.static.compiled:
             cotangent = self.static.backend.number(1.0, COMPUTE_DTYPE[self.static.kind])
-        result: tuple[Array | None, ...] = self._run(_backward, wanted, arrays, saved, cotangent)
-        return result
+        result: tuple[Array | None, ...]
+        if not saved.masks:
+            result = self._run(_backward, wanted, arrays, saved, cotangent)
+            return result
+        padding = self._padding(arrays, saved.masks)
+        steps, padded = self._padded(arrays, padding)
+        if cotangent is not None and not self.static.scalar:
+            cotangent = padding.vector(self.static.backend.namespace(cotangent), padding.with_loss, cotangent)
+        saved = saved._replace(masks=())
+        result = steps._run(_backward, wanted, padded, saved, cotangent)
+        return tuple(padding.restored(name, x) for name, x in zip(self.static.names, result, strict=True))
 
     def _run(self, function: Callable[..., Any], wanted: tuple[bool, ...], *arguments: Any) -> Any:
         run = self.static.backend.run if self.static.compiled else _at_once
         return run(function, (self.static, wanted), self.constants, *arguments)
+
+    def _program(self, arrays: tuple[Array, ...]) -> Program:
+        """What runs the call: where its sizes are fixed by a caller's program, tiles are one inside of it."""
+        static, backend = self.static, self.static.backend
+        unpadded, dense_ = Program.OWN if static.compiled else Program.NONE, static.plan.is_dense
+        if not backend.traces or static.plan.engine == "kernel" or (dense_ and not static.scalar):
+            return unpadded
+        if static.blocks or static.own_pairs or static.keys_of_each is not None:  # matrices of pairs are not padded
+            return unpadded
+        rows = self._rows(arrays)
+        if not backend.runs_by_size((*self.constants, *arrays), dense_) or 0 in rows.values():
+            return unpadded
+        call = replace(static, plan=replace(static.plan, tile=None), tile=None)
+        return program_of((call, tuple(x.shape[1:] for x in arrays)), tuple(rows.values()), dense_)
+
+    def _rows(self, arrays: tuple[Array, ...]) -> dict[str, int]:
+        """The number of rows of each array."""
+        return {name: x.shape[0] for name, x in zip(self.static.names, arrays, strict=True) if name not in PARAMETERS}
+
+    def _padding(self, arrays: tuple[Array, ...], masks: Sequence[Array] = ()) -> Padding:
+        """How the arrays of a call are padded; by masks that were made before, if there are any."""
+        static, backend, rows = self.static, self.static.backend, self._rows(arrays)
+        start = len(static.reads) * (2 if static.apart else 1)
+        given = dict(static.masks)
+        made: dict[Any, Array] = {}
+        found: dict[str, Array] = {}
+        for name, count in rows.items():
+            key = (given.get(name), count)
+            if key not in made and masks:
+                made[key] = masks[len(made)]
+            elif key not in made and name in given:
+                made[key] = backend.padded(self.constants[start + given[name]], bucket(count))
+            elif key not in made:
+                made[key] = backend.first_rows(count, bucket(count))
+            found[name] = made[key]
+        return Padding(backend, static.roles, rows, found)
+
+    def _padded(self, arrays: tuple[Array, ...], padding: Padding) -> tuple[Steps, tuple[Array, ...]]:
+        """The same call of the padded arrays."""
+        static, count = self.static, len(self.static.reads)
+        xp = static.backend.namespace(arrays[0])
+        sides = [static.roles.anchors] * count + (
+            [static.roles.keys or static.roles.anchors] * count if static.apart else []
+        )
+        attributes = [padding.vector(xp, names, x) for names, x in zip(sides, self.constants, strict=False)]
+        masks = list({id(mask): mask for mask in padding.masks.values()}.values())
+        held = self.constants[len(self.constants) - len(static.held) :]
+        numbers = tuple(
+            (name, next(i for i, x in enumerate(masks) if x is mask)) for name, mask in padding.masks.items()
+        )
+        sizes = {name: mask.shape[0] for name, mask in padding.masks.items()}
+        own = (sum(sizes[name] for name in static.roles.anchors), *(sizes[name] for name in static.roles.keys))
+        plan = static.plan
+        if static.tile is not None:
+            plan = replace(plan, tile=min(static.tile, *(fitted(static.tile, size) for size in own)))
+        steps = Steps(replace(static, plan=plan, masks=numbers), (*attributes, *masks, *held))
+        return steps, tuple(padding.array(name, x) for name, x in zip(static.names, arrays, strict=True))
 
 
 def steps_of(problem: Problem, plan: Plan) -> Steps:
@@ -201,7 +282,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     kind = COMPUTE_DTYPE[given_kind]
     given = {"temperature": problem.temperature, "bias": problem.bias}
     numbers = {name: x for name, x in given.items() if isinstance(x, float)}
-    loss, fixed_shift = problem.loss, None
+    loss, fixed_shift, asked = problem.loss, None, plan.tile
     if backend.traces or plan.when_run:  # numbers that change from step to step are not part of the structure
         loss = replace(loss, temperature=1.0, bias=0.0)
         if plan.when_run:
@@ -234,6 +315,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         blocks=tuple(related.blocks),
         own_pairs=related.own_pairs is not None,
         held=held,
+        tile=asked,
         relation=related.relation,
         samples=related.samples,
         keys_of_each=problem.keys_of_each,

@@ -1,0 +1,87 @@
+"""Batches of many sizes in a few programs: rows are padded to a bucket, and take no part there, as those outside of `where`.
+
+A compiled program has one shape. The first sizes of a call are not padded, as most trainings have one size, and a last batch:
+tiles have a program for each of them, and whole matrices are made by single operations, which other calls share. What comes
+after them is padded. Inside a caller's own program shapes are fixed, and nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from sincere_spec.arrays import Array, Namespace
+from sincere_spec.interface import TracingBackend
+from sincere_spec.spec.words import Roles
+
+OWN_SIZES = 2
+"""How many sizes of a call are not padded. A size stays what it was, so that a call that is repeated gives the same bits."""
+
+BUCKETS = (512, 1024, 1536, 2048, 4096, 8192)
+"""The first buckets: a matrix of 512 rows costs next to nothing, and loops over tiles end with the real rows."""
+
+_calls: dict[Any, set[tuple[int, ...]]] = {}
+
+
+class Program(Enum):
+    """What runs a call: single operations, a program for its sizes, or one for the buckets of these."""
+
+    NONE = "none"
+    OWN = "own"
+    SHARED = "shared"
+
+
+def bucket(rows: int) -> int:
+    """The size that so many rows are padded to; beyond the first buckets a power of two, or one and a half of one."""
+    size = next((size for size in BUCKETS if size >= rows), BUCKETS[-1])
+    while size < rows:
+        size = size // 2 * 3 if size & (size - 1) == 0 else size // 3 * 4
+    return size
+
+
+def program_of(call: Any, sizes: tuple[int, ...], dense: bool) -> Program:
+    """What runs a call with arrays of these sizes, which is remembered."""
+    own = _calls.setdefault(call, set())
+    if len(own) < OWN_SIZES:
+        own.add(sizes)
+    return Program.SHARED if sizes not in own else Program.NONE if dense else Program.OWN
+
+
+class Padding(NamedTuple):
+    """By array its rows and its mask, which has as many rows as it is padded to; arrays of one size share a mask."""
+
+    backend: TracingBackend
+    roles: Roles
+    rows: Mapping[str, int]
+    masks: Mapping[str, Array]
+
+    def array(self, name: str, x: Array) -> Array:
+        """One array, or what is beside its rows, padded; a parameter as it is."""
+        return self.backend.padded(x, self.masks[name].shape[0]) if name in self.masks else x
+
+    def restored(self, name: str, x: Array | None) -> Array | None:
+        """The inverse of `array`."""
+        return x if x is None or name not in self.masks else self.backend.rows_of(x, 0, self.rows[name])
+
+    def vector(self, xp: Namespace, names: tuple[str, ...], x: Array) -> Array:
+        """A vector by the rows of several arrays, padded as they are."""
+        parts, start = [], 0
+        for name in names:
+            own = x if len(names) == 1 else self.backend.rows_of(x, start, self.rows[name])
+            parts.append(self.array(name, own))
+            start += self.rows[name]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    def restored_vector(self, xp: Namespace, names: tuple[str, ...], x: Array) -> Array:
+        """The inverse of `vector`."""
+        parts, start = [], 0
+        for name in names:
+            parts.append(self.backend.rows_of(x, start, self.rows[name]))
+            start += self.masks[name].shape[0]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    @property
+    def with_loss(self) -> tuple[str, ...]:
+        """The arrays whose rows have a loss, in their order."""
+        return (*self.roles.anchors, *(self.roles.keys if self.roles.both_ways else ()))
