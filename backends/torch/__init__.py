@@ -20,7 +20,7 @@ from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
-FUSED = 256 * 256
+FUSED = 128 * 128
 """Up to so many pairs, known to the compiler, it fuses the dense composite to a program that is faster than tiles."""
 
 TRANSFORMED = 512 * 512
