@@ -111,19 +111,34 @@ def test_views_share_the_mask_of_their_sample_or_have_one_each(framework: str, v
     assert float(here.numbers(got)) == pytest.approx(float(want), rel=1e-12)
 
 
+@pytest.mark.parametrize("outside", [((2,), (1,)), ((), (0, 3)), ((1, 2, 4), (0,)), ((), (0, 1, 2, 3, 4))], ids=str)
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
-def test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(framework: str, engine: str) -> None:
+def test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(
+    framework: str, engine: str, outside: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
     here, rng = load(framework), np.random.default_rng(1)
     a, b = rng.normal(size=(2, 5, 4))
-    in_a, in_b = np.asarray([True, True, False, True, True]), np.asarray([True, False, True, True, True])
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
-    logits = unit[0] @ unit[1].T / 0.07
+    in_a, in_b = (~np.isin(np.arange(5), rows) for rows in outside)
     both = in_a & in_b
-    rows = [np.log(np.sum(np.exp(logits[i][in_b]))) - logits[i, i] for i in np.flatnonzero(both)]
-    columns = [np.log(np.sum(np.exp(logits[:, j][in_a]))) - logits[j, j] for j in np.flatnonzero(both)]
+
+    def loss(a: np.ndarray, b: np.ndarray) -> Any:
+        unit = [x / np.sqrt(np.sum(x * x, axis=1, keepdims=True)) for x in (a, b)]
+        logits = unit[0] @ unit[1].T / 0.07
+        rows = [np.log(np.sum(np.exp(logits[i][in_b]))) - logits[i, i] for i in np.flatnonzero(both)]
+        columns = [np.log(np.sum(np.exp(logits[:, j][in_a]))) - logits[j, j] for j in np.flatnonzero(both)]
+        return np.mean(rows + columns) if rows else 0.0
+
     arrays = [here.array(np.where(mask[:, None], x, np.nan)) for x, mask in ((a, in_a), (b, in_b))]
-    got = ss.clip_loss(*arrays, where=(in_a, in_b), engine=engine)
-    assert float(here.numbers(got)) == pytest.approx(np.mean(rows + columns), rel=1e-12)
+    options = {"engine": engine} | ({"tile": 16} if engine == "kernel" else {})
+    value, gradients = ss.value_and_gradient(ss.losses.clip(), *arrays, where=(in_a, in_b), **options)
+    assert float(here.numbers(value)) == pytest.approx(loss(a, b), rel=1e-12)
+    for k, got in enumerate(gradients):
+        want = np.zeros((5, 4))
+        for place in np.ndindex(5, 4):  # by a complex step
+            moved = [x.astype(complex) for x in (a, b)]
+            moved[k][place] += 1e-30j
+            want[place] = np.imag(loss(*moved)) / 1e-30
+        np.testing.assert_allclose(here.numbers(got), want, rtol=1e-9, atol=1e-12)
 
 
 def test_no_row_inside_is_an_empty_batch(framework: str) -> None:

@@ -246,6 +246,9 @@ def _check_served(problem: Problem, given: Across) -> None:
             f"across: matrices of pairs and of rows ({', '.join(pairs)}) are not served; name rows by labels, ids and "
             "same(groups)."
         )
+    towers = (*problem.roles.anchors, *problem.roles.keys)
+    if problem.roles.both_ways and len({id(problem.where.get(name)) for name in towers}) > 1:
+        raise OptionError("across: where has another mask for each tower, which is not served; give one mask for both.")
     for name in given.shared:
         if name not in problem.embeddings:
             raise OptionError(f"shared names {name}, but this call has {', '.join(problem.embeddings)}.")

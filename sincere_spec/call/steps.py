@@ -474,6 +474,8 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
         readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
         tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
         tiles = tiles and static.keys_of_each is None  # of which each row keeps as many
+        if static.plan.is_dense or exact:  # which has both directions in one matrix, and partners at the same place
+            tiles = tiles and not (comparison.both_ways and comparison.columns_inside is not comparison.inside)
         if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
     half = COMPUTE_DTYPE[static.kind] != static.kind

@@ -74,6 +74,7 @@ class Comparison:
     inside: Array | None = None  # [n]
     columns_inside: Array | None = None  # [m]
     has_partner: Array | None = None  # [n], or [n + m] both ways
+    partner_places: tuple[Array, Array] | None = None  # [n] among the keys, [m] among the anchors; None: the same place
     blocks: Attributes = field(default_factory=dict)  # [n, m] each
     keys_of_each: int | None = None
 

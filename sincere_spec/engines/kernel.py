@@ -116,8 +116,9 @@ class KernelSweep:
     def partner_similarities(self) -> Array:
         """The similarity of every row with a loss to its partner, `[rows]`."""
         similarity = self.xp.sum(self.comparison.anchors * self.comparison.partners, axis=1)
-        similarity = self.anchors.sorted(self.xp, similarity)
-        return self.xp.concat([similarity, similarity], axis=0) if self.comparison.both_ways else similarity
+        return self.sorted(
+            self.xp.concat([similarity, similarity], axis=0) if self.comparison.both_ways else similarity
+        )
 
     def unsorted(self, vector: Array) -> Array:
         """A vector by row with a loss, in the order in which the rows came."""
@@ -175,8 +176,8 @@ class KernelSweep:
             if own is not None:
                 sum_dlogits, sum_dlogits_value = sum_dlogits + xp.sum(total), sum_dlogits_value + xp.sum(moment)
         if dpartner is not None:
-            n = self.anchors.rows.shape[0]
-            along = self.anchors.restored(xp, dpartner[:n] + dpartner[n:] if both else dpartner)[:, None]  # [n, 1]
+            n, along = self.anchors.rows.shape[0], self.unsorted(dpartner)
+            along = (along[:n] + along[n:] if both else along)[:, None]  # [n, 1]
             if wanted["anchors"]:
                 found["anchors"] = found["anchors"] + along * self.comparison.partners
             if "partners" in needed:

@@ -19,6 +19,11 @@ class Taken:
         """The rows that were taken, `[count, ...]`."""
         return xp.take(x, self.order[: self.count], axis=0)
 
+    def places_of(self, xp: Namespace, other: Taken) -> Array:
+        """Where among these rows those are that the other side took, `[other.count]`; 0 for those that were not taken here."""
+        place = xp.take(xp.argsort(self.order), other.order[: other.count], axis=0)
+        return xp.where(place < self.count, place, 0)
+
     def back(self, xp: Namespace, x: Array) -> Array:
         """All rows again, `[n, ...]`: 0 where they were not taken."""
         place, zero = xp.argsort(self.order), xp.zeros_like(xp.sum(x, axis=0, keepdims=True))
@@ -59,6 +64,9 @@ def take_inside(comparison: Comparison) -> tuple[Comparison, Subset]:
     rows = {name: anchors.of(xp, x) for name, x in comparison.rows.items()}
     columns = rows if keys is None else {name: keys.of(xp, x) for name, x in comparison.columns.items()}
     has_partner, partners = comparison.has_partner, comparison.partners
+    places = None
+    if comparison.both_ways and keys is not None and keys is not anchors:  # rows without a partner have any place
+        places = keys.places_of(xp, anchors), anchors.places_of(xp, keys)
     made = anchors.of(xp, comparison.anchors)
     compared = None if keys is None else keys.of(xp, comparison.keys)
     if partners is not None:
@@ -73,6 +81,7 @@ def take_inside(comparison: Comparison) -> tuple[Comparison, Subset]:
         columns=columns,
         inside=None,
         columns_inside=None,
+        partner_places=places,
         has_partner=None if has_partner is None else subset.inside_of(xp, has_partner),
         blocks={
             name: xp.matrix_transpose((keys or anchors).of(xp, xp.matrix_transpose(anchors.of(xp, x))))

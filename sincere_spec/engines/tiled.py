@@ -170,7 +170,18 @@ class TiledSweep:
     def partner_similarities(self) -> Array:
         """The similarity of each row to its partner, `[rows]`."""
         similarity = self.xp.sum(self.rows * self.partners, axis=1)
-        return self.xp.concat([similarity, similarity], axis=0) if self.both_ways else similarity
+        if not self.both_ways:
+            return similarity
+        return self.xp.concat([similarity, self.beside_partners(similarity, self.anchors, self.columns, 1)], axis=0)
+
+    def beside_partners(self, vector: Array, side: RowOrder, other: RowOrder, number: int) -> Array:
+        """A vector by row of one side, `[side.length]`, for the partners of these rows on the other, `[other.length]`."""
+        places = self.comparison.partner_places
+        if places is None:
+            return vector
+        if 0 in (side.length, other.length):
+            return self._zeros()[: other.length]
+        return other.sorted(self.xp, self.xp.take(side.restored(self.xp, vector), places[number], axis=0))
 
     def unsorted(self, vector: Array) -> Array:
         """Row results of both sides in the order in which the rows came."""
@@ -410,7 +421,10 @@ def _gradients(
     d_partners = None
     if dpartner is not None:
         n = sweep.anchors.length
-        along = (dpartner[:n] + dpartner[n:] if sweep.both_ways else dpartner)[:, None]  # [n, 1]
+        along = dpartner[:n]
+        if sweep.both_ways:
+            along = along + sweep.beside_partners(dpartner[n:], sweep.columns, sweep.anchors, 0)
+        along = along[:, None]  # [n, 1]
         for here in (strip.rows for strip in sweep.anchors.strips):
             d_anchors[here, :] += along[here, :] * cast(Array, sweep.partners)[here, :]
             if own and "partners" in needed:

@@ -144,7 +144,13 @@ class TracedSweep:
     def partner_similarities(self) -> Array:
         """The similarity of each row to its partner, `[rows]`."""
         similarity = self.xp.sum(self.anchors.embeddings * self.partners, axis=1)
-        return self.xp.concat([similarity, similarity], axis=0) if self.both_ways else similarity
+        if not self.both_ways:
+            return similarity
+        return self.xp.concat([similarity, self.beside_partners(similarity, self.anchors, self.columns)], axis=0)
+
+    def beside_partners(self, vector: Array, side: PaddedRows, other: PaddedRows) -> Array:
+        """A vector by row of one side in the order of the other, whose row i is the partner of its row i."""
+        return vector if self.aligned_with_columns else laid_out(self.backend, side.restored(self.xp, vector), other)
 
     def row_sums(self, parts: Sequence[Part], stages: StageResults) -> RowSums:
         """One loop over tiles for positives, one for negatives."""
@@ -592,7 +598,10 @@ def _gradients(
         flow = flow._replace(sum_dlogits_value=along)
     partners = None
     if dpartner is not None:
-        whole = dpartner[: sweep.offset] + dpartner[sweep.offset :] if sweep.both_ways else dpartner
+        whole = dpartner
+        if sweep.both_ways:
+            across = sweep.beside_partners(dpartner[sweep.offset :], sweep.columns, sweep.anchors)
+            whole = dpartner[: sweep.offset] + across
         if wants_anchors:
             flow = flow._replace(anchors=flow.anchors + whole[:, None] * sweep.partners)
         if "partners" in needed and sweep.aligned_with_columns:
