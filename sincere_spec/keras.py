@@ -5,9 +5,12 @@ before `keras.saving.load_model`, which finds the classes by their registration.
 
 *With labels* (`SincereLoss`, `SupConLoss`, `DecoupledLoss`): `y_pred` has the embeddings, `[n, d]` or `[n, views, d]`,
 and `y_true` a label for each sample, `[n]` or `[n, 1]`. Integers stay integers: Keras itself would make them float32,
-and merge those from 2^24 on. One-hot rows are read too; in a batch that has any other row of that shape, the loss is NaN.
-Strings, and floats that are no one-hot rows, are for calls outside of `fit`. JAX keeps 32 bits of an integer, unless told
-otherwise, and cuts off the others.
+and merge those from 2^24 on. One-hot rows are read too; other rows of that shape, such as smoothed labels, are refused where
+values are known, as outside of `fit` and on PyTorch, and make the loss NaN in a graph. Strings, and floats that are no one-hot
+rows, are for calls outside of `fit`. JAX keeps 32 bits of an integer, unless told otherwise, and cuts off the others.
+
+`ignore_label=-1` leaves samples of that label out, as padding of a last batch is. With
+`overlap="any"`, or "jaccard" for `SupConLoss`, a sample has several labels, and `y_true` is multi-hot, `[n, classes]`.
 
 *Without labels* (all others): `y_pred` has the views of each sample, `[n, views, d]`, and each view is a positional
 argument of the function. `y_true` is not looked at, so `fit(x)` needs none. The views come from the model, and so
@@ -52,23 +55,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
 import keras
 import numpy as np
 from keras import ops
 
 from sincere_spec import losses
-from sincere_spec.arrays import Array, Engine, Labels, Namespace
+from sincere_spec.arrays import Array, Engine, Labels
 from sincere_spec.call.dispatch import backend_of
 from sincere_spec.call.evaluate import evaluate, explain
 from sincere_spec.call.labels import as_integers
 from sincere_spec.docstrings import documented_class
-from sincere_spec.errors import EngineUnavailable, OptionError, ShapeError, unknown_keyword
+from sincere_spec.errors import EngineUnavailable, LabelError, OptionError, ShapeError, unknown_keyword
 from sincere_spec.losses.dystress import ScheduleName
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.supcon import Summation
+from sincere_spec.relations import Kind
+from sincere_spec.relations import overlap as of_classes
 from sincere_spec.spec.words import PairLoss
 
 if TYPE_CHECKING:
@@ -108,16 +113,25 @@ class Options(TypedDict, total=False):
     dtype: Any
 
 
-described = documented_class(
-    Options.__annotations__,
-    {
-        "temperature": "divides the similarities; a positive number.",
-        "bias": "added to every logit; a number.",
-        "reduction": 'Keras\'s, over the losses of the samples: "sum_over_batch_size", "mean", "sum", "none" or None.',
-        "name": "of the loss, for Keras.",
-        "dtype": "in which the embeddings are compared; None is Keras's default.",
-    },
-)
+class LabelledOptions(Options, total=False):
+    """The keywords of losses with labels."""
+
+    ignore_label: int | str | None
+    overlap: Kind | None
+
+
+EXPLAINED = {
+    "temperature": "divides the similarities; a positive number.",
+    "bias": "added to every logit; a number.",
+    "reduction": 'Keras\'s, over the losses of the samples: "sum_over_batch_size", "mean", "sum", "none" or None.',
+    "name": "of the loss, for Keras.",
+    "dtype": "in which the embeddings are compared; None is Keras's default.",
+    "ignore_label": "the label of samples that take no part, such as the padding of a last batch; None for none.",
+    "overlap": '"any" or "jaccard": `y_true` is multi-hot, `[n, classes]`, as in `sincere_spec.overlap`; None for one label a '
+    "sample.",
+}
+described = documented_class(Options.__annotations__, EXPLAINED)
+described_with_labels = documented_class(LabelledOptions.__annotations__, EXPLAINED)
 
 
 class Given(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
@@ -130,6 +144,8 @@ class Given(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
 
 class Loss(keras.losses.Loss):  # type: ignore[misc]
     """A loss record and the options of its calls; `own` are the keywords of the record, by name."""
+
+    keywords = Options.__annotations__
 
     def __init__(
         self,
@@ -146,7 +162,7 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         **unknown: Any,
     ) -> None:
         if unknown:
-            taken = [*own, *Options.__annotations__]
+            taken = [*own, *self.keywords]
             raise unknown_keyword(type(self).__name__, next(iter(unknown)), taken)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         for parameter in {"temperature", "bias"} & own.keys():
@@ -195,18 +211,80 @@ def _number(name: str, value: Any) -> float:
     )
 
 
+class Rows(NamedTuple):
+    """What `y_true` says of the rows: a label each or several, and which take part."""
+
+    labels: Any
+    where: Array | None
+
+
 class Labelled(Loss):
     """Losses of embeddings and labels."""
 
-    def read(self, y_true: Labels, y_pred: Array) -> tuple[Array, Array]:
-        """The labels as integers, and the weight of each sample, by whether its rows count."""
+    keywords = LabelledOptions.__annotations__
+
+    def __init__(
+        self,
+        record: Callable[..., PairLoss],
+        own: dict[str, Any],
+        /,
+        *,
+        ignore_label: int | str | None = None,
+        overlap: Kind | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(record, own, **options)
+        if ignore_label is not None and (
+            isinstance(ignore_label, bool) or not isinstance(ignore_label, (Integral, str))
+        ):
+            raise OptionError(f"ignore_label must be a label, an integer or a string, or None; got {ignore_label!r}.")
+        if overlap is not None:
+            if ignore_label is not None:
+                raise OptionError("ignore_label is one label a sample, and overlap reads several; give one of the two.")
+            if self.record.name == "decoupled":
+                raise OptionError(
+                    "overlap: which rows of decoupled_loss count, only pairs say; add the function's loss by add_loss."
+                )
+            explain(self.record, np.ones((1, 1)), of_classes(np.ones((1, 1)), overlap))
+        self.ignore_label = int(ignore_label) if isinstance(ignore_label, Integral) else ignore_label
+        self.overlap = overlap
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"ignore_label": self.ignore_label, "overlap": self.overlap}
+
+    def read(self, y_true: Any, y_pred: Array) -> tuple[Rows, Array]:
+        """The labels as integers, or several of them, and the weight of each sample, by whether its rows count."""
+        return self._read_labels(y_true, y_pred) if self.overlap is None else self._read_classes(y_true, y_pred)
+
+    def _read_classes(self, y_true: Any, y_pred: Array) -> tuple[Rows, Array]:
+        hot = ops.convert_to_tensor(y_true)
+        if len(hot.shape) != 2:
+            raise ShapeError(f"y_true: expected [n, classes], a 1 for each class of a sample; got {tuple(hot.shape)}.")
+        there = ops.not_equal(hot, 0)
+        legible = _refuse_unless(
+            ops.all(ops.equal(hot, 1) | ~there), y_pred, "a 1 for each class of a sample and else 0; got other numbers"
+        )
+        ones = ops.cast(there, self.dtype)
+        # A sample has a positive if another has one of its classes, or it has two views.
+        shared = ones * ops.cast(ops.sum(ones, axis=0) * _views(y_pred) > 1.0, self.dtype)
+        return Rows(of_classes(there, cast(Kind, self.overlap)), None), self._share(
+            ops.sum(shared, axis=1) > 0.0, legible
+        )
+
+    def _read_labels(self, y_true: Labels, y_pred: Array) -> tuple[Rows, Array]:
         legible = None
         if ops.is_tensor(y_true):
             y_true = ops.convert_to_tensor(y_true)  # beside y_pred, where that is on another device
         if ops.is_tensor(y_true) and len(y_true.shape) == 2 and y_true.shape[1] != 1:
             rows = ops.cast(y_true, "float32")
             ones, entries = (ops.sum(ops.cast(x, "int32"), axis=1) for x in (rows == 1.0, rows != 0.0))
-            legible = ops.all((ones == 1) & (entries == 1))
+            legible = _refuse_unless(
+                ops.all((ones == 1) & (entries == 1)),
+                y_pred,
+                'one-hot rows; got others: overlap="any" or "jaccard" reads several classes a sample, and a label smoothed is '
+                "ss.supcon_loss(z, ss.positives(weights)), by add_loss",
+            )
             y_true = ops.argmax(rows, axis=1)
         backend = backend_of(y_pred, "y_pred")
         if ops.is_tensor(y_true) and keras.backend.is_float_dtype(y_true.dtype) and not backend.concrete(y_true):
@@ -216,23 +294,37 @@ class Labelled(Loss):
             y_true = ops.cast(given, "int32")
             exact = ops.abs(given) < EXACT_INTEGERS.get(keras.backend.standardize_dtype(given.dtype), 2**24)
             legible = ops.all((ops.cast(y_true, given.dtype) == given) & exact)
-        (labels,) = as_integers(backend, y_pred, {"y_true": (y_true, y_pred.shape[0])})
-        return labels, self._share(backend.namespace(labels), labels, y_pred, legible)
-
-    def _share(self, xp: Namespace, labels: Array, y_pred: Array, legible: Array | None) -> Array:
-        ordered = ops.sort(labels)
+        given = {"y_true": (y_true, y_pred.shape[0])}
+        if self.ignore_label is not None:
+            given["ignore_label"] = ([self.ignore_label], 1)
+        labels, *ignored = as_integers(backend, y_pred, given)
+        where = labels != ignored[0] if ignored else None
+        ordered, xp = ops.sort(labels), backend.namespace(labels)
         before, upto = (xp.searchsorted(ordered, labels, side=side) for side in ("left", "right"))
-        members, count = ops.cast(upto - before, "int32"), ops.shape(labels)[0]
         # Where a row has no negative, no other has one: if such rows do not count, all losses are 0, whatever the shares.
-        share = ops.cast(members * _views(y_pred) > 1, self.dtype)
+        counts = ops.cast(upto - before, "int32") * _views(y_pred) > 1
+        return Rows(labels, where), self._share(counts if where is None else counts & where, legible)
+
+    def _share(self, counts: Array, legible: Array | None) -> Array:
+        """The weight of each sample, by whether its rows count; NaN if what `y_true` says cannot be read."""
+        share = ops.cast(counts, self.dtype)
         if self.reduction in ("sum_over_batch_size", "mean"):  # these divide by all samples
-            share = share * (ops.cast(count, self.dtype) / ops.maximum(ops.sum(share), 1.0))
+            count = ops.cast(ops.shape(share)[0], self.dtype)
+            share = share * (count / ops.maximum(ops.sum(share), 1.0))
         return share if legible is None else ops.where(legible, share, float("nan"))
 
-    def call(self, y_true: Labels, y_pred: Array) -> Array:
+    def call(self, y_true: Rows, y_pred: Array) -> Array:
         """The loss of each sample, `[n]`; 0 where its rows do not count."""
-        rows = evaluate(self.record, y_pred, y_true, reduction="none", **self.options)
+        labels, where = y_true
+        rows = evaluate(self.record, y_pred, labels, where=where, reduction="none", **self.options)
         return ops.mean(ops.reshape(rows, (-1, _views(y_pred))), axis=1)
+
+
+def _refuse_unless(legible: Array, y_pred: Array, expected: str) -> Array:
+    """Whether labels can be read; raises LabelError where that is known to be false, outside of a graph."""
+    if backend_of(y_pred, "y_pred").concrete(legible) and not bool(legible):
+        raise LabelError(f"y_true: expected {expected}.")
+    return legible
 
 
 def _views(y_pred: Array) -> int:
@@ -263,29 +355,31 @@ class Unlabelled(Loss):
 
 
 @registered
-@described
+@described_with_labels
 class SincereLoss(Labelled):
     """SINCERE of embeddings and labels; see `sincere_loss`."""
 
-    def __init__(self, temperature: float = 0.1, *, epsilon: float = 0.0, **options: Unpack[Options]) -> None:
+    def __init__(self, temperature: float = 0.1, *, epsilon: float = 0.0, **options: Unpack[LabelledOptions]) -> None:
         super().__init__(losses.sincere, {"temperature": temperature, "epsilon": epsilon}, **options)
 
 
 @registered
-@described
+@described_with_labels
 class SupConLoss(Labelled):
     """SupCon of embeddings and labels; see `supcon_loss`."""
 
-    def __init__(self, temperature: float = 0.1, *, summation: Summation = "out", **options: Unpack[Options]) -> None:
+    def __init__(
+        self, temperature: float = 0.1, *, summation: Summation = "out", **options: Unpack[LabelledOptions]
+    ) -> None:
         super().__init__(losses.supcon, {"temperature": temperature, "summation": summation}, **options)
 
 
 @registered
-@described
+@described_with_labels
 class DecoupledLoss(Labelled):
     """DCL of embeddings and labels; see `decoupled_loss`."""
 
-    def __init__(self, temperature: float = 0.1, **options: Unpack[Options]) -> None:
+    def __init__(self, temperature: float = 0.1, **options: Unpack[LabelledOptions]) -> None:
         super().__init__(losses.decoupled, {"temperature": temperature}, **options)
 
 

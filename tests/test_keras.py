@@ -230,15 +230,26 @@ def test_labels_of_the_host_are_read_as_by_the_functions(here: ModuleType) -> No
 
 
 def test_rows_that_are_not_one_hot_give_nan_or_are_refused(keras: ModuleType, here: ModuleType) -> None:
-    z, soft = keras.ops.convert_to_tensor(Z, dtype="float32"), 0.9 * np.eye(4, dtype=np.float32)[LABELS] + 0.025
-    assert np.isnan(float(traced(keras, here.SincereLoss())(keras.ops.convert_to_tensor(soft), z)))
-    with pytest.raises(ss.LabelError, match="y_true: a two-dimensional array of labels must be one-hot"):
-        here.SincereLoss()(soft, z)
+    for labels in (0.9 * np.eye(4)[LABELS] + 0.025, np.eye(4)[LABELS] + np.eye(4)[3 - LABELS]):
+        assert_illegible(keras, here.SincereLoss(), labels, r'one-hot rows; got others: overlap="any"')
+        with pytest.raises(ss.LabelError, match="y_true: a two-dimensional array of labels must be one-hot"):
+            here.SincereLoss()(labels, keras.ops.convert_to_tensor(Z, dtype="float32"))
+
+
+def assert_illegible(keras: ModuleType, loss: Any, labels: np.ndarray, message: str) -> None:
+    """Refused where values are known, and NaN in a graph."""
+    given = [keras.ops.convert_to_tensor(x, dtype="float32") for x in (labels, Z)]
+    with pytest.raises(ss.LabelError, match=message):
+        loss(*given)
+    if keras.config.backend() != "torch":
+        assert np.isnan(float(traced(keras, loss)(*given)))
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_float_labels_of_a_graph_are_read_where_they_are_whole(keras: ModuleType, here: ModuleType, kind: str) -> None:
     """Keras builds a model with float64 labels under a strategy. What may stand for two labels gives NaN."""
+    if (kind, keras.config.backend()) == ("float64", "jax"):
+        pytest.skip("JAX has float64 only if told so")
     ops, loss = keras.ops, traced(keras, here.SincereLoss())
     z, want = ops.convert_to_tensor(Z, dtype="float32"), ss.sincere_loss(Z, LABELS)
     for labels in (LABELS, LABELS[:, None] - 1):
@@ -246,6 +257,47 @@ def test_float_labels_of_a_graph_are_read_where_they_are_whole(keras: ModuleType
     if keras.config.backend() != "torch":  # whose labels are no graph's: they are read, and refused
         for labels in (LABELS + 0.5, LARGE + LABELS, LABELS * np.nan):
             assert np.isnan(float(loss(ops.convert_to_tensor(labels, dtype=kind), z)))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_samples_of_the_ignored_label_take_no_part(keras: ModuleType, here: ModuleType, name: str) -> None:
+    """In a traced batch, too; what their embeddings hold does not matter, and Keras's mean is over the others."""
+    inside = np.asarray([1, 1, 0, 1, 1, 1, 0], dtype=bool)
+    labels, z = np.where(inside, LABELS, -1), np.where(inside[:, None], Z, np.nan).astype(np.float32)
+    want = getattr(ss, FUNCTIONS[name])(Z[inside], LABELS[inside])
+    loss, ops = getattr(here, name)(ignore_label=-1), keras.ops
+    assert close(loss(labels, z), want)
+    assert close(traced(keras, loss)(ops.convert_to_tensor(labels[:, None]), ops.convert_to_tensor(z)), want)
+    views = np.where(inside[:, None, None], VIEWS, np.nan).astype(np.float32)
+    assert close(loss(labels, views), getattr(ss, FUNCTIONS[name])(VIEWS[inside], LABELS[inside]))
+    assert close(getattr(here, name)(ignore_label="none")([*"aa", "none", *"bbc", "none"], z), want)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SincereLoss", "any"), ("SupConLoss", "any"), ("SupConLoss", "jaccard")])
+def test_samples_have_several_labels(keras: ModuleType, here: ModuleType, name: str, kind: Any) -> None:
+    hot = np.asarray([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
+    loss, ops, function = getattr(here, name)(overlap=kind), keras.ops, getattr(ss, FUNCTIONS[name])
+    z, want = ops.convert_to_tensor(Z, dtype="float32"), function(Z, ss.overlap(hot, kind))
+    assert close(loss(hot, Z.astype(np.float32)), want)
+    for dtype in ("int32", "float32"):
+        assert close(traced(keras, loss)(ops.convert_to_tensor(hot, dtype=dtype), z), want)
+    assert close(loss(hot, VIEWS.astype(np.float32)), function(VIEWS, ss.overlap(hot, kind)))
+    assert_illegible(keras, loss, 0.5 * hot, "a 1 for each class of a sample")
+
+
+@pytest.mark.parametrize("options", [{"ignore_label": -1}, {"overlap": "any"}], ids=str)
+def test_a_model_is_fitted_with_what_labels_can_say(
+    keras: ModuleType, here: ModuleType, options: dict[str, Any], tmp_path: Any
+) -> None:
+    x, labels = digits(160)
+    y = np.where(labels == 9, -1, labels) if "ignore_label" in options else np.eye(10)[labels] + np.eye(10)[labels // 2]
+    model = network(keras)
+    model.compile("adam", loss=here.SupConLoss(**options))
+    values = losses_of(model.fit(x, np.minimum(y, 1) if y.ndim == 2 else y, batch_size=80, epochs=3, verbose=0))
+    assert values[-1] < values[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.loss.get_config().items() >= options.items()
 
 
 # --- reductions and weights ---
@@ -330,6 +382,11 @@ def test_a_configuration_makes_the_same_loss(keras: ModuleType, here: ModuleType
 
 def test_bad_options_are_refused_at_construction(keras: ModuleType, here: ModuleType) -> None:
     for kind, options, message in (
+        (here.SincereLoss, {"ignore_label": 0.5}, "ignore_label must be a label"),
+        (here.SincereLoss, {"overlap": "some"}, "kind"),
+        (here.SincereLoss, {"overlap": "jaccard"}, "use supcon_loss"),
+        (here.DecoupledLoss, {"overlap": "any"}, "add_loss"),
+        (here.SupConLoss, {"overlap": "any", "ignore_label": -1}, "give one of the two"),
         (here.SincereLoss, {"temperature": 0.0}, "temperature must be positive"),
         (
             here.SincereLoss,
