@@ -152,6 +152,14 @@ def need(module: str) -> None:
         pytest.skip(f"{module} is not installed")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_freed():
+    """JAX keeps every compiled program until it is told otherwise: gigabytes in the end. Files share few of them."""
+    yield
+    if "jax" in sys.modules and hasattr(sys.modules["jax"], "clear_caches"):
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture(scope="session", name="need")
 def _need():
     """Skips the test, or fails it if SINCERE_SPEC_EXPECT says so, unless a module is installed. Imports nothing."""
