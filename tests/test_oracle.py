@@ -415,7 +415,7 @@ def test_every_loss_and_every_form_of_it_is_asked():
         options = {name for case in forms for name in case.options}
         assert options == set(inspect.signature(getattr(ss.losses, loss)).parameters)
         arguments = {re.sub(r"view_\d", "views", name) for case in forms for name in case.arguments}
-        keywords = {"where", "ignore", "normalize", "reduction", "engine", "tile"}
+        keywords = {"where", "ignore", "across", "normalize", "reduction", "engine", "tile"}
         assert arguments | options | keywords == set(inspect.signature(getattr(ss, f"{loss}_loss")).parameters)
         assert {case.normalize for case in forms} == {True, False}
         weighted = (
