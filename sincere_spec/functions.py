@@ -79,14 +79,11 @@ def sincere_loss(
         >>> float(round(ss.sincere_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    own = (
-        temperature,
-        epsilon,
-    )
-    return cast(ArrayT, _value(losses.sincere, own, (embeddings, labels), across, **pairs, **options, **sides))
+    own = (temperature, epsilon)
+    return cast(ArrayT, _value(losses.sincere, own, (embeddings, labels), across, **options, **sides))
 
 
 @documented
@@ -122,14 +119,11 @@ def supcon_loss(
         >>> float(round(ss.supcon_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         0.4302
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
-    own = (
-        temperature,
-        summation,
-    )
-    return cast(ArrayT, _value(losses.supcon, own, (embeddings, labels), across, **pairs, **options, **sides))
+    own = (temperature, summation)
+    return cast(ArrayT, _value(losses.supcon, own, (embeddings, labels), across, **options, **sides))
 
 
 @documented
@@ -164,11 +158,11 @@ def decoupled_loss(
         >>> float(round(ss.decoupled_loss(z, [0, 0, 1, 1], temperature=0.5), 4))
         -0.7367
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     sides = {"keys": keys, "key_labels": key_labels, "ids": ids, "key_ids": key_ids}
     own = (temperature,)
-    return cast(ArrayT, _value(losses.decoupled, own, (embeddings, labels), across, **pairs, **options, **sides))
+    return cast(ArrayT, _value(losses.decoupled, own, (embeddings, labels), across, **options, **sides))
 
 
 @documented
@@ -204,11 +198,9 @@ def info_nce_loss(
         >>> float(round(ss.info_nce_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
-    return cast(
-        ArrayT, _value(losses.info_nce, (temperature,), (queries, positives, negatives), across, **pairs, **options)
-    )
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.info_nce, (temperature,), (queries, positives, negatives), across, **options))
 
 
 @documented
@@ -237,9 +229,9 @@ def nt_xent_loss(
         >>> float(round(ss.nt_xent_loss(a, b, temperature=0.5), 4))
         0.4302
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
-    return cast(ArrayT, _value(losses.nt_xent, (temperature,), views, across, **pairs, **options))
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.nt_xent, (temperature,), views, across, **options))
 
 
 @documented
@@ -275,10 +267,10 @@ def dystress_loss(
         >>> float(round(ss.dystress_loss(a, b), 4))
         0.2358
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     own = (temperature_min, temperature_max, detach, schedule, offset, scale)
-    return cast(ArrayT, _value(losses.dystress, own, views, across, **pairs, **options))
+    return cast(ArrayT, _value(losses.dystress, own, views, across, **options))
 
 
 @documented
@@ -320,12 +312,10 @@ def dystress_info_nce_loss(
         >>> float(round(ss.dystress_info_nce_loss(a, b), 4))
         0.2236
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     own = (temperature_min, temperature_max, detach, schedule, offset, scale)
-    return cast(
-        ArrayT, _value(losses.dystress_info_nce, own, (queries, positives, negatives), across, **pairs, **options)
-    )
+    return cast(ArrayT, _value(losses.dystress_info_nce, own, (queries, positives, negatives), across, **options))
 
 
 @documented
@@ -356,9 +346,9 @@ def clip_loss(
         >>> float(round(ss.clip_loss(a, b, temperature=0.5), 4))
         0.286
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
-    return cast(ArrayT, _value(losses.clip, (temperature,), (a, b), across, **pairs, **options))
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.clip, (temperature,), (a, b), across, **options))
 
 
 @documented
@@ -391,9 +381,9 @@ def infoloob_loss(
         >>> float(round(ss.infoloob_loss(a, b, temperature=0.5), 4))
         -1.6
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
-    return cast(ArrayT, _value(losses.infoloob, (temperature,), (a, b), across, **pairs, **options))
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.infoloob, (temperature,), (a, b), across, **options))
 
 
 @documented
@@ -424,22 +414,9 @@ def siglip_loss(
         >>> float(round(ss.siglip_loss(a, b), 4))
         2.136
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
-    return cast(
-        ArrayT,
-        _value(
-            losses.siglip,
-            (
-                temperature,
-                bias,
-            ),
-            (a, b),
-            across,
-            **pairs,
-            **options,
-        ),
-    )
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.siglip, (temperature, bias), (a, b), across, **options))
 
 
 @documented
@@ -481,7 +458,7 @@ def f_micl_loss(
         >>> float(round(ss.f_micl_loss(a, b), 4))
         4.8134
     """
-    options = {"normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     own = (divergence, alpha, inverse_bandwidth, order)
-    return cast(ArrayT, _value(losses.f_micl, own, (view_a, view_b, negatives), across, **pairs, **options))
+    return cast(ArrayT, _value(losses.f_micl, own, (view_a, view_b, negatives), across, **options))

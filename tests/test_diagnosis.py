@@ -190,6 +190,21 @@ def test_the_rows_that_count_are_those_with_a_loss(record: ss.PairLoss) -> None:
             assert diagnosed == (expected != 0.0).sum()
 
 
+@pytest.mark.parametrize("record", [ss.losses.decoupled(), ss.losses.supcon()], ids=lambda r: r.name)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_rows_that_count_by_pairs_are_those_with_a_loss(
+    record: ss.PairLoss, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of three rows, so that no matrix of all pairs is made."""
+    monkeypatch.setattr(empty, "BLOCK", 3)
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        labels, where = ss.positives(random.random((8, 8)) < 0.15), random.random(8) < 0.7 if masked else None
+        expected = ss.evaluate(record, ROWS[:8], labels, where=where, reduction="none", engine="dense")
+        counted = empty.rows_that_count(check(Call(record, (ROWS[:8], labels), where=where)))
+        assert counted == (expected != 0.0).sum()
+
+
 # --- modules ---
 
 

@@ -111,7 +111,18 @@ def test_views_share_the_mask_of_their_sample_or_have_one_each(framework: str, v
     assert float(here.numbers(got)) == pytest.approx(float(want), rel=1e-12)
 
 
-@pytest.mark.parametrize("outside", [((2,), (1,)), ((), (0, 3)), ((1, 2, 4), (0,)), ((), (0, 1, 2, 3, 4))], ids=str)
+OUTSIDE = pytest.mark.parametrize(
+    "outside", [((2,), (1,)), ((), (0, 3)), ((1, 2, 4), (0,)), ((), (0, 1, 2, 3, 4))], ids=str
+)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"], indirect=True)
+@OUTSIDE
+def test_kernels_know_the_partners_of_rows_of_two_masks(framework: str, outside: Any) -> None:
+    test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(framework, "kernel", outside)
+
+
+@OUTSIDE
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 def test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(
     framework: str, engine: str, outside: tuple[tuple[int, ...], tuple[int, ...]]
@@ -129,8 +140,7 @@ def test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(
         return np.mean(rows + columns) if rows else 0.0
 
     arrays = [here.array(np.where(mask[:, None], x, np.nan)) for x, mask in ((a, in_a), (b, in_b))]
-    options = {"engine": engine} | ({"tile": 16} if engine == "kernel" else {})
-    value, gradients = ss.value_and_gradient(ss.losses.clip(), *arrays, where=(in_a, in_b), **options)
+    value, gradients = ss.value_and_gradient(ss.losses.clip(), *arrays, where=(in_a, in_b), engine=engine)
     assert float(here.numbers(value)) == pytest.approx(loss(a, b), rel=1e-12)
     for k, got in enumerate(gradients):
         want = np.zeros((5, 4))

@@ -7,10 +7,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import and_
 from pathlib import Path
+from typing import Any
 
-from sincere_spec.arrays import Array
+from sincere_spec.arrays import Array, Namespace
 from sincere_spec.call.check import Problem
 from sincere_spec.engines.comparison import pairs
 from sincere_spec.errors import EmptyBatchWarning
@@ -19,6 +19,9 @@ from sincere_spec.spec.words import Fold, Pairs
 
 LOOKS = 3
 """How many batches of the value 0 are looked at: losses of 0 that are meant cost nothing after these."""
+
+BLOCK = 256
+"""The rows whose pairs are looked at at a time."""
 
 looks_left = [LOOKS]
 
@@ -105,19 +108,24 @@ def _needs_negatives(problem: Problem) -> bool:
 
 
 def _by_pairs(problem: Problem) -> int:
-    """The same where only the pairs themselves say it."""
-    backend, related = problem.backend, problem.related
-    keys = problem.roles.keys
+    """The same where only the pairs themselves say it: a block of rows at a time, so that no matrix of all pairs is made."""
+    related, keys, count = problem.related, problem.roles.keys, problem.sizes[0]
     own, other = (problem.where.get(name) for name in (problem.roles.anchors[0], (keys or problem.roles.anchors)[0]))
-    kinds = pairs(backend, related.relation, related.rows, related.columns, related.blocks)
-    positive, negative = (backend.to_host(mask).tolist() for mask in kinds[:2])
-    among = [True] * len(positive[0] if positive else []) if other is None else backend.to_host(other).tolist()
-    inside = [True] * len(positive) if own is None else backend.to_host(own).tolist()
-    needs = _needs_negatives(problem)
-    return sum(
-        there and any(map(and_, row, among)) and (not needs or any(map(and_, others, among)))
-        for there, row, others in zip(inside, positive, negative, strict=True)
-    )
+    integer, needs, counted = related.rows["label"].dtype, _needs_negatives(problem), 0
+    xp = problem.backend.namespace(related.rows["label"])
+    for start in range(0, count, BLOCK):
+        rows = slice(start, min(start + BLOCK, count))
+        row, blocks = ({name: x[rows, ...] for name, x in given.items()} for given in (related.rows, related.blocks))
+        kinds = pairs(problem.backend, related.relation, row, related.columns, blocks)  # [rows, m]
+        positives, negatives = (_pairs_of_row(xp, mask, other, integer) for mask in kinds[:2])  # [rows]
+        counts = (positives > 0) & ((negatives > 0) | (not needs))
+        counted += int(xp.sum(xp.astype(counts if own is None else counts & own[rows], integer)))
+    return counted
+
+
+def _pairs_of_row(xp: Namespace, mask: Array, inside: Array | None, integer: Any) -> Array:
+    """How many pairs of each row of a mask have a column that takes part."""
+    return xp.sum(xp.astype(mask if inside is None else mask & inside[None, :], integer), axis=1)
 
 
 def _inside(problem: Problem, name: str, rows: list[tuple[int, int]]) -> list[tuple[int, int]]:
