@@ -25,7 +25,7 @@ class Static(Protocol):
         """The steps with these constants."""
 
     def total(self, x: Array) -> Array:
-        """A derivative along a tangent, from what is written here: its sum over the devices that share the call."""
+        """The sum of a tangent over the devices that share the call."""
 
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Settled:
         """The steps when the program runs: the engine is chosen from arrays that are there."""

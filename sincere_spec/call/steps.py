@@ -16,7 +16,7 @@ from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
 from sincere_spec.call.buckets import Padding, Program, bucket, program_of
 from sincere_spec.call.check import PARAMETERS, Problem, where_samples_repeat
 from sincere_spec.call.plan import Plan, choose
-from sincere_spec.engines import dense, family, kernel, own, tiled, traced
+from sincere_spec.engines import dense, family, kernel, per_anchor, tiled, traced
 from sincere_spec.engines.comparison import (
     Comparison,
     Gradients,
@@ -102,7 +102,7 @@ class Static:
         return Steps(self, constants)
 
     def total(self, x: Array) -> Array:
-        """Nobody shares the call."""
+        """The tangent itself: the call is of one device."""
         return x
 
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Steps:
@@ -397,7 +397,7 @@ def layout(static: Static) -> family.LayOut:
 
     def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
         if given.keys_of_each is not None:
-            return own.lay_out(given, laid, tile)
+            return per_anchor.lay_out(given, laid, tile)
         kernels = _kernels(static, given.anchors)
         if kernels is not None:
             return kernel.lay_out(given, laid, kernels, tile)

@@ -12,16 +12,13 @@ from dataclasses import replace
 
 from sincere_spec.arrays import Array
 from sincere_spec.engines import rows
-from sincere_spec.engines.parts import levels_of, part_weights, parts_of, stage_result, stage_slope
+from sincere_spec.engines.parts import EMPTY_MAXIMUM, levels_of, part_weights, parts_of, stage_result, stage_slope
 from sincere_spec.interface import Backend, Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, PairLoss, Pairs
 
 ROUNDINGS = {"float32": 16.0 * 2.0**-24, "float64": 16.0 * 2.0**-53}
 """Up to this share of what is added, times 1 + the largest exponent, a sum of terms is a rounding."""
-
-# Finite stand-in for -inf as the row maximum of an empty log-sum-exp.
-EMPTY = -1e30
 
 
 def of_positives(
@@ -56,7 +53,7 @@ def of_positives(
             arguments[part] = (mask, t)
             if part.fold is Fold.LOGSUMEXP:
                 peak = xp.max(xp.where(mask, t, -float("inf")), axis=1)
-                peaks[part] = peak = xp.where(peak < EMPTY, EMPTY, peak)
+                peaks[part] = peak = xp.where(peak < EMPTY_MAXIMUM, EMPTY_MAXIMUM, peak)
                 sums[part] = xp.sum(xp.where(mask, xp.exp(xp.where(mask, t - peak[:, None], 0.0)), 0.0), axis=1)
             else:
                 sums[part] = xp.sum(xp.where(mask, elementwise.value(xp, part.fold, t), 0.0), axis=1)

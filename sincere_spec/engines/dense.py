@@ -18,17 +18,14 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines import own, rows
+from sincere_spec.engines import per_anchor, rows
 from sincere_spec.engines.comparison import Comparison, Gradients, Kinds, nothing, zeros
 from sincere_spec.engines.neighbours import Neighbours, neighbours
-from sincere_spec.engines.parts import part_weights, parts_of, shift_of, stage_result, stage_slope
+from sincere_spec.engines.parts import EMPTY_MAXIMUM, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms, specialise
 from sincere_spec.interface import Backend, EagerBackend, Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs
-
-# Finite stand-in for -inf as the row maximum of an empty log-sum-exp.
-EMPTY = 1e30
 
 Way: TypeAlias = tuple[int, slice]
 """An axis along which a matrix is folded, and which of all rows the results are of."""
@@ -200,8 +197,8 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
 
 def _own_panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     """The same where each row has keys of its own: they are its negatives, and its partner is its positive."""
-    xp, (keys, seen) = comparison.xp, own.keys_of(comparison)
-    similarity = own.similarities(comparison, comparison.anchors, keys)  # [n, k]
+    xp, (keys, seen) = comparison.xp, per_anchor.keys_of(comparison)
+    similarity = per_anchor.similarities(comparison, comparison.anchors, keys)  # [n, k]
     aligned = xp.sum(comparison.anchors * comparison.partners, axis=1, keepdims=True)  # [n, 1]
     if seen is None:
         negative, number = Panel(similarity), xp.zeros_like(aligned[:, 0]) + float(similarity.shape[1])
@@ -275,7 +272,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
             panel = panels[part.over]
             if 0 in panel.similarity.shape:  # nothing is folded, and the result is still a function of the keys
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
-                folds.maxima[part] = sums[part] - EMPTY
+                folds.maxima[part] = sums[part] + EMPTY_MAXIMUM
                 continue
             arguments = _arguments(backend, part, panel, logits[part.over], folds.results, part == last[part.over])
             if part.fold is Fold.LOGSUMEXP:
@@ -299,7 +296,7 @@ def _exponentials(
         return [backend.exp_of(t - shift if shift else t) for t in arguments], shift
     xp = backend.namespace(arguments[0])
     maximum = backend.hold(panel.by_row(xp, xp.max, arguments))
-    maximum = xp.where(maximum < -EMPTY, -EMPTY, maximum)  # false for NaN, which stays in it
+    maximum = xp.where(maximum < EMPTY_MAXIMUM, EMPTY_MAXIMUM, maximum)  # false for NaN, which stays in it
     both = arguments if len(arguments) == len(panel.ways) else arguments * len(panel.ways)
     return [backend.exp_of(t - at) for t, at in zip(both, panel.beside(maximum), strict=True)], maximum
 
@@ -397,10 +394,10 @@ def _gradients(
 ) -> Gradients:
     backend, xp, anchors, columns = comparison.backend, comparison.xp, comparison.anchors, comparison.compared
     if comparison.keys_of_each is not None:
-        keys, _ = own.keys_of(comparison)
+        keys, _ = per_anchor.keys_of(comparison)
         pull, aligned = dlogits[Pairs.NEGATIVE], dlogits[Pairs.POSITIVE]
         return Gradients(
-            own.sums(comparison, pull, keys) + aligned * comparison.partners,
+            per_anchor.sums(comparison, pull, keys) + aligned * comparison.partners,
             xp.reshape(pull[:, :, None] * anchors[:, None, :], (-1, anchors.shape[1])) if "keys" in needed else None,
             aligned * anchors,
             by_temperature,

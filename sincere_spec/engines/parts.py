@@ -12,6 +12,9 @@ from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, wi
 from sincere_spec.interface import Part
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
 
+EMPTY_MAXIMUM = -1e30
+"""Finite stand-in for -inf as the row maximum of an empty log-sum-exp."""
+
 # How far below a fixed shift logits may lie: about two thirds of the range of exponentials in the dtype.
 SPREAD = {"float32": 60.0, "float64": 480.0}
 

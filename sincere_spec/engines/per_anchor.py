@@ -13,17 +13,15 @@ from typing import Any
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.family import Ordered, PairGradients, RowCotangents, RowSums, StageResults
+from sincere_spec.engines.parts import EMPTY_MAXIMUM
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, PairLoss
 
-# Finite stand-in for -inf as the row maximum of an empty log-sum-exp.
-EMPTY = -1e30
-
 
 @dataclass(frozen=True)
-class OwnSweep:
+class PerAnchorSweep:
     """A comparison of each anchor with keys of its own."""
 
     comparison: Comparison
@@ -91,7 +89,7 @@ class OwnSweep:
                 mask, t = self.argument(part, logits, rows, stages)
                 if part.fold is Fold.LOGSUMEXP:
                     hidden = t if mask is None else xp.where(mask, t, -float("inf"))
-                    peak = xp.max(xp.concat([hidden, xp.zeros_like(hidden[:, :1]) + EMPTY], axis=1), axis=1)
+                    peak = xp.max(xp.concat([hidden, xp.zeros_like(hidden[:, :1]) + EMPTY_MAXIMUM], axis=1), axis=1)
                     block.maxima[part], values = peak, xp.exp(t - peak[:, None])
                 else:
                     values = elementwise.value(xp, part.fold, t)
@@ -150,10 +148,10 @@ def keys_of(comparison: Comparison) -> tuple[Array, Array | None]:
     return keys, None if seen is None else xp.reshape(seen, (-1, each))
 
 
-def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int) -> OwnSweep:
+def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int) -> PerAnchorSweep:
     """A comparison with keys of each anchor's own, a block of so many rows at a time."""
     keys, seen = keys_of(comparison)
-    return OwnSweep(comparison, comparison.xp, specialise(comparison), keys, seen, tile)
+    return PerAnchorSweep(comparison, comparison.xp, specialise(comparison), keys, seen, tile)
 
 
 def _joined(xp: Namespace, blocks: Sequence[Array]) -> Array:
