@@ -205,6 +205,30 @@ class _TowersLoss(_TemperatureLoss):
         return self._value(a, b, where=where, ignore=ignore)
 
 
+class _QueriesLoss(_Loss):
+    """A loss of queries."""
+
+    def forward(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        where: Where | None = None,
+        ignore: Ignore | None = None,
+    ) -> Tensor:
+        """The loss of queries, each with its positive, and perhaps a queue of negatives."""
+        return self._value(queries, positives, negatives, where=where, ignore=ignore)
+
+
+class _ViewsLoss(_Loss):
+    """A loss of views."""
+
+    def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
+        """The loss of two views of each sample, or more."""
+        return self._value(*views, where=where, ignore=ignore)
+
+
 def _parameter(keyword: str, learnable: bool, value: float) -> nn.Parameter | None:
     if not isinstance(learnable, bool):
         raise OptionError(f"{keyword} must be True or False; got {learnable!r}.")
@@ -301,7 +325,7 @@ class DecoupledLoss(_LabelledLoss):
 
 
 @_learnable
-class InfoNCELoss(_TemperatureLoss):
+class InfoNCELoss(_QueriesLoss, _TemperatureLoss):
     """InfoNCE, or with negatives MoCo's, with the keywords of `sincere_spec.info_nce_loss`.
 
     Example:
@@ -316,21 +340,9 @@ class InfoNCELoss(_TemperatureLoss):
     def __init__(self, temperature: float = 0.07, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.info_nce, {"temperature": temperature}, **options)
 
-    def forward(
-        self,
-        queries: Tensor,
-        positives: Tensor,
-        negatives: Tensor | None = None,
-        *,
-        where: Where | None = None,
-        ignore: Ignore | None = None,
-    ) -> Tensor:
-        """The loss of queries, each with its positive, and perhaps a queue of negatives."""
-        return self._value(queries, positives, negatives, where=where, ignore=ignore)
-
 
 @_learnable
-class NTXentLoss(_TemperatureLoss):
+class NTXentLoss(_ViewsLoss, _TemperatureLoss):
     """NT-Xent, with the keywords of `sincere_spec.nt_xent_loss`.
 
     Example:
@@ -344,10 +356,6 @@ class NTXentLoss(_TemperatureLoss):
 
     def __init__(self, temperature: float = 0.1, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
-
-    def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
-        """The loss of two views of each sample, or more."""
-        return self._value(*views, where=where, ignore=ignore)
 
 
 class _ScheduledLoss(_Loss):
@@ -372,7 +380,7 @@ class _ScheduledLoss(_Loss):
 
 
 @_described
-class DySTreSSLoss(_ScheduledLoss):
+class DySTreSSLoss(_ViewsLoss, _ScheduledLoss):
     """DySTreSS, with the keywords of `sincere_spec.dystress_loss`.
 
     Example:
@@ -386,13 +394,9 @@ class DySTreSSLoss(_ScheduledLoss):
 
     schedule_of = staticmethod(losses.dystress)
 
-    def forward(self, *views: Tensor, where: Where | None = None, ignore: Ignore | None = None) -> Tensor:
-        """The loss of two views of each sample, or more."""
-        return self._value(*views, where=where, ignore=ignore)
-
 
 @_described
-class DySTreSSInfoNCELoss(_ScheduledLoss):
+class DySTreSSInfoNCELoss(_QueriesLoss, _ScheduledLoss):
     """DySTreSS of queries, with a queue or without, with the keywords of `sincere_spec.dystress_info_nce_loss`.
 
     Example:
@@ -405,18 +409,6 @@ class DySTreSSInfoNCELoss(_ScheduledLoss):
     """
 
     schedule_of = staticmethod(losses.dystress_info_nce)
-
-    def forward(
-        self,
-        queries: Tensor,
-        positives: Tensor,
-        negatives: Tensor | None = None,
-        *,
-        where: Where | None = None,
-        ignore: Ignore | None = None,
-    ) -> Tensor:
-        """The loss of queries, each with its positive, and perhaps a queue of negatives."""
-        return self._value(queries, positives, negatives, where=where, ignore=ignore)
 
 
 @_learnable
