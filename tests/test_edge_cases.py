@@ -177,15 +177,10 @@ def test_what_a_batch_of_none_or_one_is(name: str) -> None:
     for argument, gradient in call.with_parameters().value_and_gradient(call.with_parameters().arrays)[1].items():
         assert gradient.shape == call.with_parameters().arrays[argument].shape
         assert not np.any(gradient)
-    if (
-        name in LABELLED
-        or name in ("info_nce", "nt_xent", "nt_xent_three_views", "clip")
-        or name.startswith("dystress")
-    ):
-        views = 3 if "three" in name else 2
-        want = (
-            log(views - 1) if views == 3 else 0.0
-        )  # three views of one sample: SupCon's infimum, at equal similarities
+    softmax = (*LABELLED, "info_nce", "info_nce_queue", "nt_xent", "nt_xent_three_views", "clip")
+    if name in softmax or name.startswith("dystress"):
+        # At equal similarities the positive is one of 1 + k, the queue's rows; three views are two positives that compete.
+        want = log(2 if "three" in name else 1 + len(one.arrays.get("negatives", ())))
         value = one.value({argument: x * 0.0 + 1.0 for argument, x in one.arrays.items()})
         assert value == pytest.approx(want, abs=4.0 * UNIT["float64"])
 
