@@ -130,8 +130,9 @@ class TensorFlowBackend:
         return result
 
     def rows_of(self, x: Array, start: Any, count: int) -> Array:
-        others = x.shape[1:].as_list()  # -1: all of a width, which may be unknown
-        return tf.slice(x, [start, *(0 for _ in others)], [count, *(-1 for _ in others)])
+        # -1 takes all of an unknown width; XLA pads x to twice its size for it, so a known one is said.
+        others = [-1 if width is None else width for width in x.shape[1:].as_list()]
+        return tf.slice(x, [start, *(0 for _ in others)], [count, *others])
 
     def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
         where = [start, *(0 for _ in rows.shape[1:])]
