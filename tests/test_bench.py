@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sincere_spec.bench.process import Died, Process, Stopped, environment
 from sincere_spec.bench.resident import Peak, resident
 from sincere_spec.bench.results import Memory, Overhead, Result, Time
 from sincere_spec.bench.settings import DEFAULT_LOSSES, ENGINES, LOSSES, Settings
+from sincere_spec.bench.worker import Worker
 
 ROOT = Path(__file__).parents[1]
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts a process's peak so")
@@ -89,6 +91,24 @@ def test_a_peer_is_the_loss(framework_name: str, need: Any) -> None:
         compared += 1
     if not compared:
         pytest.skip("no peer is installed")
+
+
+def test_a_torch_without_the_loss_of_a_peer_is_named(need: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("torch")
+    import torch
+
+    monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
+    peer = next(peer for peer in PEERS if peer.name == "torch linear_cross_entropy")
+    told = StringIO()
+    worker = Worker("torch", Place("cpu", "float32", 1), 8, 4, told)
+    inputs, arrays = worker.inputs(peer.loss, 16)
+    assert worker.begin(peer.loss, Program("peer", peer.name), arrays, len(inputs.embeddings), single=False) is None
+    event = json.loads(told.getvalue().splitlines()[-1])
+    assert (event["event"], event["program"]) == ("unsupported", peer.name)
+    assert event["reason"] == f"torch {torch.__version__} has no linear_cross_entropy"
+    row = Time(peer.loss, 16, peer.name, "peer", event["event"], event["reason"])
+    page = report.render([replace(made(), times=(*made().times, replace(row, size=4096)))], "")
+    assert f"{peer.name}: not run, {event['reason']}" in page
 
 
 @pytest.mark.parametrize("framework_name", ["numpy", "torch", "jax", "tensorflow"])

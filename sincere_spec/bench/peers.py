@@ -1,6 +1,6 @@
 """Other packages' losses, made once so that only the call is timed; `conformance.peers` says which loss each of them is.
 
-A peer that cannot be imported is recorded as unsupported.
+A peer that cannot be imported is recorded as not run, and why.
 """
 
 from __future__ import annotations
@@ -71,6 +71,26 @@ def _info_nce() -> Function:
     return lambda a, b: function(a, b)
 
 
+def _linear_cross_entropy(chunked: bool) -> Callable[[], Function]:
+    """InfoNCE as torch has it from 2.13 on: the positives are the classes, and chunks of rows make their gradient forward."""
+
+    def make() -> Function:
+        torch = import_module("torch")
+        functional = torch.nn.functional
+        if not hasattr(functional, "linear_cross_entropy"):
+            raise ImportError(f"torch {torch.__version__} has no linear_cross_entropy")
+        options = torch.nn.LinearCrossEntropyOptions() if chunked else None
+
+        def value(a: Any, b: Any) -> Any:
+            a, b = (functional.normalize(x, dim=1) for x in (a, b))
+            rows = torch.arange(a.shape[0], device=a.device)
+            return functional.linear_cross_entropy(a / TOWERS, b, rows, options=options)
+
+        return value
+
+    return make
+
+
 METRIC_LEARNING = "pytorch-metric-learning"
 PEERS = (
     Peer(f"{METRIC_LEARNING} NTXentLoss", "torch", "sincere", METRIC_LEARNING, _metric_learning("NTXentLoss")),
@@ -78,6 +98,8 @@ PEERS = (
     Peer(f"{METRIC_LEARNING} NTXentLoss", "torch", "nt_xent", METRIC_LEARNING, _metric_learning_views),
     Peer("open_clip ClipLoss", "torch", "clip", "open-clip-torch", _open_clip),
     Peer("info-nce-pytorch InfoNCE", "torch", "info_nce", "info-nce-pytorch", _info_nce),
+    Peer("torch linear_cross_entropy", "torch", "info_nce", "torch", _linear_cross_entropy(chunked=False)),
+    Peer("torch linear_cross_entropy, chunked", "torch", "info_nce", "torch", _linear_cross_entropy(chunked=True)),
     Peer("optax ntxent", "jax", "sincere", "optax", _optax),
     Peer("optax ntxent", "jax", "nt_xent", "optax", _optax_views),
 )

@@ -171,7 +171,7 @@ def _time(row: Time | None) -> str:
 
 def _why(row: Time | Memory) -> str:
     if row.status == "unsupported":
-        return "not installed" if row.kind == "peer" else "unsupported"
+        return f"not run, {row.reason.partition(' (')[0]}" if row.kind == "peer" else "unsupported"
     return row.reason if row.status in ("stopped", "skipped") else row.status
 
 

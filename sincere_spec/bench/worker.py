@@ -67,8 +67,10 @@ class Worker:
             peer = find(self.name, loss, program.name)
             try:
                 function = peer.make()
-            except ImportError as error:
+            except ModuleNotFoundError as error:
                 raise Unsupported(f"{peer.package} is not installed ({error})") from error
+            except ImportError as error:
+                raise Unsupported(str(error)) from error
         return self.framework.step(function, program, arrays, embeddings)
 
     def begin(
