@@ -53,30 +53,30 @@ def siglip_of_transformers(a: Any, b: Any, temperature: float, bias: float) -> A
     return SiglipModel.forward(model, return_loss=True).loss
 
 
-def clip_of_open_clip(a: Any, b: Any, temperature: float) -> Any:
+def clip_of_open_clip(a: Any, b: Any, temperature: Any, **options: Any) -> Any:
     """`ClipLoss` of rows that are normalised as open_clip's model normalises them."""
     _find_torchvision()
     from open_clip.loss import ClipLoss
     from torch.nn.functional import normalize
 
-    return ClipLoss()(normalize(a), normalize(b), 1.0 / temperature)
+    return ClipLoss(**options)(normalize(a), normalize(b), 1.0 / temperature)
 
 
-def siglip_of_open_clip(a: Any, b: Any, temperature: float, bias: float) -> Any:
+def siglip_of_open_clip(a: Any, b: Any, temperature: Any, bias: Any, **options: Any) -> Any:
     """`SigLipLoss` of rows that are normalised as open_clip's model normalises them."""
     _find_torchvision()
     from open_clip.loss import SigLipLoss
     from torch.nn.functional import normalize
 
-    return SigLipLoss()(normalize(a), normalize(b), 1.0 / temperature, bias)
+    return SigLipLoss(**options)(normalize(a), normalize(b), 1.0 / temperature, bias)
 
 
-def ntxent_of_lightly(view_0: Any, view_1: Any, temperature: float) -> Any:
+def ntxent_of_lightly(view_0: Any, view_1: Any, temperature: float, **options: Any) -> Any:
     """`NTXentLoss` without a memory bank."""
     _find_torchvision()
     from lightly.loss import NTXentLoss
 
-    return NTXentLoss(temperature=temperature)(view_0, view_1)
+    return NTXentLoss(temperature=temperature, **options)(view_0, view_1)
 
 
 def ranking_of_sentence_transformers(queries: Any, positives: Any, temperature: float, **options: Any) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sincere_spec as ss
+from sincere_spec.conformance import distributed_peers
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.table import TABLE
 from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
@@ -245,8 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float64", choices=LIMITS)
     parser.add_argument("--engine", default="tiled", choices=("auto", "dense", "tiled", "kernel"))
     parser.add_argument("--short", action="store_true", help="fewer reductions and divergences")
+    parser.add_argument("--peers", nargs="*", metavar="PACKAGE", help="other packages' settings instead, as a table")
     asked = parser.parse_args(arguments)
     sizes = [int(size) for size in asked.sizes.split(",")]
+    if asked.peers is not None:
+        sizes = [distributed_peers.ROWS] * distributed_peers.RANKS
     if "RANK" in os.environ:
         if int(os.environ["WORLD_SIZE"]) != len(sizes):
             parser.error(f"--sizes has {len(sizes)} ranks, and torchrun started {os.environ['WORLD_SIZE']}.")
@@ -276,6 +280,12 @@ def _rank(rank: int, sizes: Sequence[int], asked: argparse.Namespace, store: str
     torch.set_num_threads(1)
     distributed.init_process_group(asked.backend, init_method=store, rank=rank, world_size=len(sizes))
     try:
+        if asked.peers is not None:
+            table = distributed_peers.table(asked.peers)
+            if rank == 0:
+                sys.stdout.write(table + "\n")
+            distributed.barrier()
+            return 0
         chosen = list(cases(sum(sizes), asked.short))
         verdicts = judge(distributed.group.WORLD, sizes, asked.dtype, asked.engine, chosen)
         text, passed = report(verdicts, sizes, asked.dtype, asked.engine)

@@ -186,6 +186,13 @@ def mutants(rank: int) -> Any:
     return found
 
 
+@check
+def peers(rank: int) -> Any:
+    from sincere_spec.conformance import distributed_peers
+
+    return distributed_peers.table(["sincere-spec", "pytorch-metric-learning", "no such package"])
+
+
 # --- trainers ---
 
 

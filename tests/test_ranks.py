@@ -45,6 +45,17 @@ def test_what_people_do_wrong_fails(found: list[dict[str, Any]], name: str) -> N
     assert max(by_mutant[name] for by_mutant in of(found, "mutants")) > MUTANTS[name]
 
 
+def test_the_page_has_what_the_settings_of_other_packages_give(found: list[dict[str, Any]], need: Any) -> None:
+    need("pytorch_metric_learning")
+    page = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text(encoding="utf-8")
+    (table, *others) = of(found, "peers")
+    assert others == [table] * 3
+    rows = table.splitlines()
+    assert len(rows) == 2 + 2 + 4
+    assert [row for row in rows if row not in page.splitlines()] == []
+    assert all(row.endswith("| 1 | 1 | 1 | exact | 1 |") for row in rows if "sincere-spec" in row)
+
+
 TRAINERS = ["ddp", "summed_by_hand", "checkpointing", "accumulation", "grad_scaler", "fsdp", "groups_of_two"]
 
 
