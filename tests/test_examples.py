@@ -13,11 +13,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROCESS = {  # the framework of each, beside whose other tests it runs
+    "accelerate_ranks": "torch",
     "flax_optax": "jax",
     "keras_callback": "tensorflow",
     "keras_fit": "tensorflow",
     "lightning_callback": "torch",
     "lightning_module": "torch",
+    "lightning_ranks": "torch",
     "metric_learning": "torch",
     "sentence_transformers_trainer": "torch",
 }
@@ -55,6 +57,34 @@ def test_an_example_trains(name: str, framework: str, need, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     first, last = map(float, re.findall(r"^loss (\S+) -> (\S+)$", done.stdout, flags=re.MULTILINE)[-1])
     assert last < 0.7 * first
+
+
+@pytest.mark.framework("torch")
+@pytest.mark.parametrize(("name", "module"), [("lightning_ranks", "lightning"), ("accelerate_ranks", "accelerate")])
+def test_two_ranks_train_as_one_process(name: str, module: str, need, tmp_path: Path) -> None:
+    need(module)
+    need("sklearn")
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    exact = text.replace(":.3f}", ":.6f}")
+    whole = exact.replace("devices=2", "devices=1").replace("batch_size=64", "batch_size=128")
+    started = [] if module == "lightning" else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    found = []
+    for number, (script, words) in enumerate([(exact, started), (whole, [])]):
+        path = tmp_path / f"script_{number}.py"
+        path.write_text(script, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, *words, str(path)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append([float(x) for x in re.findall(r"^loss (\S+) -> (\S+)$", done.stdout, flags=re.MULTILINE)[-1]])
+    ranks, one = found
+    assert ranks == pytest.approx(one, abs=2e-5)
 
 
 METRIC_LEARNING = """

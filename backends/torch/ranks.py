@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+_all_gather: Any = getattr(distributed, "all_gather_single", None) or getattr(
+    distributed, "all_gather_into_tensor", None
+)
+
 
 class GroupCollectives:
     """What the ranks of a process group exchange; gloo and NCCL have both collectives."""
@@ -38,7 +42,7 @@ class GroupCollectives:
         if x.dtype in (torch.float16, torch.bfloat16):  # which gloo does not know
             given = given.view(torch.uint8)
         found = given.new_empty(self.size * longest, *given.shape[1:])
-        distributed.all_gather_into_tensor(found, given, group=self.group)
+        _all_gather(found, given, group=self.group)
         found = found.view(x.dtype)
         if min(sizes) == longest:
             return found
