@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +23,11 @@ COUNT, DEVICES, LIMIT = 10, 2, 1e-12
 CASES = {case.name: case for case in distributed.cases(COUNT, short=True)}
 
 
-def mesh() -> Any:
+def mesh(kind: str = "Auto") -> Any:
     import jax
 
-    return jax.make_mesh((DEVICES,), ("rows",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:DEVICES])
+    kinds = (getattr(jax.sharding.AxisType, kind),)
+    return jax.make_mesh((DEVICES,), ("rows",), kinds, devices=jax.devices()[:DEVICES])
 
 
 def given(case: distributed.Case) -> tuple[Any, Any, Any]:
@@ -117,6 +123,85 @@ def test_the_formula_needs_no_transposition() -> None:
     want, exact = ss.value_and_gradient(case.loss, case.arrays["embeddings"], case.rows["labels"])
     np.testing.assert_allclose(got, want, rtol=1e-12)
     np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_arrays_sharded_over_a_mesh_keep_their_sharding_and_have_the_gradient_of_one_device(kind: str) -> None:
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    case, devices = CASES["sincere"], mesh(kind)
+    rows = jax.NamedSharding(devices, P("rows"))
+    z, labels = (jax.device_put(x, rows) for x in (case.arrays["embeddings"], case.rows["labels"]))
+
+    def local(z: Any, labels: Any, temperature: Any) -> Any:
+        return ss.sincere_loss(z, labels, temperature=temperature, across="rows", engine="tiled", tile=8)
+
+    function = jax.shard_map(local, mesh=devices, in_specs=(P("rows"), P("rows"), P()), out_specs=P())
+    made = jax.jit(jax.value_and_grad(function, argnums=(0, 2)))
+    got, (by_rows, by_temperature) = made(z, labels, jax.numpy.asarray(case.loss.temperature))
+    want, exact = one_device(case)
+    assert by_rows.sharding.is_equivalent_to(rows, 2)
+    assert float(got) == pytest.approx(float(want), rel=LIMIT)
+    np.testing.assert_allclose(by_rows, exact["embeddings"], rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(by_temperature, exact["temperature"], rtol=1e-12)
+    if kind == "Explicit":
+        with pytest.raises(ss.EngineUnavailable, match=r"inside jax\.shard_map with across="):
+            ss.sincere_loss(z, labels)
+
+
+def test_the_recipe_of_sharded_arrays_has_the_gradient_of_one_device() -> None:
+    import jax
+    from jax.sharding import PartitionSpec as P
+    from test_readme import blocks
+
+    page = Path(__file__).parents[1] / "docs" / "distributed.md"
+    (block,) = (code for code in blocks(page) if "jax.shard_map" in code)
+    made: dict[str, Any] = {}
+    exec(block, made)
+    count, rng = 4 * jax.device_count(), np.random.default_rng(0)
+    x, weights, labels = rng.normal(size=(count, 6)), rng.normal(size=(6, 5)), np.arange(count) % 3
+    spread = (jax.device_put(one, jax.NamedSharding(made["mesh"], P("rows"))) for one in (x, labels))
+    got, gradient = made["step"](jax.device_put(weights, jax.NamedSharding(made["mesh"], P())), *spread)
+    want, by_rows = ss.value_and_gradient(ss.losses.sincere(0.1), x @ weights, labels)
+    np.testing.assert_allclose(got, want, rtol=LIMIT)
+    np.testing.assert_allclose(gradient, x.T @ by_rows, rtol=1e-10, atol=1e-13)
+
+
+ONE_OF_TWO = """
+import sys
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+import sincere_spec as ss
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[1]))
+assert (jax.device_count(), jax.local_device_count()) == (4, 2)
+mesh = jax.make_mesh((4,), ("rows",))
+z, labels = np.random.default_rng(0).normal(size=(12, 6)), np.arange(12) % 3
+rows = jax.NamedSharding(mesh, P("rows"))
+spread = [jax.make_array_from_callback(x.shape, rows, x.__getitem__) for x in (z, labels)]
+def local(z, labels):
+    return ss.sincere_loss(z, labels, temperature=0.1, across="rows")
+function = jax.shard_map(local, mesh=mesh, in_specs=P("rows"), out_specs=P())
+got, gradient = jax.jit(jax.value_and_grad(function))(*spread)
+want, exact = ss.value_and_gradient(ss.losses.sincere(0.1), z, labels)
+assert abs(float(got) - want) < 1e-12
+own = [(np.asarray(shard.data), exact[shard.index]) for shard in gradient.addressable_shards]
+assert len(own) == 2
+for found, one in own:
+    np.testing.assert_allclose(found, one, rtol=1e-10, atol=1e-14)
+"""
+
+
+def test_two_processes_have_the_loss_of_one() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    settings = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": settings}
+    ranks = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(rank), address], **pipes) for rank in range(2)]
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
 
 
 def test_keys_are_gathered_once_and_nothing_is_scattered() -> None:
