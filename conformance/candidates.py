@@ -13,9 +13,9 @@ import numpy as np
 
 import sincere_spec as ss
 from sincere_spec.conformance.cases import REDUCTIONS
-from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework
+from sincere_spec.conformance.frameworks import FRAMEWORKS, Framework, constants
 from sincere_spec.conformance.judge import Answer, Unsupported
-from sincere_spec.conformance.questions import Question
+from sincere_spec.conformance.questions import RELATED, Question
 from sincere_spec.conformance.text import of_error
 from sincere_spec.errors import OptionError, unknown_choice
 
@@ -118,7 +118,7 @@ class Foreign:
         self._check(question)
         read = self.framework_.read
         arrays = {name: self.framework_.array(x, dtype) for name, x in question.arrays.items()}
-        integers = {name: self.framework_.integers(x) for name, x in question.integers.items()}
+        integers = constants(self.framework_, question, dtype)
         if route == "plain":
             return Answer(read(self._called(question, arrays, integers)))
         cotangent = self.framework_.array(question.cotangent, "float64" if dtype == "float64" else "float32")
@@ -132,21 +132,22 @@ class Foreign:
             raise Unsupported(f'the reduction is "{question.reduction}", and its own is judged as "{self._reduction}"')
         if not question.normalize:
             raise Unsupported("the rows are not to be normalised, and its own are judged as normalised")
-        if any(x.ndim > 2 for x in question.arrays.values()):
+        if "embeddings" in question.arrays and question.arrays["embeddings"].ndim > 2:
             raise Unsupported("the views of a sample come as one array, and its own rows as [n, d]")
         defaults = _defaults(question)
         options = {name: x for name, x in question.options.items() if not isinstance(x, str)}  # words make it a row
-        special = {name for name, x in options.items() if x != defaults.get(name)}
+        special = {name for name, x in options.items() if x != defaults.get(name)} | question.relations
         beyond = (special | set(question.arguments)) - (self._taken(question) if self._names is None else self._names)
         if beyond:
             raise Unsupported(f"its call takes no {', '.join(sorted(beyond))}")
 
     def _called(self, question: Question, arrays: Mapping[str, Any], integers: Mapping[str, Any]) -> Any:
         if self._code is None:
-            given = {**question.options, **arrays, **integers}
+            given = {"labels": None, **question.options, **arrays, **integers}
             places, keywords = self._places(question)
             return self._function(*(given[x] for x in places), **{name: given[x] for name, x in keywords.items()})
         absent = {name: None for name, default in _defaults(question).items() if default is None}
+        absent |= dict.fromkeys((*RELATED, *(f"guide_{name}" for name in question.arrays), "labels"))
         names = {**absent, **question.options, **arrays, **integers, "f": self._function}
         names |= {short: names[name] for short, name in SHORT.items() if name in names}
         return eval(self._code, {**self._packages, **names})
@@ -162,8 +163,11 @@ class Foreign:
         Names are read from the signature. Where every place that must be filled has a name that is known, all go by name;
         otherwise those that go by place have the usual order.
         """
-        asked = {*question.arguments, *question.options}
-        order = [name for name in (*question.arguments, *question.parameters) if name in usual(question)]
+        arguments = list(question.arguments)
+        if "embeddings" in arguments and "labels" not in arguments:  # something stands in their place: they are None
+            arguments.insert(1, "labels")
+        asked = {*arguments, *question.options}
+        order = [name for name in (*arguments, *question.parameters) if name in usual(question)]
         if self._parameters is None:
             return order, {}
         meant = {p.name: _meant(p.name, asked) for p in self._parameters}
@@ -198,7 +202,7 @@ def _defaults(question: Question) -> dict[str, Any]:
 
 def weighs_alike(question: Question, reduction: str) -> bool:
     """Whether another average is the question's own: its rows have equally many positives, or all of them count."""
-    if not {question.reduction, reduction} <= set(AVERAGES) or "ids" in question.arguments:
+    if not {question.reduction, reduction} <= set(AVERAGES) or "ids" in question.arguments or question.relations:
         return False
     if "labels" not in question.arguments:
         return True
@@ -215,5 +219,5 @@ def weighs_alike(question: Question, reduction: str) -> bool:
 
 def usual(question: Question) -> set[str]:
     """What a call in the usual order has: all arrays of a loss of views, of a labelled one those of a batch; parameters."""
-    arrays = {"embeddings", "labels"} if "labels" in question.arguments else set(question.arguments)
+    arrays = {"embeddings", "labels"} if "embeddings" in question.arrays else set(question.arrays) - set(RELATED)
     return arrays | set(question.parameters)

@@ -7,19 +7,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from sincere_spec.conformance.text import read_json_file
 
-__all__ = ["DTYPES", "REDUCTIONS", "SUITE", "Case", "CaseError", "Expected", "Numbers", "load", "version"]
+__all__ = [
+    "DTYPES",
+    "REDUCTIONS",
+    "SUITE",
+    "Argument",
+    "Case",
+    "CaseError",
+    "Expected",
+    "Numbers",
+    "held",
+    "load",
+    "version",
+]
 
 SUITE = Path(__file__).resolve().parent / "suite"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
 _FIELDS = ("id", "says", "loss", "options", "normalize", "reduction", "arguments", "cotangent", "value", "gradient")
-_INTEGERS = ("labels", "key_labels", "ids", "key_ids")
-_WORDS = ("summation", "schedule", "divergence")
+_INTEGERS = ("labels", "key_labels", "ids", "key_ids", "groups", "key_groups")
+_BOOLEANS = ("where", "key_where", "ignore", "positive_pairs", "classes", "key_classes")
+_WORDS = ("summation", "schedule", "divergence", "overlap")
 
 
 class CaseError(ValueError):
@@ -44,6 +57,15 @@ class Numbers:
         return table if self.flat else [[] for _ in range(self.shape[0])]
 
 
+Argument: TypeAlias = Numbers | tuple[int, ...] | tuple[bool, ...] | tuple[tuple[bool, ...], ...]
+"""Numbers of an array; integers; or booleans, of a vector or by row of a matrix."""
+
+
+def held(name: str) -> bool:
+    """Whether an argument of numbers receives no gradient: weights of positives, and the rows of a guide."""
+    return name == "positive_weights" or name.startswith("guide_")
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What is wanted, and the scale that an error in it is measured by."""
@@ -62,15 +84,16 @@ class Case:
         id: Its name, which stays.
         says: What it guards, in one sentence.
         loss: The loss's name; ``sincere`` is the function ``sincere_loss``.
-        options: The function's own keywords.
+        options: The function's own keywords, and of its relations ``overlap`` and ``margin``.
         normalize: The keyword of that name.
         reduction: The keyword of that name.
         dtypes: The types in which all inputs are exact.
-        arguments: Arrays, and tuples of integers for labels and ids, in the order of the function's arguments.
+        arguments: Arrays, and tuples of integers for labels, ids and groups, in the order of the function's arguments; and
+            what else says who is compared with whom.
         cotangent: What the value is multiplied by before it is differentiated; a vector where the reduction is none.
         value: The value.
         decimal: The value in 40 decimal digits, for people.
-        gradient: Of every array argument, and of ``temperature`` and ``bias`` where the loss has them.
+        gradient: Of every array argument that is not held constant, and of ``temperature`` and ``bias`` where the loss has them.
     """
 
     suite: str
@@ -82,7 +105,7 @@ class Case:
     normalize: bool
     reduction: str
     dtypes: tuple[str, ...]
-    arguments: Mapping[str, Numbers | tuple[int, ...]]
+    arguments: Mapping[str, Argument]
     cotangent: Numbers
     value: Expected
     decimal: tuple[str, ...]
@@ -91,7 +114,8 @@ class Case:
     @property
     def floor(self) -> float:
         """How many of the smallest normal numbers an entry may be wrong by: rows times the rate of the logits."""
-        rows = sum(math.prod(x.shape[:-1]) for x in self.arguments.values() if isinstance(x, Numbers))
+        arrays = (x for name, x in self.arguments.items() if isinstance(x, Numbers) and not held(name))
+        rows = sum(math.prod(x.shape[:-1]) for x in arrays)
         coldest = self.options.get("temperature", self.options.get("temperature_min"))
         if coldest is not None:
             return max(rows, 1) * max(1.0, 1.0 / float(coldest))
@@ -200,12 +224,25 @@ def _expected(entry: dict[str, Any], where: str, shape: tuple[int, ...] | None =
     return Expected(want, scale)
 
 
-def _argument(name: str, entry: Any) -> Numbers | tuple[int, ...]:
+def _argument(name: str, entry: Any) -> Argument:
+    if name in _BOOLEANS:
+        return _booleans(name, entry)
     if name in _INTEGERS:
         if not isinstance(entry, list) or not all(type(x) is int for x in entry):
             raise CaseError(f"{name}: a list of integers was expected")
         return tuple(entry)
     return _numbers(entry["hex"], name, tuple(entry["shape"]))
+
+
+def _booleans(name: str, entry: Any) -> Argument:
+    rows: list[Any] = entry if isinstance(entry, list) else [None]
+    nested = [row if isinstance(row, list) else [row] for row in rows]
+    alike = len({(isinstance(row, list), len(each)) for row, each in zip(rows, nested, strict=True)}) < 2
+    if not alike or not all(type(x) is bool for row in nested for x in row):
+        raise CaseError(f"{name}: a list of booleans, or of rows of them, was expected")
+    if any(isinstance(row, list) for row in rows):
+        return tuple(tuple(row) for row in rows)
+    return tuple(rows)
 
 
 def _option(name: str, entry: Any) -> float | str | bool:
@@ -230,10 +267,10 @@ def _case(entry: dict[str, Any], document: dict[str, Any]) -> Case:
     gradient = {}
     for name, x in entry["gradient"].items():
         argument = arguments.get(name)
-        if isinstance(argument, tuple) or (argument is None and name not in options):
+        if isinstance(argument, tuple) or held(name) or (argument is None and name not in options):
             raise CaseError(f"gradient: {name} is no argument that has one")
         gradient[name] = _expected(x, f"gradient of {name}", () if argument is None else argument.shape)
-    arrays = {name for name, x in arguments.items() if isinstance(x, Numbers)}
+    arrays = {name for name, x in arguments.items() if isinstance(x, Numbers) and not held(name)}
     if not arrays <= set(gradient):
         raise CaseError(f"gradient: that of {min(arrays - set(gradient))} is missing")
     decimal = entry["value"]["decimal"]

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sincere_spec.conformance.judge import Returned
-from sincere_spec.conformance.questions import Array
+from sincere_spec.conformance.questions import Array, Question
 
-__all__ = ["FRAMEWORKS", "Differentiated", "Framework", "Listing", "environment", "start"]
+__all__ = ["FRAMEWORKS", "Differentiated", "Framework", "Listing", "constants", "environment", "start"]
 
 Differentiated = Callable[[dict[str, Any], dict[str, Any], Any], tuple[Any, Mapping[str, Any]]]
 """From arrays, integers and a cotangent to a value and the gradients of the arrays."""
@@ -131,7 +131,7 @@ class Framework(Protocol):
         """An array of its own; a 0-d one, too."""
 
     def integers(self, numbers: NDArray[np.generic]) -> Any:
-        """Integers of its own."""
+        """Integers of its own, or booleans."""
 
     def read(self, x: Any) -> Returned:
         """The numbers of an array and its dtype; raises TypeError for anything else."""
@@ -153,6 +153,12 @@ def start(name: str) -> Framework:
         "tensorflow": _TensorFlow,
     }
     return known[name]()
+
+
+def constants(framework: Framework, question: Question, dtype: str) -> dict[str, Any]:
+    """The arguments of a question that receive no gradient: integers, booleans, and floats in its dtype."""
+    whole = {name: framework.integers(x) for name, x in question.integers.items()}
+    return whole | {name: framework.array(x, dtype) for name, x in question.held.items()}
 
 
 def versions(listing: Listing) -> dict[str, str]:
@@ -256,7 +262,7 @@ class _Jax:
         return self.jax.numpy.asarray(numbers, dtype=dtype)
 
     def integers(self, numbers: NDArray[np.generic]) -> Any:
-        return self.jax.numpy.asarray(numbers, dtype="int32")
+        return self.jax.numpy.asarray(numbers, dtype=None if numbers.dtype == np.bool_ else "int32")
 
     def read(self, x: Any) -> Returned:
         if not isinstance(x, self.jax.Array):

@@ -94,7 +94,8 @@ class Program:
 
 def _request(question: Question, dtype: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {name: x.tolist() for name, x in question.integers.items()}
-    arguments |= {name: {"shape": x.shape, "numbers": _plain(x)} for name, x in question.arrays.items()}
+    floats = question.arrays | question.held
+    arguments |= {name: {"shape": x.shape, "numbers": _plain(x)} for name, x in floats.items()}
     return {
         "id": question.id,
         "loss": question.loss,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sincere_spec import losses
-from sincere_spec.conformance.cases import DTYPES, SUITE, Case, Expected, Numbers, load
+from sincere_spec.conformance.cases import DTYPES, SUITE, Argument, Case, Expected, Numbers, held, load
 
 __all__ = [
     "DIGITS",
@@ -35,19 +35,29 @@ Array = NDArray[np.float64]
 
 LOSSES = tuple(loss.name for loss in losses.table.TABLE)
 ORDINARY = ("core", "two-tower", "queue")  # profiles with nothing unusual about them; together they have every loss
+RELATIONS = "relations"  # the profile of batches that say by more than labels, ids and places who is compared with whom
 LEVELS = {
-    "core": (*ORDINARY, "reduction"),
+    "core": (*ORDINARY, "reduction", RELATIONS),
     "robust": ("degenerate", "late-training", "learnable-temperature"),
     "extreme": ("precision",),
 }
 """The profiles of each level. Core is judged by norm, the others entry by entry."""
 INTEGRITY, DIGITS = "integrity", "digits"  # profiles that stand in no file of the suite
 LARGE = "large"  # the profile of recipes and properties
-INTEGERS = ("labels", "key_labels", "ids", "key_ids")
 PARAMETERS = ("temperature", "bias")
+OF_RELATIONS = ("overlap", "margin")  # options that are no keywords of a loss, but of what relates its rows
+RELATED = (
+    *("where", "key_where", "ignore", "groups", "key_groups"),
+    *("positive_pairs", "positive_weights", "classes", "key_classes", "own_negatives"),
+    *OF_RELATIONS,
+)
+"""What says, beside labels, ids, places and guides, who is compared with whom."""
 
 # One ordinary case of each kind of stage is also asked under the frameworks' compilers.
 COMPILED = ("sincere", "supcon out", "nt_xent", "dystress", "siglip", "f_micl kl")
+
+
+PADDED = ("sincere/where", "clip/where")  # asked again with NaN where rows take no part
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,28 +96,42 @@ class Question:
     @property
     def row(self) -> str:
         """The row of the matrix that this is in: the loss and its form, such as `f_micl kl`."""
-        options = self.options
+        options, queued = self.options, {"negatives", "own_negatives"} & set(self.arguments)
         if self.loss == "supcon":
             return f"supcon {options['summation']}"
         if self.loss == "f_micl":
-            return "f_micl queue" if "negatives" in self.arguments else f"f_micl {options['divergence']}"
+            return "f_micl queue" if queued else f"f_micl {options['divergence']}"
         if self.loss == "sincere" and options.get("epsilon"):
             return "sincere epsilon"
         if self.loss == "dystress" and options.get("schedule") == "shifted":
             return "dystress shifted"
-        if "negatives" in self.arguments:
+        if queued:
             return f"{self.loss} queue"
         return self.loss
 
     @property
     def arrays(self) -> dict[str, Array]:
         """The arguments that receive a gradient."""
-        return {name: x.astype(np.float64) for name, x in self.arguments.items() if name not in INTEGERS}
+        return {name: x for name, x in self._floats.items() if not held(name)}
+
+    @property
+    def held(self) -> dict[str, Array]:
+        """Arguments of floats that receive none: weights of positives, and the rows of a guide."""
+        return {name: x for name, x in self._floats.items() if held(name)}
 
     @property
     def integers(self) -> dict[str, NDArray[np.generic]]:
-        """Labels and ids."""
-        return {name: x for name, x in self.arguments.items() if name in INTEGERS}
+        """Labels, ids and groups, and booleans."""
+        return {name: x for name, x in self.arguments.items() if x.dtype.kind != "f"}
+
+    @property
+    def _floats(self) -> dict[str, Array]:
+        return {name: x.astype(np.float64) for name, x in self.arguments.items() if x.dtype.kind == "f"}
+
+    @property
+    def relations(self) -> frozenset[str]:
+        """The arguments and options that say, beside labels, ids and places, who is compared with whom."""
+        return frozenset(name for name in (*self.arguments, *self.options) if name in RELATED or held(name))
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -137,8 +161,13 @@ def of_suite(directory: Path = SUITE, profiles: Iterable[str] | None = None) -> 
 
 
 def integrity(asked: Iterable[Question], compilers: bool = True) -> tuple[Question, ...]:
-    """What is asked beside the suite: an ordinary case of some losses under compilers, if wanted, and a NaN of every loss."""
-    return tuple(one for question in ordinary(asked).values() for one in _checks(question, compilers))
+    """What is asked beside the suite: an ordinary case of some losses under compilers, if wanted, and NaN.
+
+    NaN stands in a row of every loss, where the value must be NaN, and in rows that take no part, where it must not.
+    """
+    asked = tuple(asked)
+    usual = [one for question in ordinary(asked).values() for one in _checks(question, compilers)]
+    return (*usual, *(_padded(question) for question in asked if question.id in PADDED))
 
 
 def ordinary(asked: Iterable[Question]) -> dict[str, Question]:
@@ -178,6 +207,20 @@ def _checks(question: Question, compilers: bool) -> Iterator[Question]:
     )
 
 
+def _padded(question: Question) -> Question:
+    """The same with NaN in the rows that take no part."""
+    inside = question.arguments["where"]
+    spoilt = {name: np.where(inside[:, None], x, np.nan) for name, x in question.arrays.items()}
+    return replace(
+        question,
+        id=f"{question.id}-nan",
+        profile=INTEGRITY,
+        says="What is in a row outside is of no account, NaN included: the numbers are the same, and its gradient is 0.",
+        arguments={**question.arguments, **spoilt},
+        dtypes=("float32",),
+    )
+
+
 def _from_case(case: Case) -> Question:
     return Question(
         id=case.id,
@@ -200,8 +243,11 @@ def _array(x: Numbers) -> Array:
     return np.asarray(x.flat, dtype=np.float64).reshape(x.shape)
 
 
-def _argument(x: Numbers | tuple[int, ...]) -> NDArray[np.generic]:
-    return _array(x) if isinstance(x, Numbers) else np.asarray(x, dtype=np.int64)
+def _argument(x: Argument) -> NDArray[np.generic]:
+    if isinstance(x, Numbers):
+        return _array(x)
+    whole = np.asarray(x)
+    return whole if whole.dtype == np.bool_ else whole.astype(np.int64)
 
 
 def _wanted(x: Expected) -> Wanted:

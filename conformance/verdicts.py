@@ -229,7 +229,7 @@ def _failed(question: Question, results: Sequence[Result]) -> Failed | None:
 def _numbers(question: Question) -> dict[str, Any]:
     """The input; NaN, which JSON has not, is a string."""
     given: dict[str, Any] = {name: x.tolist() for name, x in question.integers.items()}
-    for name, x in question.arrays.items():
+    for name, x in (question.arrays | question.held).items():
         flat = [number if math.isfinite(number) else repr(number) for number in x.ravel().tolist()]
         given[name] = {"shape": x.shape, "numbers": flat}
     return {name: given[name] for name in question.arguments} | question.parameters

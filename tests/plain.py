@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -91,6 +91,10 @@ def operations(framework: str) -> Operations:
     )
 
 
+BESIDE = ("keys", "negatives", "own_negatives")
+"""Arrays whose rows are none of the batch's."""
+
+
 @dataclass(frozen=True)
 class Side:
     """Anchors against keys, by the names of their arrays, and who is positive and who negative."""
@@ -143,16 +147,18 @@ class Plain:
     def loss(self, question: Question, x: dict[str, Any]) -> Any:
         z = {name: self.flat(x[name]) for name in question.arrays}
         z = {name: self.unit(rows) if self.normalizes(question) else rows for name, rows in z.items()}
-        losses, positives, counts = [], [], []
+        losses, positives, counts, inside = [], [], [], []
         for side in self.sides(question):
             q = self.xp.concat([self.anchor(z[name]) for name in side.anchors])
             k = self.xp.concat([self.key(z[name]) for name in side.keys])
             a = self.logits(question, self.similarities(q, k), x)
             losses.append(self.rows(question, a, side.positive, side.negative))
-            positives.append(side.positive.sum(axis=1))
+            positives.append(self.numbers(question, side.positive))
             counts.append(self.counting(question, side.positive, side.negative))
+            inside.append(self.inside(question, side.anchors))
         rows, counting = self.order(question, self.xp.concat(losses)), np.concatenate(counts)
-        weights = self.weights(question.reduction, counting, np.concatenate(positives))
+        there, weights = self.taking_part(np.concatenate(inside)), np.zeros(len(counting))
+        weights[there] = self.weights(question.reduction, counting[there], np.concatenate(positives)[there])
         weighted = self.xp.among(counting, rows) * self.xp.constant(weights, rows)
         return weighted if question.reduction == "none" else self.xp.sum(weighted)
 
@@ -186,44 +192,180 @@ class Plain:
 
     def weights(self, reduction: str, counts: np.ndarray, positives: np.ndarray) -> np.ndarray:
         if reduction == "pairs":
-            return positives * counts / max(1, (positives * counts).sum())
+            return positives * counts / ((positives * counts).sum() or 1.0)
         number = {"mean": counts.sum(), "batch": len(counts)}.get(reduction, 1)
         return counts / max(1, number)
 
     # who is compared with whom
 
     def sides(self, question: Question) -> list[Side]:
+        return [self.related(question, side) for side in self.by_arrangement(question)]
+
+    def by_arrangement(self, question: Question) -> list[Side]:
         names = tuple(question.arrays)
         n = len(question.arrays[names[0]])
         here, apart = np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)
-        if "labels" in question.arguments:
+        if "embeddings" in question.arguments:
             return [self.labelled(question)]
         if question.loss in ("nt_xent", "dystress"):
             image = np.tile(np.arange(n), len(names))
             same = image[:, None] == image
             return [Side(names, names, same & ~np.eye(len(image), dtype=bool), ~same)]
-        if "negatives" in names:
-            queue = np.ones((n, len(question.arrays["negatives"])), dtype=bool)
+        if len(names) == 3:
+            queue = self.queue(question, names[2])
             nobody = np.zeros_like(here)
-            return [Side(names[:1], names[1:], np.hstack([here, ~queue]), np.hstack([nobody, queue]))]
+            return [Side(names[:1], names[1:], np.hstack([here, np.zeros_like(queue)]), np.hstack([nobody, queue]))]
         if question.loss == "f_micl":
             nobody = np.zeros_like(here)
             return [Side(names[:1], names[::-1], np.hstack([here, nobody]), np.hstack([nobody, apart]))]
         both = [Side(names[:1], names[1:], here, apart), Side(names[1:], names[:1], here, apart)]
         return both if question.loss in ("clip", "infoloob") else both[:1]
 
+    def queue(self, question: Question, name: str) -> np.ndarray:
+        """Who is compared with whom of a queue: all, or each with its own."""
+        rows = np.arange(len(next(iter(question.arrays.values()))))
+        samples = self.samples(question, (name,))
+        return (rows[:, None] == samples) | np.full((len(rows), len(samples)), name == "negatives")
+
     def labelled(self, question: Question) -> Side:
         x, given = question.arrays["embeddings"], question.integers
-        views = x.shape[1] if x.ndim == 3 else 1
-        labels = self.labels(np.repeat(given["labels"], views))
-        ids = given.get("ids", np.arange(len(labels)))
+        count = x.size // x.shape[-1]
+        ids = given.get("ids", np.arange(count))
         if "keys" not in question.arrays:
-            key_labels, key_ids, keys = labels, ids, ("embeddings",)
+            key_ids, keys = ids, ("embeddings",)
         else:
-            key_labels, keys = self.labels(given["key_labels"]), ("keys",)
-            key_ids = given.get("key_ids", -1 - np.arange(len(key_labels)))
-        same, apart = labels[:, None] == key_labels, ids[:, None] != key_ids
+            key_ids, keys = given.get("key_ids", -1 - np.arange(len(question.arrays["keys"]))), ("keys",)
+        same, apart = self.same(question, keys), ids[:, None] != key_ids
         return Side(("embeddings",), keys, self.positive(same, apart), self.negative(same, apart))
+
+    # relations
+
+    def samples(self, question: Question, names: tuple[str, ...]) -> np.ndarray:
+        """The sample of each row of some arrays."""
+        shapes = [question.arrays[name].shape for name in names]
+        return np.concatenate([np.repeat(np.arange(s[0]), s[1] if len(s) == 3 else 1) for s in shapes])
+
+    def by_pair(self, question: Question, matrix: np.ndarray, side_names: tuple[tuple[str, ...], ...]) -> np.ndarray:
+        """A matrix by sample for each pair of rows."""
+        rows, columns = (self.samples(question, names) for names in side_names)
+        return matrix[rows[:, None], columns[None, :]]
+
+    def of(self, question: Question, word: str, names: tuple[str, ...]) -> np.ndarray:
+        """What is said of each row of some arrays, those of keys and queues apart."""
+        said = question.arguments[f"key_{word}" if names[0] in BESIDE else word]
+        return said[self.samples(question, names)]
+
+    def same(self, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+        """Whose positives are whose, but for a row and itself."""
+        anchors, given = ("embeddings",), question.arguments
+        if "positive_pairs" in given or "positive_weights" in given:
+            return self.heavy(question, keys) > 0
+        if "classes" in given:
+            return self.common(question, keys) > 0
+        labels, others = (self.labels(self.of(question, "labels", names)) for names in (anchors, keys))
+        return labels[:, None] == others
+
+    def common(self, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+        """How many classes two rows have in common."""
+        mine, theirs = (self.of(question, "classes", names).astype(float) for names in (("embeddings",), keys))
+        return mine @ theirs.T
+
+    def heavy(self, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+        """How much each pair weighs as a positive."""
+        given = question.arguments
+        for name in ("positive_pairs", "positive_weights"):
+            if name in given:
+                return self.by_pair(question, given[name].astype(float), (("embeddings",), keys))
+        return self.jaccard(question, keys, self.common(question, keys))
+
+    def jaccard(self, question: Question, keys: tuple[str, ...], common: np.ndarray) -> np.ndarray:
+        mine, theirs = (self.of(question, "classes", names).sum(axis=1) for names in (("embeddings",), keys))
+        return common / np.maximum(mine[:, None] + theirs - common, 1)
+
+    def shares(self, question: Question, positive: np.ndarray) -> np.ndarray:
+        """The weights of positives: 1 where nothing weighs."""
+        if "positive_weights" not in question.arguments and question.options.get("overlap") != "jaccard":
+            return positive.astype(float)
+        keys = ("keys",) if "keys" in question.arrays else ("embeddings",)
+        return np.where(positive, self.heavy(question, keys), 0.0)
+
+    def numbers(self, question: Question, positive: np.ndarray) -> np.ndarray:
+        """By how much "pairs" weighs each row."""
+        return self.shares(question, positive).sum(axis=1)
+
+    def related(self, question: Question, side: Side) -> Side:
+        """A side without the pairs that are left out."""
+        own = side.positive
+        if "embeddings" in question.arguments:
+            rows, columns = (self.samples(question, names) for names in (side.anchors, side.keys))
+            own = (rows[:, None] == columns) & (side.anchors == side.keys)
+        kept = ~self.left_out(question, side, own)
+        kept &= self.inside(question, side.anchors)[:, None] & self.inside(question, side.keys)
+        return self.remaining(question, side, kept)
+
+    def remaining(self, question: Question, side: Side, kept: np.ndarray) -> Side:
+        return replace(side, positive=side.positive & kept, negative=side.negative & kept)
+
+    def left_out(self, question: Question, side: Side, own: np.ndarray) -> np.ndarray:
+        given, out = question.arguments, np.zeros(side.positive.shape, dtype=bool)
+        if "groups" in given:
+            out |= self.grouped(question, side, own)
+        if "ignore" in given:
+            out |= self.marked(question, side, given["ignore"])
+        if "margin" in question.options:
+            out |= self.near(question, side, own)
+        return out
+
+    def grouped(self, question: Question, side: Side, own: np.ndarray) -> np.ndarray:
+        """Pairs of one group, without a row's own positive."""
+        mine, theirs = self.of(question, "groups", side.anchors), self.groups_of_keys(question, side)
+        return (mine[:, None] == theirs) & ~own
+
+    def groups_of_keys(self, question: Question, side: Side) -> np.ndarray:
+        return np.concatenate([self.of(question, "groups", (name,)) for name in side.keys])
+
+    def marked(self, question: Question, side: Side, matrix: np.ndarray) -> np.ndarray:
+        """Pairs of a matrix, which is that of a queue alone where there is one."""
+        if side.anchors == ("b",):
+            matrix = matrix.T
+        if "negatives" in side.keys:
+            partners = np.zeros((len(matrix), len(matrix)), dtype=bool)
+            return np.hstack([partners, self.by_pair(question, matrix, (side.anchors, ("negatives",)))])
+        return self.by_pair(question, matrix, (side.anchors, side.keys))
+
+    def near(self, question: Question, side: Side, own: np.ndarray) -> np.ndarray:
+        """Negatives that the guide finds as similar as the own pair."""
+        found = self.found(question, side)
+        least = found[own].reshape(-1, 1) - self.margin_of(question) - 1e-5
+        return (found >= least) & ~own
+
+    def margin_of(self, question: Question) -> float:
+        return float(question.options["margin"])
+
+    def found(self, question: Question, side: Side) -> np.ndarray:
+        """What the guide finds of each pair."""
+        mine, theirs = (
+            np.concatenate([self.guide(question.arguments[f"guide_{name}"]) for name in names])
+            for names in (side.anchors, side.keys)
+        )
+        return mine @ theirs.T
+
+    def guide(self, rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def inside(self, question: Question, names: tuple[str, ...]) -> np.ndarray:
+        """Which rows of some arrays take part."""
+        found = []
+        for name in names:
+            mask = question.arguments.get("key_where" if name in BESIDE else "where")
+            rows = self.samples(question, (name,))
+            found.append(
+                np.ones(len(rows), dtype=bool) if mask is None else mask.ravel() if mask.ndim == 2 else mask[rows]
+            )
+        return np.concatenate(found)
+
+    def taking_part(self, inside: np.ndarray) -> np.ndarray:
+        return inside
 
     def labels(self, labels: np.ndarray) -> np.ndarray:
         return labels
@@ -273,9 +415,8 @@ class Plain:
             "f_micl": self.divergence,
         }
         if question.loss == "supcon":
-            return (self.outside if question.options["summation"] == "out" else self.inside)(
-                a, positive, negative, **question.options
-            )
+            form = self.outside if question.options["summation"] == "out" else self.within
+            return form(a, positive, negative, weight=self.shares(question, positive), **question.options)
         several = question.loss in ("nt_xent", "dystress") and len(question.arrays) > 2
         chosen = form.get(question.loss, self.outside if several else self.margin)
         return chosen(a, positive, negative, **question.options)
@@ -285,19 +426,30 @@ class Plain:
         gap = self.level(a, negative) - a + epsilon
         return self.average(self.xp.among(some, self.softplus(self.xp.among(some, gap))), positive) - epsilon
 
-    def outside(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
-        return self.level(a, positive | negative)[:, 0] - self.average(a, positive)
+    def outside(
+        self, a: Any, positive: np.ndarray, negative: np.ndarray, weight: np.ndarray | None = None, **_: Any
+    ) -> Any:
+        return self.level(a, positive | negative)[:, 0] - self.average(a, positive, weight)
 
-    def inside(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
-        number = np.maximum(positive.sum(axis=1), 1)
-        everyone, same = self.level(a, positive | negative), self.level(a, positive)
-        return (everyone - same)[:, 0] + self.xp.constant(np.log(number), a)
+    def within(
+        self, a: Any, positive: np.ndarray, negative: np.ndarray, weight: np.ndarray | None = None, **_: Any
+    ) -> Any:
+        weight = positive.astype(float) if weight is None else weight
+        heavy = a + self.xp.constant(np.log(np.where(positive, weight, 1.0)), a)
+        everyone, same = self.level(a, positive | negative), self.level(heavy, positive)
+        return (everyone - same)[:, 0] + self.xp.constant(np.log(self.mass(weight)[:, 0]), a)
+
+    def mass(self, weight: np.ndarray) -> np.ndarray:
+        """W, the sum of a row's weights."""
+        total = weight.sum(axis=1, keepdims=True)
+        return np.where(total > 0, total, 1.0)
 
     def decoupled(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
         return self.level(a, negative)[:, 0] - self.average(a, positive)
 
     def pairwise(self, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
-        return self.xp.sum(self.softplus(a * self.xp.constant(np.where(positive, -1.0, 1.0), a)), axis=1)
+        terms = self.softplus(a * self.xp.constant(np.where(positive, -1.0, 1.0), a))
+        return self.xp.sum(self.xp.among(positive | negative, terms), axis=1)
 
     def divergence(
         self,
@@ -349,8 +501,10 @@ class Plain:
     def softplus(self, t: Any) -> Any:
         return self.xp.softplus(t)
 
-    def average(self, a: Any, over: np.ndarray) -> Any:
-        share = over / self.number(over)
+    def average(self, a: Any, over: np.ndarray, weight: np.ndarray | None = None) -> Any:
+        share = (
+            over / self.number(over) if weight is None or np.array_equal(weight, over) else weight / self.mass(weight)
+        )
         return self.xp.sum(self.xp.among(over, a) * self.xp.constant(share, a), axis=1)
 
     def number(self, over: np.ndarray) -> np.ndarray:

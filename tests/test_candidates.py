@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.dom import minidom
 
 import pytest
 
-from sincere_spec.conformance import runner
-from sincere_spec.conformance.candidates import Candidate
+from sincere_spec.conformance import frameworks, judge, questions, runner
+from sincere_spec.conformance.candidates import Candidate, Foreign
 from sincere_spec.conformance.programs import Executable
 from sincere_spec.conformance.report import Report, to_json
 from sincere_spec.conformance.text import printable
@@ -118,6 +119,89 @@ def judged(
         frameworks=("numpy",), losses=(loss,), profiles=profiles, candidate=candidate, timeout=timeout
     )
     return runner.run(request)
+
+
+RELATED = """
+import numpy as np
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+def supcon(embeddings, labels=None, temperature=0.1, *, positive_weights=None):
+    z = unit(embeddings)
+    weights = (labels[:, None] == labels) * 1.0 if positive_weights is None else positive_weights
+    me = np.eye(len(z), dtype=bool)
+    a, weights = z @ z.T / temperature, np.where(me, 0.0, weights)
+    rows = np.log(np.where(me, 0.0, np.exp(a)).sum(axis=1)) - (weights * a).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
+    return rows[weights.sum(axis=1) > 0].mean().astype(embeddings.dtype)
+
+def masked(features, mask, temperature):
+    return supcon(features, None, temperature, positive_weights=mask)
+
+def plain_supcon(embeddings, labels, temperature):
+    return supcon(embeddings, labels, temperature)
+
+def clip(a, b, temperature, ignore=None):
+    s = unit(a) @ unit(b).T / temperature
+    s = s if ignore is None else np.where(ignore, -np.inf, s)
+    rows = [np.log(np.exp(x).sum(axis=1)) - np.diag(x) for x in (s, s.T)]
+    rows = np.concatenate([x[np.isfinite(x)] for x in rows])
+    return rows.mean().astype(a.dtype)
+
+def plain_clip(x, y, t):
+    return clip(x, y, t)
+
+def queued(queries, positives, negatives, temperature):
+    assert negatives.ndim == 2
+    q, p, n = unit(queries), unit(positives), unit(negatives)
+    own = (q * p).sum(axis=1, keepdims=True)
+    a = np.concatenate([own, q @ n.T], axis=1) / temperature
+    return (np.log(np.exp(a).sum(axis=1)) - a[:, 0]).mean().astype(q.dtype)
+"""
+
+
+def answers(target: str, call: str, *cases: str) -> dict[str, str]:
+    """What becomes of some cases: the status of the value, and the reason of one that is not asked."""
+    Path("related.py").write_text(RELATED, encoding="utf-8")
+    candidate = Candidate(f"related:{target}", call)
+    theirs = Foreign(frameworks.start("numpy"), candidate, candidate.load("numpy"))
+    suite = {question.id: question for question in questions.of_suite()}
+    found = {}
+    for case in cases:
+        (result,) = judge.ask(theirs, Foreign.asked(replace(suite[case], gradient=None)), "float64", "dense")
+        found[case] = result.reason or result.status
+    return found
+
+
+ORDINARY, WEIGHTED, TEACHER = "supcon/out-ordinary", "supcon/out-weights", "supcon/out-teacher"
+
+
+def test_a_relation_goes_by_its_keyword_and_without_it_is_not_asked() -> None:
+    assert set(answers("supcon", "", ORDINARY, WEIGHTED, TEACHER).values()) == {"pass"}
+    found = answers("supcon", "f(z, y, t, positive_weights=positive_weights)", ORDINARY, WEIGHTED)
+    assert set(found.values()) == {"pass"}  # what a case has not is None
+    assert answers("masked", "f(z, positive_weights, t)", TEACHER) == {TEACHER: "pass"}
+    for target, call in (("plain_supcon", ""), ("plain_supcon", "f(z, y, t)"), ("supcon", "f(z, y, t)")):
+        found = answers(target, call, ORDINARY, WEIGHTED, "supcon/out-overlap", "supcon/out-where-none")
+        assert found.pop(ORDINARY) == "pass"
+        assert all("its call takes no" in reason or "reduction" in reason for reason in found.values()), found
+    found = answers("clip", "", "clip/ordinary", "clip/ignore", "clip/groups", "clip/guide")
+    assert [found.pop(case) for case in ("clip/ordinary", "clip/ignore")] == ["pass", "pass"]
+    assert found["clip/groups"] == "its call takes no groups"
+    assert found["clip/guide"] == "its call takes no guide_a, guide_b, margin"
+    found = answers("plain_clip", "", "clip/ordinary", "clip/ignore", "clip/where")
+    assert list(found.values()) == ["pass", "its call takes no ignore", "its call takes no where"]
+
+
+def test_every_relation_is_judged_or_not_asked_and_never_failed() -> None:
+    """Of implementations that know none: whatever their signature, and the order of their arguments."""
+    related = [question for question in questions.of_suite() if question.profile == questions.RELATIONS]
+    for target, loss in (("plain_supcon", "supcon"), ("plain_clip", "clip"), ("queued", "info_nce")):
+        asked = [question.id for question in related if question.loss == loss]
+        assert len(asked) > 5
+        said = answers(target, "", *asked).items()
+        assert not {case: x for case, x in said if not re.search("its call takes no|the reduction is", x)}
+    assert answers("queued", "", "info_nce/queue")["info_nce/queue"] == "pass"
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,162 @@ def transposed(question: Question, rows: int) -> np.ndarray:
     return np.arange(rows).reshape(len(question.arrays), -1).T.ravel()
 
 
+# --- relations ---------------------------------------------------------------------------------------------------------------
+
+
+def square(change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[..., Any]]:
+    """Other entries of a matrix to leave out, where it can be turned."""
+
+    def wrong(self: Plain, question: Question, side: Side, matrix: np.ndarray) -> np.ndarray:
+        alike = matrix.shape[0] == matrix.shape[1]
+        return Plain.marked(self, question, side, change(matrix) if alike else matrix)
+
+    return {"marked": wrong}
+
+
+def heavier(change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[..., Any]]:
+    """Other entries of a matrix of positives, where it can be turned."""
+
+    def wrong(self: Plain, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+        right = Plain.heavy(self, question, keys)
+        return change(right) if right.shape[0] == right.shape[1] else right
+
+    return {"heavy": wrong}
+
+
+def unturned(self: Plain, question: Question, side: Side, matrix: np.ndarray) -> np.ndarray:
+    return Plain.marked(self, question, side, matrix.T if side.anchors == ("b",) else matrix)
+
+
+def zeros_for_ignored(self: Plain, question: Question, a: Any, positive: np.ndarray, negative: np.ndarray) -> Any:
+    """Logits are multiplied by a mask, and what is left out keeps a logit of 0."""
+    missing = ~(positive | negative)
+    if not {"groups", "ignore"} & set(question.arguments) or question.loss not in ("clip", "info_nce"):
+        return Plain.rows(self, question, a, positive, negative)
+    return Plain.rows(self, question, self.xp.among(~missing, a), positive, negative | missing)
+
+
+def every_softplus(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, **_: Any) -> Any:
+    return self.xp.sum(self.softplus(a * self.xp.constant(np.where(positive, -1.0, 1.0 * negative), a)), axis=1)
+
+
+def weighted_denominator(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, weight=None, **_: Any) -> Any:
+    heavy = a + self.xp.constant(np.log(np.where(positive, weight, 1.0)), a)
+    return self.level(heavy, positive | negative)[:, 0] - self.average(a, positive, weight)
+
+
+def log_of_the_number(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, weight=None, **_: Any) -> Any:
+    right = Plain.within(self, a, positive, negative, weight)
+    return right + self.xp.constant(np.log(np.maximum(positive.sum(axis=1), 1) / self.mass(weight)[:, 0]), a)
+
+
+def with_itself(self: Plain, question: Question, positive: np.ndarray) -> np.ndarray:
+    """W over the whole row of a matrix, its diagonal included."""
+    if "positive_weights" not in question.arguments or "keys" in question.arrays:
+        return Plain.shares(self, question, positive)
+    return np.where(positive | np.eye(len(positive), dtype=bool), self.heavy(question, ("embeddings",)), 0.0)
+
+
+def neither_has_any(self: Plain, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+    mine, theirs = (self.of(question, "classes", names).any(axis=1) for names in (("embeddings",), keys))
+    return ~mine[:, None] & ~theirs
+
+
+def jaccard_of_nothing(self: Plain, question: Question, keys: tuple[str, ...], common: np.ndarray) -> np.ndarray:
+    return np.where(neither_has_any(self, question, keys), 1.0, Plain.jaccard(self, question, keys, common))
+
+
+def jaccard_by_division(self: Plain, question: Question, keys: tuple[str, ...], common: np.ndarray) -> np.ndarray:
+    right = Plain.jaccard(self, question, keys, common)
+    return np.where(neither_has_any(self, question, keys), np.nan, right)
+
+
+def by_classes(change: Callable[..., np.ndarray]) -> dict[str, Callable[..., Any]]:
+    """Another idea of whose classes make positives."""
+
+    def wrong(self: Plain, question: Question, keys: tuple[str, ...]) -> np.ndarray:
+        right = Plain.same(self, question, keys)
+        return change(self, question, keys, right) if "classes" in question.arguments else right
+
+    return {"same": wrong}
+
+
+def equal_classes(self: Plain, question: Question, keys: tuple[str, ...], right: np.ndarray) -> np.ndarray:
+    mine, theirs = (self.of(question, "classes", names) for names in (("embeddings",), keys))
+    return (mine[:, None] == theirs).all(axis=-1)
+
+
+def of_the_batch(*words: str) -> dict[str, Callable[..., Any]]:
+    """What belongs to keys or to a queue is read from the batch."""
+
+    def wrong(self: Plain, question: Question, word: str, names: tuple[str, ...]) -> np.ndarray:
+        right = Plain.of(self, question, word, names)
+        return np.resize(question.arguments[word], right.shape) if word in words else right
+
+    return {"of": wrong}
+
+
+def as_if_inside(kind: int) -> dict[str, Callable[..., Any]]:
+    """Masks of keys of so many dimensions are not heard."""
+
+    def wrong(self: Plain, question: Question, names: tuple[str, ...]) -> np.ndarray:
+        right = Plain.inside(self, question, names)
+        mask = question.arguments.get("key_where")
+        return right | (mask is not None and mask.ndim == kind)
+
+    return {"inside": wrong}
+
+
+def outside_as_keys(self: Plain, question: Question, side: Side) -> Side:
+    """A row outside is no anchor, and still a key."""
+    right = Plain.by_arrangement(self, question)
+    (whole,) = (one for one in right if one.anchors == side.anchors)
+    return self.remaining(question, whole, self.inside(question, side.anchors)[:, None] | np.zeros_like(whole.positive))
+
+
+def last_reason(self: Plain, question: Question, side: Side, own: np.ndarray) -> np.ndarray:
+    given = dict(question.arguments)
+    if "ignore" in given:
+        given.pop("groups", None)
+    return Plain.left_out(self, replace(question, arguments=given), side, own)
+
+
+def guided(change: Callable[..., np.ndarray]) -> dict[str, Callable[..., Any]]:
+    """Another rule of what a guide leaves out, from what it finds and the own pairs."""
+
+    def wrong(self: Plain, question: Question, side: Side, own: np.ndarray) -> np.ndarray:
+        return change(self.found(question, side), own, self.margin_of(question))
+
+    return {"near": wrong}
+
+
+def own_of_the_row(found: np.ndarray, own: np.ndarray) -> np.ndarray:
+    return found[own].reshape(-1, 1)
+
+
+def own_of_the_column(found: np.ndarray, own: np.ndarray, margin: float) -> np.ndarray:
+    if own.shape[0] != own.shape[1]:
+        return (found >= own_of_the_row(found, own) - margin - 1e-5) & ~own
+    return (found >= found.T[own.T][None, :] - margin - 1e-5) & ~own
+
+
+def own_embeddings(self: Plain, question: Question, side: Side) -> np.ndarray:
+    mine, theirs = (
+        np.concatenate([self.guide(question.arrays[name]) for name in names]) for names in (side.anchors, side.keys)
+    )
+    return mine @ theirs.T
+
+
+def counted_with(change: Callable[[np.ndarray], Any]) -> dict[str, Callable[..., Any]]:
+    """The mean over negatives divides by another number, from who is one."""
+    return {
+        "repelled": lambda self, x, negative: (
+            Plain.repelled(self, x, negative)
+            * self.xp.constant(negative.sum(axis=1) / np.maximum(change(negative), 1), x)
+        )
+    }
+
+
 FAULTS: dict[str, Fault] = {
     # which pairs
     "self is a positive": Fault(
@@ -227,8 +383,8 @@ FAULTS: dict[str, Fault] = {
     "the sum on the other side": Fault(
         "The logarithm of the sum over positives, where the sum of logarithms is meant.",
         {
-            "outside": lambda self, *rest, **options: Plain.inside(self, *rest, **options),
-            "inside": lambda self, *rest, **options: Plain.outside(self, *rest, **options),
+            "outside": lambda self, *rest, **options: Plain.within(self, *rest, **options),
+            "within": lambda self, *rest, **options: Plain.outside(self, *rest, **options),
         },
         ("supcon/out-ordinary", "supcon/in-ordinary", "nt_xent/three-views"),
         spared_by="supcon/out-two-rows",
@@ -236,7 +392,7 @@ FAULTS: dict[str, Fault] = {
     "the sum inside, not its mean": Fault(
         "log |P| is left out: nothing but the value shows it.",
         {
-            "inside": lambda self, a, positive, negative, **_: (
+            "within": lambda self, a, positive, negative, **_: (
                 self.level(a, positive | negative) - self.level(a, positive)
             )[:, 0]
         },
@@ -982,6 +1138,439 @@ FAULTS: dict[str, Fault] = {
         ("sincere/one-dimension",),
         "all: IndexError",
         spared_by="sincere/ordinary",
+    ),
+    # who is compared with whom, said pair by pair
+    "a matrix that is not turned": Fault(
+        "From b to a the matrix is read as from a to b.",
+        {"marked": unturned},
+        ("clip/ignore", "clip/ignore-none", "infoloob/ignore"),
+        spared_by="info_nce/ignore",
+    ),
+    "a matrix by columns": Fault(
+        "Entry (i, j) is taken for (j, i): nothing but an asymmetric matrix shows it.",
+        square(lambda matrix: matrix.T),
+        (
+            "sincere/ignore",
+            "supcon/out-ignore",
+            "decoupled/ignore",
+            "info_nce/ignore",
+            "siglip/ignore",
+            "nt_xent/ignore",
+        ),
+        spared_by="sincere/groups",
+    ),
+    "a matrix made symmetric": Fault(
+        "A pair that one row leaves out is left out of both.",
+        square(lambda matrix: matrix | matrix.T),
+        ("sincere/ignore", "supcon/in-ignore", "f_micl/ignore", "nt_xent/three-views-ignore", "sincere/views-ignore"),
+        spared_by="sincere/memory-ignore",
+    ),
+    "a matrix by sample, view by view": Fault(
+        "A matrix by sample is repeated as a whole, and the rows of [n, views, d] come sample by sample.",
+        {
+            "samples": lambda self, question, names: np.concatenate(
+                [
+                    np.tile(np.arange(x.shape[0]), x.shape[1])
+                    if name == "embeddings" and x.ndim == 3
+                    else Plain.samples(self, question, (name,))
+                    for name, x in ((name, question.arrays[name]) for name in names)
+                ]
+            )
+        },
+        ("sincere/views-ignore", "sincere/views-groups", "sincere/views-positive-pairs", "sincere/views-overlap"),
+        spared_by="sincere/ignore",
+    ),
+    "a matrix by sample, image by image": Fault(
+        "A matrix by sample has its entries repeated, and the rows of several views come view by view.",
+        {
+            "samples": lambda self, question, names: (
+                np.repeat(np.arange(len(question.arrays["view_0"])), len(names))
+                if question.loss in ("nt_xent", "dystress")
+                else Plain.samples(self, question, names)
+            )
+        },
+        (
+            "nt_xent/ignore",
+            "nt_xent/groups",
+            "nt_xent/three-views-ignore",
+            "nt_xent/three-views-groups",
+            "dystress/groups",
+        ),
+        spared_by="nt_xent/two-views",
+    ),
+    "a group drops the own pair": Fault(
+        "A row's own positive is of its group, and is left out with it.",
+        {"grouped": lambda self, question, side, own: Plain.grouped(self, question, side, np.zeros_like(own))},
+        (
+            *("clip/groups", "infoloob/groups", "siglip/groups", "info_nce/groups", "f_micl/groups"),
+            *("nt_xent/groups", "nt_xent/three-views-groups", "dystress/groups", "dystress_info_nce/groups"),
+        ),
+        spared_by="clip/ignore",
+    ),
+    "the views of a sample are of one group": Fault(
+        "With labels all pairs of a group are left out: those of one sample, too.",
+        {
+            "grouped": lambda self, question, side, own: Plain.grouped(
+                self, question, side, np.zeros_like(own) if "embeddings" in question.arrays else own
+            )
+        },
+        ("sincere/views-groups",),
+        spared_by="sincere/groups",
+    ),
+    "positives of a group stay": Fault(
+        "A group is taken for a reason to leave out negatives alone.",
+        {"grouped": lambda self, question, side, own: Plain.grouped(self, question, side, own) & ~side.positive},
+        ("sincere/groups", "supcon/out-groups", "sincere/memory-groups"),
+        spared_by="clip/groups",
+    ),
+    "a queue of the batch's groups": Fault(
+        "Row k of a queue, or of a memory, is taken to be of the group of row k of the batch.",
+        of_the_batch("groups"),
+        ("info_nce/queue-groups", "f_micl/queue-groups", "sincere/memory-groups"),
+        spared_by="info_nce/groups",
+    ),
+    "the own pair is never left out": Fault(
+        "A matrix is for negatives, it is thought: a row keeps its own positive.",
+        {
+            "marked": lambda self, question, side, matrix: (
+                Plain.marked(self, question, side, matrix)
+                & ~(side.positive if "embeddings" not in question.arrays else np.zeros_like(side.positive))
+            )
+        },
+        (
+            "clip/ignore",
+            "siglip/ignore",
+            "info_nce/ignore",
+            "f_micl/ignore",
+            "nt_xent/ignore",
+            "nt_xent/three-views-ignore",
+        ),
+        spared_by="info_nce/queue-ignore",
+    ),
+    "a row without its own pair counts": Fault(
+        "It adds nothing to the sum, and is still in the number that the mean divides by.",
+        {
+            "counting": lambda self, question, positive, negative: (
+                Plain.counting(self, question, positive, negative)
+                | (question.loss in ("clip", "info_nce") and "ignore" in question.arguments)
+            )
+        },
+        ("clip/ignore", "info_nce/ignore", "info_nce/groups-and-ignore"),
+        spared_by="clip/groups",
+    ),
+    "a row without negatives counts": Fault(
+        "InfoLOOB's row without negatives is the positive's logit, negated.",
+        {"counting": lambda self, question, positive, negative: positive.any(axis=1)},
+        ("infoloob/ignore",),
+        spared_by="infoloob/groups",
+    ),
+    "logits of 0 for what is left out": Fault(
+        "Logits are multiplied by a mask: exp(0) stays in the denominator.",
+        {"rows": zeros_for_ignored},
+        ("clip/groups", "info_nce/groups", "clip/ignore", "info_nce/queue-groups"),
+        spared_by="clip/ordinary",
+    ),
+    "log 2 for what is left out": Fault(
+        "SigLIP's sum has the softplus of 0 for each pair that is left out.",
+        {"pairwise": every_softplus},
+        ("siglip/groups", "siglip/ignore"),
+        spared_by="siglip/ordinary",
+    ),
+    "what is left out is a negative": Fault(
+        "A positive that is left out goes to the other rows, in place of none.",
+        {
+            "remaining": lambda self, question, side, kept: replace(
+                side, positive=side.positive & kept, negative=(side.negative & kept) | (side.positive & ~kept)
+            )
+        },
+        (
+            "sincere/ignore",
+            "supcon/out-ignore",
+            "supcon/in-ignore",
+            "decoupled/ignore",
+            "sincere/groups",
+            "supcon/out-weights-ignore",
+        ),
+        spared_by="info_nce/queue-ignore",
+    ),
+    "the mean over what is left out": Fault(
+        "f-MICL's sum is divided by n - 1, pairs that are left out included.",
+        counted_with(
+            lambda negative: (len(negative) - 1) if negative.shape[1] == 2 * len(negative) else negative.sum(axis=1)
+        ),
+        ("f_micl/groups", "f_micl/ignore", "f_micl/guide"),
+        spared_by="f_micl/kl",
+    ),
+    "the mean over the whole queue": Fault(
+        "f-MICL's sum is divided by the length of the queue, what is left out of it included.",
+        counted_with(
+            lambda negative: (
+                negative.sum(axis=1)
+                if negative.shape[1] == 2 * len(negative)
+                else 3
+                if negative.shape[1] > 2 * len(negative)
+                else negative.shape[1] - len(negative)
+            )
+        ),
+        ("f_micl/queue-groups", "f_micl/ragged-negatives"),
+        spared_by="f_micl/queue",
+    ),
+    "the last reason alone": Fault(
+        "Of several reasons to leave a pair out only one is heard.",
+        {"left_out": last_reason},
+        ("info_nce/groups-and-ignore",),
+        spared_by="info_nce/ignore",
+    ),
+    "padding among negatives": Fault(
+        "Where a query has fewer negatives, what fills their places is in its denominator.",
+        as_if_inside(2),
+        (
+            "info_nce/ragged-negatives",
+            "info_nce/ragged-none",
+            "dystress_info_nce/ragged-negatives",
+            "f_micl/ragged-negatives",
+        ),
+        spared_by="info_nce/own-negatives",
+    ),
+    "negatives of all queries": Fault(
+        "[n, k, d] is reshaped to a queue that every query sees.",
+        {"queue": lambda self, question, name: np.ones_like(Plain.queue(self, question, name))},
+        ("info_nce/own-negatives", "info_nce/ragged-negatives"),
+        spared_by="info_nce/queue",
+    ),
+    "a queue that is always full": Fault(
+        "Rows of a queue, or of a memory, that were never filled are negatives.",
+        as_if_inside(1),
+        ("info_nce/queue-where", "sincere/memory-where"),
+        spared_by="clip/where",
+    ),
+    # rows outside
+    "rows outside are keys": Fault(
+        "A row that takes no part is no anchor, and still in the denominators of others.",
+        {"related": outside_as_keys},
+        ("sincere/where", "clip/where", "supcon/out-where-none", "nt_xent/where"),
+        spared_by="sincere/one-singleton",
+    ),
+    "batch counts rows outside": Fault(
+        "The sum is divided by the number of rows, those outside included.",
+        {"taking_part": lambda self, inside: np.ones_like(inside)},
+        ("sincere/where-batch", "clip/where-batch"),
+        spared_by="sincere/where",
+    ),
+    "NaN from rows outside": Fault(
+        "Padding of zeros is divided by its norm before it is left out: a gradient of 0 times NaN.",
+        {"unit": naive_unit},
+        ("sincere/where", "clip/where"),
+        "gradient.",
+        spared_by="sincere/where-batch",
+    ),
+    # positives by pair, by weight and by class
+    "positives turned": Fault(
+        "Entry (i, j) of the positives is taken for (j, i).",
+        heavier(lambda matrix: matrix.T),
+        (
+            *(
+                "sincere/positive-pairs",
+                "supcon/out-positive-pairs",
+                "supcon/in-positive-pairs",
+                "decoupled/positive-pairs",
+            ),
+            *(
+                "supcon/out-weights",
+                "supcon/in-weights",
+                "sincere/views-positive-pairs",
+                "sincere/positive-pairs-pairs",
+            ),
+        ),
+        spared_by="supcon/out-jaccard",
+    ),
+    "positives of either direction": Fault(
+        "A positive of i is made one of each other.",
+        heavier(lambda matrix: np.maximum(matrix, matrix.T)),
+        ("sincere/positive-pairs", "supcon/out-weights", "supcon/out-teacher"),
+        spared_by="sincere/memory-positive-pairs",
+    ),
+    "the views of a sample are positives": Fault(
+        "Whatever the matrix says of entry (i, i), two views of one sample attract each other.",
+        {
+            "same": lambda self, question, keys: (
+                Plain.same(self, question, keys)
+                | (
+                    (self.samples(question, ("embeddings",))[:, None] == self.samples(question, keys))
+                    & ("positive_pairs" in question.arguments and keys == ("embeddings",))
+                )
+            )
+        },
+        ("sincere/views-positive-pairs",),
+        spared_by="sincere/positive-pairs",
+    ),
+    "weights in the denominator": Fault(
+        "The weight of a positive stands below the fraction, too.",
+        {"outside": weighted_denominator},
+        ("supcon/out-weights", "supcon/out-teacher", "supcon/out-jaccard", "supcon/out-memory-weights"),
+        spared_by="supcon/out-positive-pairs",
+        dtype="float64",
+    ),
+    "|P| for W": Fault(
+        "The weighted sum is divided by the number of positives.",
+        {"mass": lambda self, weight: np.maximum((weight > 0).sum(axis=1, keepdims=True), 1)},
+        (
+            "supcon/out-weights",
+            "supcon/in-weights",
+            "supcon/out-jaccard",
+            "supcon/in-jaccard",
+            "supcon/out-memory-jaccard",
+        ),
+        spared_by="supcon/out-overlap",
+    ),
+    "log |P| for log W": Fault(
+        "With the sum inside the constant is that of weights of 1: nothing but the value shows it.",
+        {"within": log_of_the_number},
+        ("supcon/in-weights", "supcon/in-weights-pairs"),
+        spared_by="supcon/out-weights",
+    ),
+    "pairs by their number": Fault(
+        'With "pairs" a row is weighted by |P|, and not by W.',
+        {"numbers": lambda self, question, positive: positive.sum(axis=1)},
+        ("supcon/out-weights-pairs", "supcon/in-weights-pairs", "supcon/out-jaccard-pairs"),
+        spared_by="supcon/out-weights",
+    ),
+    "weights of at most 1": Fault(
+        "Weights are taken for probabilities, and cut off at 1.",
+        heavier(lambda matrix: np.minimum(matrix, 1.0)),
+        ("supcon/out-weights", "supcon/out-teacher"),
+        spared_by="supcon/out-jaccard",
+    ),
+    "a weight of 0 is no pair": Fault(
+        "A pair without weight is left out of the denominator, where it is a negative.",
+        {
+            "remaining": lambda self, question, side, kept: Plain.remaining(
+                self, question, side, kept & (side.positive | ("positive_weights" not in question.arguments))
+            )
+        },
+        ("supcon/out-weights", "supcon/in-weights", "supcon/out-memory-weights", "supcon/out-weights-ignore"),
+        spared_by="supcon/out-teacher",
+    ),
+    "a row of weights of 0 counts": Fault(
+        "A row without a positive is its denominator's logarithm.",
+        {
+            "counting": lambda self, question, positive, negative: (
+                Plain.counting(self, question, positive, negative) | ("positive_weights" in question.arguments)
+            )
+        },
+        ("supcon/out-weights", "supcon/out-weights-none"),
+        spared_by="supcon/out-teacher",
+    ),
+    "W with the row itself": Fault(
+        "The diagonal of a matrix of weights is in the sum that divides.",
+        {"shares": with_itself},
+        ("supcon/out-teacher", "supcon/out-weights"),
+        spared_by="supcon/out-memory-weights",
+    ),
+    "two empty sets are alike": Fault(
+        "Jaccard's quotient of two empty sets is taken for 1: rows without a class attract each other.",
+        {
+            "jaccard": jaccard_of_nothing,
+            **by_classes(
+                lambda self, question, keys, right: (
+                    right | (neither_has_any(self, question, keys) & (question.options["overlap"] == "jaccard"))
+                )
+            ),
+        },
+        ("supcon/out-jaccard", "supcon/in-jaccard", "supcon/out-memory-jaccard"),
+        spared_by="supcon/out-overlap",
+    ),
+    "NaN for two empty sets": Fault(
+        "0 / 0 is multiplied by a mask: the weight of a row without a class is NaN.",
+        {
+            "jaccard": jaccard_by_division,
+            "shares": lambda self, question, positive: (
+                positive * self.heavy(question, ("keys",) if "keys" in question.arrays else ("embeddings",))
+                if question.options.get("overlap") == "jaccard"
+                else Plain.shares(self, question, positive)
+            ),
+        },
+        ("supcon/out-jaccard-pairs",),
+        "value: not finite",
+        spared_by="supcon/out-jaccard",
+    ),
+    "classes in common, over those of both": Fault(
+        "What is in common is counted twice below.",
+        {
+            "jaccard": lambda self, question, keys, common: (
+                common
+                / np.maximum(common + 1 / np.maximum(Plain.jaccard(self, question, keys, common), 1e-9) * common, 1)
+            )
+        },
+        ("supcon/out-jaccard", "supcon/in-jaccard", "supcon/out-memory-jaccard"),
+        spared_by="supcon/out-overlap",
+    ),
+    "classes in common are weights": Fault(
+        "The product of several labels a row is taken as it comes, as in google-research's code.",
+        {
+            "shares": lambda self, question, positive: (
+                np.where(positive, self.common(question, ("embeddings",)), 0.0)
+                if question.options.get("overlap") == "any" and "keys" not in question.arrays
+                else Plain.shares(self, question, positive)
+            )
+        },
+        ("supcon/out-overlap", "supcon/in-overlap"),
+        spared_by="supcon/out-positive-pairs",
+    ),
+    "all classes alike": Fault(
+        "Positives have the same classes, all of them.",
+        by_classes(equal_classes),
+        ("sincere/overlap", "decoupled/overlap", "sincere/memory-overlap"),
+        spared_by="sincere/ordinary",
+    ),
+    "nothing in common is in common": Fault(
+        "Rows without a class are positives of each other.",
+        by_classes(lambda self, question, keys, right: right | neither_has_any(self, question, keys)),
+        ("sincere/overlap", "sincere/memory-overlap", "sincere/views-overlap"),
+        spared_by="sincere/positive-pairs",
+    ),
+    "keys of the batch's classes": Fault(
+        "Key k is taken to have the classes of row k.",
+        of_the_batch("classes"),
+        ("sincere/memory-overlap", "supcon/out-memory-jaccard"),
+        spared_by="sincere/overlap",
+    ),
+    # a guide
+    "the loss is its own guide": Fault(
+        "False negatives are found by the rows that are trained, and not by the other model's.",
+        {"found": own_embeddings},
+        ("info_nce/guide", "clip/guide", "info_nce/queue-guide"),
+        spared_by="info_nce/no-queue",
+    ),
+    "the own pair of the column": Fault(
+        "A negative is compared with the pair that it belongs to, and not with the row's.",
+        guided(own_of_the_column),
+        ("info_nce/guide", "clip/guide", "nt_xent/guide"),
+        spared_by="info_nce/queue-guide",
+    ),
+    "a guide drops the own pair": Fault(
+        "The own pair is as similar as itself, and is left out.",
+        guided(lambda found, own, margin: found >= own_of_the_row(found, own) - margin - 1e-5),
+        ("info_nce/guide", "f_micl/guide", "nt_xent/guide", "info_nce/guide-ties"),
+        spared_by="info_nce/groups",
+    ),
+    "a margin on the other side": Fault(
+        "A negative must be more similar than the own pair, by the margin.",
+        guided(lambda found, own, margin: (found >= own_of_the_row(found, own) + margin - 1e-5) & ~own),
+        ("info_nce/guide", "clip/guide", "info_nce/queue-guide"),
+        spared_by="info_nce/guide-ties",
+    ),
+    "a guide of any length": Fault(
+        "The guide's rows are multiplied as they come.",
+        {"guide": lambda self, rows: rows},
+        ("info_nce/guide", "f_micl/guide"),
+        spared_by="info_nce/groups",
+    ),
+    "ties stay": Fault(
+        "Only what is more similar than the own pair is left out: copies of it are not.",
+        guided(lambda found, own, margin: (found > own_of_the_row(found, own) - margin + 1e-5) & ~own),
+        ("info_nce/guide-ties",),
+        spared_by="info_nce/guide",
     ),
 }
 

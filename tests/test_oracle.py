@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +89,57 @@ def test_labelled_literals(loss, options, expected):
 def test_paired_literals(loss, options, names, expected):
     one, two = np.eye(2), 4 * np.eye(2)
     assert value(loss, options, **dict(zip(names, (one, two), strict=True))) == pytest.approx(expected, rel=1e-15)
+
+
+def test_relations_literals():
+    """Rows (1, 0) and (0, 1) at temperature 1: similarities are 1 or 0."""
+    one, two, two_more = np.eye(2), 4 * np.eye(2), np.asarray([[[0, 1], [1, 0]], [[0, 1], [0, 1]]], dtype=float)
+    ordinary, at = math.log(1 + 1 / E), {"temperature": 1.0}
+    towers = {"a": one, "b": two}
+    assert value("clip", at, **towers, groups=[3, 3]) == 0
+    assert value("clip", at, **towers, groups=[3, 4]) == pytest.approx(ordinary, rel=1e-15)
+    rows = value("clip", at, **towers, ignore=[[False, True], [False, False]], reduction="none")
+    assert rows == pytest.approx([0, ordinary, ordinary, 0], rel=1e-15)
+    rows = value("clip", at, **towers, ignore=[[True, False], [False, False]], reduction="none")
+    assert rows == pytest.approx([0, ordinary, 0, ordinary], rel=1e-15)
+    assert value("clip", at, **towers, where=[True, False], reduction="none") == [0, 0, 0, 0]
+    queries = {"queries": one, "positives": two, "own_negatives": two_more}
+    rows = value("info_nce", at, **queries, reduction="none")
+    assert rows == pytest.approx([math.log(1 + (1 + E) / E), math.log(1 + 2 * E / E)], rel=1e-15)
+    there = [[True, False], [False, False]]
+    assert value("info_nce", at, **queries, key_where=there) == pytest.approx(math.log(1 + 1 / E) / 2, rel=1e-15)
+    guides = {"guide_a": one, "guide_b": np.asarray([[1.0, 0.0], [1.0, 0.0]])}
+    rows = value("clip", {**at, "margin": 0.0}, **towers, **guides, reduction="none")
+    assert rows == pytest.approx([0, 0, ordinary, 0], rel=1e-15)  # of a tie, of more, of less, of a tie
+
+
+def test_literals_of_positives_that_weigh():
+    z, out, within = AXES[:3], {"temperature": 1.0, "summation": "out"}, {"temperature": 1.0, "summation": "in"}
+    others = math.log(E + 1)  # of the first row: one like it, and one at right angles
+    weights = np.asarray([[9.0, 3.0, 1.0], [0.0, 9.0, 0.0], [0.0, 2.0, 0.0]])
+    rows = value("supcon", out, embeddings=z, positive_weights=weights, reduction="none")
+    assert rows == pytest.approx([others - 3 / 4, 0, math.log(2)], rel=1e-15)
+    rows = value("supcon", within, embeddings=z, positive_weights=weights, reduction="none")
+    assert rows == pytest.approx([others - math.log((3 * E + 1) / 4), 0, math.log(2)], rel=1e-15)
+    by_pair = value("supcon", out, embeddings=z, positive_weights=weights, reduction="pairs")
+    assert by_pair == pytest.approx((4 * (others - 3 / 4) + 2 * math.log(2)) / 6, rel=1e-15)
+    classes = np.asarray([[1, 1, 0], [1, 0, 1], [0, 1, 0]]) > 0  # shares 1/3 and 1/2
+    rows = value("supcon", {**out, "overlap": "jaccard"}, embeddings=z, classes=classes, reduction="none")
+    assert rows == pytest.approx([others - (1 / 3) / (1 / 3 + 1 / 2), others - 1, math.log(2)], rel=1e-15)
+    rows = value("supcon", {**out, "overlap": "any"}, embeddings=z, classes=classes, reduction="none")
+    assert rows == pytest.approx([others - 1 / 2, others - 1, math.log(2)], rel=1e-15)
+    nothing = np.zeros((3, 2), dtype=bool)
+    assert value("supcon", {**out, "overlap": "jaccard"}, embeddings=z, classes=nothing) == 0
+
+
+def test_what_a_guide_decides_by_a_rounding_is_refused():
+    (one,) = [recipe for recipe in recipes() if recipe.id == "info_nce/guide"]
+    near = np.asarray([[1.0, 2.0**-5], [1.0, 2.0**-5 + 2.0**-12]])  # cosines with (1, 0) that differ by 8e-6
+    guides = {"guide_queries": np.eye(2), "guide_positives": near}
+    arguments = {"queries": np.eye(2), "positives": np.eye(2), **guides}
+    options = {**one.problem.options, "margin": 0.0}
+    with pytest.raises(ValueError, match="stands where single precision may decide"):
+        files.check_inputs([replace(one, problem=replace(one.problem, options=options, arguments=arguments))])
 
 
 def test_a_schedule_has_its_ends():
@@ -412,9 +464,10 @@ def test_every_loss_and_every_form_of_it_is_asked():
     assert {case.options["order"] < 1 for case in suite().values() if "order" in case.options} == {True, False}
     for loss in ss.losses.__all__:
         forms = [case for case in suite().values() if case.loss == loss]
-        options = {name for case in forms for name in case.options}
+        options = {name for case in forms for name in case.options} - set(questions.OF_RELATIONS)
         assert options == set(inspect.signature(getattr(ss.losses, loss)).parameters)
-        arguments = {re.sub(r"view_\d", "views", name) for case in forms for name in case.arguments}
+        given = {name for case in forms for name in case.arguments if not cases.held(name)} - set(questions.RELATED)
+        arguments = {re.sub(r"view_\d", "views", name) for name in given}
         keywords = {"where", "ignore", "across", "normalize", "reduction", "engine", "tile"}
         assert arguments | options | keywords == set(inspect.signature(getattr(ss, f"{loss}_loss")).parameters)
         assert {case.normalize for case in forms} == {True, False}
@@ -488,6 +541,9 @@ def spoil(path, case):
             {"embeddings": {"shape": [2, 2], "hex": ["0x1p+0"]}},
             "embeddings: 4 entries were expected, and 1 came",
         ),
+        ("arguments", {"ignore": [[True, 1]]}, "ignore: a list of booleans, or of rows of them, was expected"),
+        ("arguments", {"ignore": [[True], [True, False]]}, "ignore: a list of booleans, or of rows of them"),
+        ("arguments", {"where": True}, "where: a list of booleans, or of rows of them"),
         ("loss", "clip", "a case of clip in a file of sincere"),
     ],
 )

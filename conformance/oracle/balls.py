@@ -23,6 +23,9 @@ NOTHING = arb("1e-30")  # of the scale: what the suite stores as 0
 
 Case = dict[str, Any]
 Table = list[list["Ball"]]
+Place = tuple[str, int]
+QUEUES = ("negatives", "own_negatives")
+Weighed = list[tuple["Ball", Any]]
 
 
 class Ball:
@@ -34,22 +37,22 @@ class Ball:
         self.at, self.tape, self.by, self.slope = at, tape, by, arb(0)
         tape.append(self)
 
-    def _with(self, other: Ball | float) -> Ball:
+    def _with(self, other: Ball | Any) -> Ball:
         return other if isinstance(other, Ball) else Ball(arb(other), self.tape)
 
-    def __add__(self, other: Ball | float) -> Ball:
+    def __add__(self, other: Ball | Any) -> Ball:
         y = self._with(other)
         return Ball(self.at + y.at, self.tape, ((self, 1), (y, 1)))
 
-    def __sub__(self, other: Ball | float) -> Ball:
+    def __sub__(self, other: Ball | Any) -> Ball:
         y = self._with(other)
         return Ball(self.at - y.at, self.tape, ((self, 1), (y, -1)))
 
-    def __mul__(self, other: Ball | float) -> Ball:
+    def __mul__(self, other: Ball | Any) -> Ball:
         y = self._with(other)
         return Ball(self.at * y.at, self.tape, ((self, y.at), (y, self.at)))
 
-    def __truediv__(self, other: Ball | float) -> Ball:
+    def __truediv__(self, other: Ball | Any) -> Ball:
         y = self._with(other)
         q = self.at / y.at
         return Ball(q, self.tape, ((self, 1 / y.at), (y, -q / y.at)))
@@ -106,17 +109,95 @@ def _unit(row: list[Ball]) -> list[Ball]:
     return [x / norm for x in row]
 
 
+class _Relations:
+    """Which pairs a case leaves out, besides what labels, ids and places say; a row is its array and its place in it."""
+
+    def __init__(self, case: Case) -> None:
+        self.given, self.options = case["arguments"], case["options"]
+
+    def sample(self, row: Place) -> int:
+        """Of which sample a row is: views of one, and negatives of one query, follow each other."""
+        name, place = row
+        shape = self.given[name]["shape"]
+        return place // shape[1] if len(shape) == 3 else place
+
+    def of(self, word: str, row: Place) -> Any:
+        """What is given of a row by this word, of keys and queues apart; None where nothing is."""
+        beside = "key_" if row[0] in ("keys", *QUEUES) else ""
+        return self.given[beside + word][self.sample(row)] if beside + word in self.given else None
+
+    def inside(self, row: Place) -> bool:
+        """Whether a row takes part."""
+        said = self.of("where", row)
+        if isinstance(said, list):  # one word for each of the negatives of a query
+            return bool(said[row[1] % len(said)])
+        return said is not False
+
+    def kept(self, one: Place, other: Place, own: bool) -> bool:
+        """Whether two rows are compared; ``own`` says that they are a row and its own positive."""
+        if not (self.inside(one) and self.inside(other)):
+            return False
+        i, j = self.sample(one), self.sample(other)
+        if not own and "groups" in self.given and self.of("groups", one) == self.of("groups", other):
+            return False
+        beside_queue = other[0] not in QUEUES and any(name in self.given for name in QUEUES)
+        if "ignore" in self.given and not beside_queue:
+            matrix = self.given["ignore"]
+            if matrix[j][i] if (one[0], other[0]) == ("b", "a") else matrix[i][j]:
+                return False
+        return own or "margin" not in self.options or self.unlike(one, other)
+
+    def unlike(self, one: Place, other: Place) -> bool:
+        """Whether the guide finds two rows less similar than the first and its partner, by the margin and a tie of 1e-5."""
+        first, second = (name for name in self.given if f"guide_{name}" in self.given and name != "negatives")
+        partner = (second if one[0] == first else first, one[1])
+        least = self.cosine(one, partner) - _exactly(self.options["margin"]) - arb("1e-5")
+        found = self.cosine(one, other)
+        if not (found < least or found > least):
+            raise ValueError("what a guide finds stands where it decides")
+        return bool(found < least)
+
+    def cosine(self, one: Place, other: Place) -> Any:
+        """What the guide finds of two rows."""
+        x, y = (self.guide(row) for row in (one, other))
+        norms = [sum((e * e for e in z), arb(0)).sqrt() for z in (x, y)]
+        return sum((e * f for e, f in zip(x, y, strict=True)), arb(0)) / (norms[0] * norms[1])
+
+    def guide(self, row: Place) -> list[Any]:
+        """The guide's row."""
+        entry = self.given[f"guide_{row[0]}"]
+        d = entry["shape"][1]
+        return [_exactly(x) for x in entry["hex"][row[1] * d : (row[1] + 1) * d]]
+
+    def weight(self, one: Place, other: Place) -> Any:
+        """How much a pair weighs as a positive, 0 if it is none, in place of labels; None where labels say it."""
+        i, j = self.sample(one), self.sample(other)
+        if "positive_pairs" in self.given:
+            return arb(int(self.given["positive_pairs"][i][j]))
+        if "positive_weights" in self.given:
+            entry = self.given["positive_weights"]
+            return _exactly(entry["hex"][i * entry["shape"][1] + j])
+        if "classes" not in self.given:
+            return None
+        mine, theirs = ({k for k, there in enumerate(self.of("classes", row)) if there} for row in (one, other))
+        common = mine & theirs
+        if self.options["overlap"] == "any":
+            return arb(int(bool(common)))
+        return arb(len(common)) / len(mine | theirs) if common else arb(0)
+
+
 class _Evaluation:
     """One case on a tape."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.tape = case, list[Ball]()
         self.words = case["options"]
+        self.pairs = _Relations(case)
         numbers = {name: x for name, x in self.words.items() if isinstance(x, str) and "0x" in x}
         self.options = {name: Ball(_exactly(x), self.tape) for name, x in numbers.items()}
         self.raw: dict[str, Table] = {}
         for name, entry in case["arguments"].items():
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and name != "positive_weights" and not name.startswith("guide_"):
                 d, flat = entry["shape"][-1], [Ball(_exactly(x), self.tape) for x in entry["hex"]]
                 self.raw[name] = [flat[i : i + d] for i in range(0, len(flat), d)]
         unit = case["normalize"]
@@ -130,93 +211,113 @@ class _Evaluation:
             for before, slope in node.by:
                 before.slope = before.slope + slope * node.slope
 
-    # row losses: each with its number of positives, 0 where the row does not count
+    # row losses: each with the weight of its positives, their number: 0 where the row does not count
 
-    def losses(self) -> list[tuple[Ball, int]]:
+    def losses(self) -> list[tuple[Ball, Any]]:
         loss, x = self.case["loss"], self.rows
         if loss in ("sincere", "supcon", "decoupled"):
             return self.labelled()
         if loss in ("nt_xent", "dystress"):
             return self.views()
-        if loss == "f_micl":
-            return [(self.f_micl(i), 1) for i in range(len(x["view_a"]))]
-        if loss == "dystress_info_nce":
-            return [(self.tempered(i), 1) for i in range(len(x["queries"]))]
-        if loss == "siglip":
-            return [(self.siglip(i), 1) for i in range(len(x["a"]))]
-        if loss == "clip":
-            both = [(x["a"], x["b"]), (x["b"], x["a"])]
-            return [(self.chosen(q[i], k, i), 1) for q, k in both for i in range(len(q))]
-        if loss == "infoloob":
-            return self.left_out(x["a"], x["b"]) + self.left_out(x["b"], x["a"])
-        q, k = x["queries"], x["positives"]
-        if "negatives" in x:
-            return [(self.chosen(q[i], [k[i], *x["negatives"]], 0), 1) for i in range(len(q))]
-        return [(self.chosen(q[i], k, i), 1) for i in range(len(q))]
+        ways = [("a", "b"), ("b", "a")] if loss in ("clip", "infoloob") else [tuple(x)[:2]]
+        form = {"siglip": self.siglip, "f_micl": self.f_micl, "infoloob": self.left_out}.get(loss, self.chosen)
+        found = []
+        for one, other in ways:
+            for i in range(len(x[one])):
+                own = self.pairs.kept((one, i), (other, i), own=True)
+                made = form((one, i), (other, i), self.negatives(one, other, i)) if own else None
+                found.append((Ball(arb(0), self.tape), 0) if made is None else (made, 1))
+        return found
+
+    def negatives(self, one: str, other: str, i: int) -> list[Place]:
+        """Of a row with one positive: the queue, its own or that of all rows, or the other rows of a side."""
+        queue = [name for name in QUEUES if name in self.rows]
+        name = queue[0] if queue else one if self.case["loss"] == "f_micl" else other
+        places = [(name, j) for j in range(len(self.rows[name])) if queue or j != i]
+        if name == "own_negatives":
+            places = [place for place in places if self.pairs.sample(place) == i]
+        return [place for place in places if self.pairs.kept((one, i), place, own=False)]
+
+    def at(self, place: Place) -> list[Ball]:
+        """A row."""
+        return self.rows[place[0]][place[1]]
 
     def logit(self, a: Sequence[Ball], b: Sequence[Ball]) -> Ball:
         return _dot(a, b) / self.options["temperature"]
 
-    def chosen(self, anchor: Sequence[Ball], keys: Table, i: int) -> Ball:
-        """-log of the i-th key's softmax."""
-        e = [self.logit(anchor, key).exp() for key in keys]
-        return -(e[i] / _sum(e, self.tape)).log()
+    def chosen(self, anchor: Place, own: Place, negatives: list[Place]) -> Ball:
+        """-log of the positive's softmax; DySTreSS has a temperature for each pair."""
+        s = [_dot(self.at(anchor), self.at(place)) for place in (own, *negatives)]
+        e = [(x / self.tau(x)).exp() for x in s]
+        return -(e[0] / _sum(e, self.tape)).log()
 
-    def left_out(self, anchors: Table, keys: Table) -> list[tuple[Ball, int]]:
-        """The log odds of each anchor's own key against the others, negated."""
-        if len(keys) < 2:
-            return [(Ball(arb(0), self.tape), 0) for _ in anchors]
-        found = []
-        for i, anchor in enumerate(anchors):
-            below = _sum([self.logit(anchor, key).exp() for j, key in enumerate(keys) if j != i], self.tape)
-            found.append((below.log() - self.logit(anchor, keys[i]), 1))
-        return found
+    def left_out(self, anchor: Place, own: Place, negatives: list[Place]) -> Ball | None:
+        """The log odds of an anchor's own key against the others, negated; None where there are none."""
+        if not negatives:
+            return None
+        a = [self.logit(self.at(anchor), self.at(place)) for place in (own, *negatives)]
+        return _sum([x.exp() for x in a[1:]], self.tape).log() - a[0]
 
-    def labelled(self) -> list[tuple[Ball, int]]:
+    def labelled(self) -> list[tuple[Ball, Any]]:
         given, anchors = self.case["arguments"], self.rows["embeddings"]
-        views = given["embeddings"]["shape"][1] if len(given["embeddings"]["shape"]) == 3 else 1
-        labels = [label for label in given["labels"] for _ in range(views)]
-        ids = given.get("ids", list(range(len(labels))))
-        keys, key_labels, key_ids = anchors, labels, ids
-        if "keys" in given:
-            keys, key_labels = self.rows["keys"], given["key_labels"]
-            key_ids = given.get("key_ids", [("key", j) for j in range(len(keys))])
+        keys = "keys" if "keys" in given else "embeddings"
+        nobody = [("row", i) for i in range(len(anchors))]
+        ids = given.get("ids", nobody)
+        key_ids = given.get("key_ids", [("key", j) for j in range(len(self.rows[keys]))]) if keys == "keys" else ids
         found = []
         for i, anchor in enumerate(anchors):
-            others = [j for j in range(len(keys)) if key_ids[j] != ids[i]]
-            e = {j: self.logit(anchor, keys[j]).exp() for j in others}
-            positive = [e[j] for j in others if key_labels[j] == labels[i]]
-            negative = [e[j] for j in others if key_labels[j] != labels[i]]
+            positive: Weighed = []
+            negative: list[Ball] = []
+            for j, key in enumerate(self.rows[keys]):
+                one, other = ("embeddings", i), (keys, j)
+                views = keys == "embeddings" and self.pairs.sample(one) == self.pairs.sample(other)
+                if key_ids[j] == ids[i] or not self.pairs.kept(one, other, own=views):
+                    continue
+                e, weight = self.logit(anchor, key).exp(), self.pairs.weight(one, other)
+                if weight is None:
+                    weight = arb(int(self.pairs.of("labels", one) == self.pairs.of("labels", other)))
+                if weight != 0:
+                    positive.append((e, weight))
+                else:
+                    negative.append(e)
             found.append(self.labelled_row(positive, negative))
         return found
 
-    def labelled_row(self, positive: list[Ball], negative: list[Ball]) -> tuple[Ball, int]:
-        loss, count = self.case["loss"], len(positive)
+    def labelled_row(self, positive: Weighed, negative: list[Ball]) -> tuple[Ball, Any]:
+        loss, total = self.case["loss"], sum((weight for _, weight in positive), arb(0))
         if not positive or (loss == "decoupled" and not negative):
             return Ball(arb(0), self.tape), 0
         if loss == "supcon":
-            return self.supcon(positive, [*positive, *negative]), count
+            return self.supcon(positive, negative), total
         terms = []
-        for p in positive:
+        for p, _ in positive:
             below = negative if loss == "decoupled" else [p / self.options["epsilon"].exp(), *negative]
             terms.append(-(p / _sum(below, self.tape)).log())
-        return _sum(terms, self.tape) / count, count
+        return _sum(terms, self.tape) / len(positive), total
 
-    def supcon(self, positive: list[Ball], others: list[Ball]) -> Ball:
-        whole, count = _sum(others, self.tape), len(positive)
+    def supcon(self, positive: Weighed, negative: list[Ball]) -> Ball:
+        whole, total = _sum([*(p for p, _ in positive), *negative], self.tape), sum((w for _, w in positive), arb(0))
         if self.words.get("summation") == "in":
-            return -(_sum(positive, self.tape) / whole / count).log()
-        return _sum([-(p / whole).log() for p in positive], self.tape) / count
+            return -(_sum([p * weight for p, weight in positive], self.tape) / whole / total).log()
+        return _sum([-(p / whole).log() * weight for p, weight in positive], self.tape) / total
 
-    def views(self) -> list[tuple[Ball, int]]:
-        n, rows = len(self.rows["view_0"]), [row for view in self.rows.values() for row in view]
+    def views(self) -> list[tuple[Ball, Any]]:
+        places = [(name, i) for name, rows in self.rows.items() for i in range(len(rows))]
         found = []
-        for i, anchor in enumerate(rows):
-            others = [j for j in range(len(rows)) if j != i]
-            s = {j: _dot(anchor, rows[j]) for j in others}
-            e = {j: (s[j] / self.tau(s[j])).exp() for j in others}
-            positive = [e[j] for j in others if j % n == i % n]
-            found.append((self.supcon(positive, list(e.values())), len(positive)))
+        for one in places:
+            positive: Weighed = []
+            negative: list[Ball] = []
+            for other in places:
+                own = one[1] == other[1]
+                if other != one and self.pairs.kept(one, other, own):
+                    s = _dot(self.at(one), self.at(other))
+                    e = (s / self.tau(s)).exp()
+                    if own:
+                        positive.append((e, arb(1)))
+                    else:
+                        negative.append(e)
+            made = self.supcon(positive, negative) if positive else Ball(arb(0), self.tape)
+            found.append((made, len(positive)))
         return found
 
     def tau(self, s: Ball) -> Ball:
@@ -236,26 +337,13 @@ class _Evaluation:
         tau = low + (high - low) * (angle.cos() + 1) / 2
         return tau.held() if self.words["detach"] else tau
 
-    def tempered(self, i: int) -> Ball:
-        """-log of the positive's softmax, a temperature for each pair."""
-        anchor, keys = self.rows["queries"][i], self.rows["positives"]
-        rest = [key for j, key in enumerate(keys) if j != i]
-        s = [_dot(anchor, key) for key in [keys[i], *self.rows.get("negatives", rest)]]
-        e = [(x / self.tau(x)).exp() for x in s]
-        return -(e[0] / _sum(e, self.tape)).log()
+    def siglip(self, anchor: Place, own: Place, negatives: list[Place]) -> Ball:
+        a = [self.logit(self.at(anchor), self.at(place)) + self.options["bias"] for place in (own, *negatives)]
+        return _sum([(x.exp() + 1).log() for x in (-a[0], *a[1:])], self.tape)
 
-    def siglip(self, i: int) -> Ball:
-        terms = []
-        for j, key in enumerate(self.rows["b"]):
-            a = self.logit(self.rows["a"][i], key) + self.options["bias"]
-            terms.append(((-a if i == j else a).exp() + 1).log())
-        return _sum(terms, self.tape)
-
-    def f_micl(self, i: int) -> Ball:
-        a, b = self.rows["view_a"], self.rows["view_b"]
-        apart = self.rows.get("negatives", [row for j, row in enumerate(a) if j != i])
-        far = [self.conjugate(self.slope(a[i], row)) for row in apart]
-        near = self.slope(a[i], b[i])
+    def f_micl(self, anchor: Place, own: Place, negatives: list[Place]) -> Ball:
+        far = [self.conjugate(self.slope(self.at(anchor), self.at(place))) for place in negatives]
+        near = self.slope(self.at(anchor), self.at(own))
         return self.options["alpha"] * _sum(far, self.tape) / len(far) - near if far else -near
 
     def slope(self, x: Sequence[Ball], y: Sequence[Ball]) -> Ball:
@@ -305,14 +393,22 @@ class _Evaluation:
         w = (-(t - 1)).exp().lambert()
         return w + (w * 0 + 1) / w + t - 2
 
-    def reduced(self, losses: list[tuple[Ball, int]]) -> list[Ball]:
-        reduction, counting = self.case["reduction"], [(loss, p) for loss, p in losses if p]
+    def reduced(self, losses: list[tuple[Ball, Any]]) -> list[Ball]:
+        reduction, counting = self.case["reduction"], [(loss, p) for loss, p in losses if p != 0]
         if reduction == "none":
             return [loss for loss, _ in losses]
         weigh = reduction == "pairs"
-        number = {"mean": len(counting), "batch": len(losses), "sum": 1}.get(reduction, sum(p for _, p in counting))
+        weights = sum((p for _, p in counting), arb(0))
+        number: Any = {"mean": len(counting), "batch": self.taking_part(), "sum": 1}.get(reduction, weights)
         total = _sum([loss * p if weigh else loss for loss, p in counting], self.tape)
-        return [total / max(number, 1)]
+        return [total / number if number != 0 else total]
+
+    def taking_part(self) -> int:
+        """How many rows with a loss take part."""
+        loss, names = self.case["loss"], tuple(self.rows)
+        both = loss in ("nt_xent", "dystress", "clip", "infoloob")
+        places = [(name, i) for name in (names if both else names[:1]) for i in range(len(self.rows[name]))]
+        return sum(self.pairs.inside(place) for place in places)
 
 
 def _stored(entry: str | list[str]) -> list[float]:

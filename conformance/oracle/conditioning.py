@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sincere_spec.conformance.oracle.pairs import Side, sides
 from sincere_spec.conformance.oracle.problem import Array, Problem
 
 __all__ = ["Conditioned", "conditioned", "value"]
@@ -56,11 +57,20 @@ class _Rounded:
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """Anchors against keys: the arguments whose rows they are, and who is positive and who negative for some anchors."""
+    """Anchors against keys: the arguments whose rows they are, and who is positive and who negative for some anchors.
+
+    ``weights`` are those of positives, where they are not 1; ``inside`` says which anchors take part, where not all do.
+    """
 
     anchors: tuple[str, ...]
     keys: tuple[str, ...]
     relate: Callable[[slice], tuple[Mask, Mask]]
+    weights: Array | None = None
+    inside: Mask | None = None
+
+    def weight(self, rows: slice, positive: Mask) -> Array:
+        """The weights of the positives of some anchors, and 0 for all other pairs."""
+        return positive.astype(np.float64) if self.weights is None else np.where(positive, self.weights[rows], 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +148,19 @@ def _diagonal_and(anchors: str, keys: str, n: int, rest: str, others: Callable[[
     return _Comparison((anchors,), (keys, rest), relate)
 
 
+def _listed(side: Side) -> _Comparison:
+    """Of a problem that says pair by pair who is compared with whom."""
+    weights = side.rounded()
+
+    def relate(rows: slice) -> tuple[Mask, Mask]:
+        return weights[rows] > 0, weights[rows] == 0
+
+    return _Comparison(side.anchors, side.keys, relate, weights, np.asarray(side.inside, dtype=np.bool_))
+
+
 def _comparisons(problem: Problem, arrays: dict[str, Array]) -> list[_Comparison]:
+    if problem.related:
+        return [_listed(side) for side in sides(problem)]
     sizes = {name: len(x) for name, x in arrays.items()}
     if problem.loss in ("sincere", "supcon", "decoupled"):
         return [_by_label(problem, sizes["embeddings"], sizes.get("keys", 0))]
@@ -273,8 +295,9 @@ def _margin(a: _Rounded, positive: Mask, negative: Mask, epsilon: float) -> _Row
     return _Rows(_Rounded(loss, error), _Rounded(pull, wrong + softmax.error * push + softmax.at * push_error + away))
 
 
-def _mean_over(a: _Rounded, positive: Mask) -> tuple[_Rounded, Array]:
-    share = positive / np.maximum(np.sum(positive, axis=1, keepdims=True), 1)
+def _mean_over(a: _Rounded, weight: Array) -> tuple[_Rounded, Array]:
+    total = np.sum(weight, axis=1, keepdims=True)
+    share = weight / np.where(total > 0, total, 1.0)
     mean = np.sum(share * a.at, axis=1, keepdims=True)
     error = np.sum(share * (a.error + np.abs(a.at)), axis=1, keepdims=True)
     return _Rounded(mean, error + np.abs(mean)), share
@@ -284,10 +307,10 @@ def _finite(x: Array) -> Array:
     return np.where(np.isfinite(x), x, 0.0)
 
 
-def _outside(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
-    """``lse_others - mean l_p``: SupCon with the sum outside."""
-    others, softmax = _log_sum_exp(a, positive | negative)
-    mean, share = _mean_over(a, positive)
+def _outside(a: _Rounded, weight: Array, negative: Mask) -> _Rows:
+    """``lse_others - mean l_p``, a mean by weight: SupCon with the sum outside."""
+    others, softmax = _log_sum_exp(a, (weight > 0) | negative)
+    mean, share = _mean_over(a, weight)
     loss = _finite(others.at) - mean.at
     pull = softmax.at - share
     return _Rows(
@@ -296,15 +319,17 @@ def _outside(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
     )
 
 
-def _inside(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
-    """``lse_others - lse_positives + log |P|``: SupCon with the sum inside."""
+def _inside(a: _Rounded, weight: Array, negative: Mask) -> _Rows:
+    """``lse_others - lse_positives + log W``, of positives by weight: SupCon with the sum inside."""
+    positive, total = weight > 0, np.sum(weight, axis=1, keepdims=True)
     others, softmax = _log_sum_exp(a, positive | negative)
-    same, ratio = _log_sum_exp(a, positive)
-    number = np.maximum(np.sum(positive, axis=1, keepdims=True), 1)
+    extra, log_total = np.log(np.where(positive, weight, 1.0)), np.log(np.where(total > 0, total, 1.0))
+    shifted = _Rounded(a.at + extra, a.error + 2 * np.abs(extra) + np.abs(a.at + extra) * (extra != 0))
+    same, ratio = _log_sum_exp(shifted, positive)
     gap = _finite(others.at) - _finite(same.at)
-    loss, pull = gap + np.log(number), softmax.at - ratio.at
+    loss, pull = gap + log_total, softmax.at - ratio.at
     return _Rows(
-        _Rounded(loss, others.error + same.error + np.abs(gap) + np.log(number) + np.abs(loss)),
+        _Rounded(loss, others.error + same.error + np.abs(gap) + np.abs(log_total) + np.abs(loss)),
         _Rounded(pull, softmax.error + ratio.error + np.abs(pull)),
     )
 
@@ -312,7 +337,7 @@ def _inside(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
 def _only_negatives(a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
     """``lse_negatives - mean l_p``: the decoupled loss, and InfoLOOB."""
     noise, softmax = _log_sum_exp(a, negative)
-    mean, share = _mean_over(a, positive)
+    mean, share = _mean_over(a, positive.astype(np.float64))
     loss = _finite(noise.at) - mean.at
     return _Rows(
         _Rounded(loss, noise.error + mean.error + np.abs(loss)), _Rounded(softmax.at - share, softmax.error + 2 * share)
@@ -410,8 +435,8 @@ def _divergence(a: _Rounded, positive: Mask, negative: Mask, name: str, alpha: f
     return _Rows(_Rounded(loss, size + np.abs(loss)), _Rounded(pull, pull_error))
 
 
-def _rows(problem: Problem, a: _Rounded, positive: Mask, negative: Mask) -> _Rows:
-    loss = problem.loss
+def _rows(problem: Problem, a: _Rounded, weight: Array, negative: Mask) -> _Rows:
+    loss, positive = problem.loss, weight > 0
     if loss == "sincere":
         return _margin(a, positive, negative, problem.number("epsilon"))
     if loss in ("decoupled", "infoloob"):
@@ -423,9 +448,9 @@ def _rows(problem: Problem, a: _Rounded, positive: Mask, negative: Mask) -> _Row
         return _divergence(a, positive, negative, str(problem.options["divergence"]), problem.number("alpha"), order)
     if loss == "supcon":
         form = _outside if problem.options["summation"] == "out" else _inside
-        return form(a, positive, negative)
+        return form(a, weight, negative)
     if loss in ("nt_xent", "dystress") and len(problem.arrays()) > 2:
-        return _outside(a, positive, negative)
+        return _outside(a, weight, negative)
     return _margin(a, positive, negative, 0.0)
 
 
@@ -451,14 +476,22 @@ def _counting(problem: Problem, positives: Array, negatives: Array) -> Mask:
     return counting & (negatives > 0) if problem.loss in ("decoupled", "infoloob") else counting
 
 
-def _weights(reduction: str, counting: Mask, positives: Array) -> Array:
+def _weights(reduction: str, counting: Mask, positives: Array, inside: Mask) -> Array:
     """What every row's loss is multiplied by."""
     weights = counting.astype(np.float64)
     if reduction == "pairs":
         weights = weights * positives
-        return weights / max(float(np.sum(weights)), 1.0)
-    number = {"mean": int(np.sum(counting)), "batch": counting.size}.get(reduction, 1)
+        return weights / (float(np.sum(weights)) or 1.0)
+    number = {"mean": int(np.sum(counting)), "batch": int(np.sum(inside))}.get(reduction, 1)
     return weights / max(number, 1)
+
+
+def _numbers(comparison: _Comparison, rows: slice) -> tuple[Mask, Array, Array]:
+    """Negatives and weights of positives of some anchors, and by anchor: the weight, the negatives, whether it takes part."""
+    positive, negative = comparison.relate(rows)
+    weight = comparison.weight(rows, positive)
+    inside = np.ones(len(weight)) if comparison.inside is None else comparison.inside[rows]
+    return negative, weight, np.stack([np.sum(weight, axis=1), np.sum(negative, axis=1), inside])
 
 
 def _stack(parts: dict[str, Array], names: tuple[str, ...]) -> Array:
@@ -495,10 +528,9 @@ def conditioned(problem: Problem) -> Conditioned:
     counts = []
     for comparison, anchors, _ in sides:
         for rows in _blocks(len(anchors)):
-            positive, negative = comparison.relate(rows)
-            counts.append(np.stack([np.sum(positive, axis=1), np.sum(negative, axis=1)]))
-    number = np.concatenate(counts, axis=1) if counts else np.zeros((2, 0))
-    weights = _weights(problem.reduction, _counting(problem, number[0], number[1]), number[0].astype(np.float64))
+            counts.append(_numbers(comparison, rows)[2])
+    number = np.concatenate(counts, axis=1) if counts else np.zeros((3, 0))
+    weights = _weights(problem.reduction, _counting(problem, number[0], number[1]), number[0], number[2] > 0)
     upstream = weights * problem.cotangent
 
     losses, errors = np.zeros_like(weights), np.zeros_like(weights)
@@ -512,15 +544,15 @@ def conditioned(problem: Problem) -> Conditioned:
         adding = _summed(len(anchors)) + _summed(len(keys))
         for rows in _blocks(len(anchors)):
             q, here = anchors[rows], slice(first + rows.start, first + rows.stop)
-            positive, negative = comparison.relate(rows)
+            negative, weight, _ = _numbers(comparison, rows)
             s = _Rounded(q @ keys.T, (_summed(keys.shape[1]) + 2 * coarse) * (np.abs(q) @ np.abs(keys).T))
             logits = _logits(problem, s, s.at)
-            result = _rows(problem, logits.logit, positive, negative)
+            result = _rows(problem, logits.logit, weight, negative)
             losses[here], errors[here] = result.loss.at[:, 0], result.loss.error[:, 0]
 
             w = upstream[here, None]
             pull, pull_error = w * result.pull.at, np.abs(w) * (result.pull.error + np.abs(result.pull.at))
-            pull_error = np.where(positive | negative, pull_error, 0.0)
+            pull_error = np.where((weight > 0) | negative, pull_error, 0.0)
             b = pull * logits.slope.at
             b_error = pull_error * np.abs(logits.slope.at) + np.abs(pull) * logits.slope.error
             anchor_touched = b_error + (_summed(len(keys)) + coarse) * np.abs(b)
@@ -565,17 +597,18 @@ def value(problem: Problem, start: Problem | None = None) -> Array:
     if problem.normalize:
         arrays = {name: _normalised(x)[0] for name, x in arrays.items()}
         held = {name: _normalised(x)[0] for name, x in held.items()}
-    losses, counts = [np.zeros(0)], [np.zeros((2, 0))]
+    losses, counts = [np.zeros(0)], [np.zeros((3, 0))]
     for comparison in _comparisons(problem, arrays):
         anchors, keys = _stack(arrays, comparison.anchors), _stack(arrays, comparison.keys)
         held_anchors, held_keys = _stack(held, comparison.anchors), _stack(held, comparison.keys)
         for rows in _blocks(len(anchors)):
-            positive, negative = comparison.relate(rows)
+            negative, weight, numbers = _numbers(comparison, rows)
             s = _Rounded(anchors[rows] @ keys.T, np.zeros((rows.stop - rows.start, len(keys))))
             constant = held_anchors[rows] @ held_keys.T if start and problem.options.get("detach") else s.at
-            result = _rows(problem, _logits(problem, s, constant).logit, positive, negative)
+            result = _rows(problem, _logits(problem, s, constant).logit, weight, negative)
             losses.append(result.loss.at[:, 0])
-            counts.append(np.stack([np.sum(positive, axis=1), np.sum(negative, axis=1)]).astype(np.float64))
+            counts.append(numbers)
     number, loss = np.concatenate(counts, axis=1), np.concatenate(losses)
-    rows_at = _weights(problem.reduction, _counting(problem, number[0], number[1]), number[0]) * loss
+    counting = _counting(problem, number[0], number[1])
+    rows_at = _weights(problem.reduction, counting, number[0], number[2] > 0) * loss
     return rows_at if problem.reduction == "none" else np.asarray(np.sum(rows_at))

@@ -9,6 +9,7 @@ from mpmath import mp  # type: ignore[import-untyped,unused-ignore]
 
 from sincere_spec.conformance.oracle import loops
 from sincere_spec.conformance.oracle.loops import Comparison, Row
+from sincere_spec.conformance.oracle.pairs import Side, sides
 from sincere_spec.conformance.oracle.problem import Problem
 
 __all__ = ["directional", "gradient", "value"]
@@ -42,69 +43,63 @@ def _towers(problem: Problem, point: dict[str, Any]) -> dict[str, Table]:
     return {name: _unit(rows) for name, rows in tables.items()} if problem.normalize else tables
 
 
-def _labelled(problem: Problem, towers: dict[str, Table]) -> Comparison:
-    anchors, labels = towers["embeddings"], problem.integers("labels") or []
-    ids: Sequence[object] | None = problem.integers("ids")
-    if "keys" not in towers:
-        ids = list(range(len(anchors))) if ids is None else ids
-        return Comparison(anchors, labels, ids, anchors, labels, ids)
-    key_ids: Sequence[object] | None = problem.integers("key_ids")
-    if ids is None or key_ids is None:  # no identities are known, so no key is an anchor
-        ids = [("anchor", i) for i in range(len(anchors))]
-        key_ids = [("key", j) for j in range(len(towers["keys"]))]
-    return Comparison(anchors, labels, ids, towers["keys"], problem.integers("key_labels") or [], key_ids)
+def _compared(side: Side, towers: dict[str, Table]) -> Comparison:
+    anchors, keys = ([row for name in names for row in towers[name]] for names in (side.anchors, side.keys))
+    weights = [[None if w is None else mp.mpf(w.numerator) / w.denominator for w in row] for row in side.weights]
+    return Comparison(anchors, keys, weights, side.inside)
 
 
-def _views(towers: dict[str, Table]) -> list[Table]:
-    return [towers[f"view_{k}"] for k in range(len(towers))]
-
-
-def _schedule(problem: Problem, table: Table) -> Table:
-    """The temperature of each similarity of a table."""
+def _temperatures(problem: Problem, pairs: Comparison) -> loops.Logits:
+    """DySTreSS's temperature of each similarity."""
     low, high = mp.mpf(problem.number("temperature_min")), mp.mpf(problem.number("temperature_max"))
     if problem.options.get("schedule", "cosine") == "cosine":
-        return [[loops.cosine_schedule(s, low, high) for s in row] for row in table]
-    offset, scale = mp.mpf(problem.number("offset")), mp.mpf(problem.number("scale"))
-    return [[loops.shifted_schedule(s, low, high, offset, scale) for s in row] for row in table]
+
+        def at(s: Number) -> Number:
+            return loops.cosine_schedule(s, low, high)
+    else:
+        offset, scale = mp.mpf(problem.number("offset")), mp.mpf(problem.number("scale"))
+
+        def at(s: Number) -> Number:
+            return loops.shifted_schedule(s, low, high, offset, scale)
+
+    return [[None if s is None else at(s) for s in row] for row in pairs.similarities()]
 
 
-def _rows(problem: Problem, point: dict[str, Any], start: dict[str, Any]) -> list[Row]:
+def _rows(problem: Problem, compared: Sequence[Side], point: dict[str, Any], start: dict[str, Any]) -> list[Row]:
     """The row losses at ``point``; what a loss holds constant is taken from ``start``, where no difference has moved it."""
-    towers, loss = _towers(problem, point), problem.loss
-    temperature = point.get("temperature")
-    if loss == "sincere":
-        return loops.sincere(_labelled(problem, towers), temperature, mp.mpf(problem.number("epsilon")))
-    if loss == "supcon":
-        form = loops.supcon_out if problem.options["summation"] == "out" else loops.supcon_in
-        return form(_labelled(problem, towers), temperature)
-    if loss == "info_nce":
-        return loops.info_nce(towers["queries"], towers["positives"], towers.get("negatives"), temperature)
-    if loss == "nt_xent":
-        return loops.nt_xent(_views(towers), temperature)
-    if loss == "dystress":
-        held = _towers(problem, start) if problem.options["detach"] else towers
-        return loops.dystress(_views(towers), _schedule(problem, loops.similarities(_views(held))))
-    if loss == "dystress_info_nce":
-        held = _towers(problem, start) if problem.options["detach"] else towers
-        queries, positives = held["queries"], held["positives"]
-        own = [[mp.fdot(q, p)] for q, p in zip(queries, positives, strict=True)]
-        others = [[mp.fdot(q, x) for x in held.get("negatives", positives)] for q in queries]
-        near, far = [tau for (tau,) in _schedule(problem, own)], _schedule(problem, others)
-        return loops.dystress_info_nce(towers["queries"], towers["positives"], towers.get("negatives"), near, far)
-    if loss == "siglip":
-        return loops.siglip(towers["a"], towers["b"], temperature, point["bias"])
+    towers, held = (_towers(problem, x) for x in (point, start if problem.options.get("detach") else point))
+    rows = []
+    for side in compared:
+        rows += _rows_of(problem, _compared(side, towers), _compared(side, held), point)
+    return rows
+
+
+def _rows_of(problem: Problem, pairs: Comparison, held: Comparison, point: dict[str, Any]) -> list[Row]:
+    loss = problem.loss
     if loss == "f_micl":
         alpha, bandwidth = mp.mpf(problem.number("alpha")), mp.mpf(problem.number("inverse_bandwidth"))
         order = mp.mpf(float(problem.options.get("order", 2.0)))
-        divergence = str(problem.options["divergence"])
-        views = towers["view_a"], towers["view_b"]
-        return loops.f_micl(*views, divergence, alpha, bandwidth, order, towers.get("negatives"))
-    if loss not in loops.__all__:
+        return loops.f_micl(pairs, str(problem.options["divergence"]), alpha, bandwidth, order)
+    if loss in ("dystress", "dystress_info_nce"):
+        a = loops.tempered(pairs, _temperatures(problem, held))
+        return loops.supcon_out(pairs, a) if loss == "dystress" else loops.info_nce(pairs, a)
+    a = loops.logits(pairs, point["temperature"])
+    if loss == "sincere":
+        return loops.sincere(pairs, a, mp.mpf(problem.number("epsilon")))
+    if loss == "siglip":
+        return loops.siglip(pairs, a, point["bias"])
+    if loss == "supcon":
+        return (loops.supcon_out if problem.options["summation"] == "out" else loops.supcon_in)(pairs, a)
+    form = {
+        "decoupled": loops.decoupled,
+        "nt_xent": loops.supcon_out,  # of more than two views the form outside, with the image as label
+        "info_nce": loops.info_nce,
+        "clip": loops.info_nce,
+        "infoloob": loops.infoloob,
+    }
+    if loss not in form:
         raise ValueError(f"loss: no formula for {loss!r}")
-    # Of a temperature alone: labelled rows, or the towers in their order.
-    arguments = [_labelled(problem, towers)] if "embeddings" in towers else list(towers.values())
-    rows: list[Row] = getattr(loops, loss)(*arguments, temperature)
-    return rows
+    return form[loss](pairs, a)
 
 
 def _reduced(rows: Sequence[Row], reduction: str) -> list[Number]:
@@ -113,10 +108,10 @@ def _reduced(rows: Sequence[Row], reduction: str) -> list[Number]:
         return [row.loss for row in rows]
     if reduction == "pairs":
         total = mp.fsum([row.positives * row.loss for row in counting])
-        number = sum(row.positives for row in counting)
+        number = mp.fsum([row.positives for row in counting])
     else:
         total = mp.fsum([row.loss for row in counting])
-        number = {"mean": len(counting), "batch": len(rows), "sum": 1}[reduction]
+        number = {"mean": len(counting), "batch": sum(row.inside for row in rows), "sum": 1}[reduction]
     return [total / number if number else mp.mpf(0)]
 
 
@@ -124,14 +119,15 @@ def value(problem: Problem) -> list[Number]:
     """The value to some 80 digits: one number, or one for each row where the reduction is ``"none"``."""
     with mp.workdps(loops.DIGITS):
         start = _point(problem)
-        return _reduced(_rows(problem, start, start), problem.reduction)
+        return _reduced(_rows(problem, sides(problem), start, start), problem.reduction)
 
 
 def _weighted(problem: Problem, start: dict[str, Any]) -> Callable[[dict[str, Any]], Number]:
     cotangent = [mp.mpf(c) for c in problem.cotangent.reshape(-1).tolist()]
+    compared = sides(problem)
 
     def at(point: dict[str, Any]) -> Number:
-        return mp.fdot(cotangent, _reduced(_rows(problem, point, start), problem.reduction))
+        return mp.fdot(cotangent, _reduced(_rows(problem, compared, point, start), problem.reduction))
 
     return at
 

@@ -16,6 +16,7 @@ from mpmath import mp  # type: ignore[import-untyped,unused-ignore]
 
 from sincere_spec.conformance.oracle import differences, loops
 from sincere_spec.conformance.oracle.conditioning import Conditioned, conditioned
+from sincere_spec.conformance.oracle.pairs import doubts
 from sincere_spec.conformance.oracle.problem import Array, Problem
 from sincere_spec.conformance.oracle.recipes import Recipe, recipes
 
@@ -29,6 +30,7 @@ _EVERY = tuple(_BITS)
 _U = 2.0**-53
 _SMALLEST = 2.0**-1022
 _NOTHING = mp.mpf(10) ** -30  # of the scale: below what a difference resolves, so zero
+_DOUBTFUL = 1e-4  # how close a guide's similarity may be to where it decides, but for an exact tie
 _QUICK = 3000  # entries times pairs: cases up to this size are made again by the quick check
 
 
@@ -79,7 +81,7 @@ def _options(problem: Problem) -> dict[str, str | bool]:
 def _arguments(problem: Problem) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     for name, x in problem.arguments.items():
-        if x.dtype.kind == "i":
+        if x.dtype.kind in "ib":
             answer[name] = x.tolist()
         else:
             answer[name] = {"shape": list(x.shape), "hex": [_hex(number) for number in x.reshape(-1).tolist()]}
@@ -218,14 +220,18 @@ def check_inputs(chosen: Sequence[Recipe]) -> None:
         seen.add(recipe.id)
         if np.any(problem.cotangent == 1):
             raise ValueError(f"{where}: a cotangent of 1 hides that it is ignored")
-        inputs = {**problem.arrays(), "cotangent": problem.cotangent}
+        inputs = {**problem.arrays(), **problem.held(), "cotangent": problem.cotangent}
         inputs |= {
-            name: np.asarray(problem.options[name]) for name in ("temperature", "bias") if name in problem.options
+            name: np.asarray(problem.options[name])
+            for name in ("temperature", "bias", "margin")
+            if name in problem.options
         }
         for name, x in inputs.items():
             for dtype in recipe.dtypes or _EVERY:
                 if not all(_exact_in(number, dtype) for number in x.reshape(-1).tolist()):
                     raise ValueError(f"{where}: {name} is not exact in {dtype}")
+        if any(left <= _DOUBTFUL for left in doubts(problem)):
+            raise ValueError(f"{where}: a guide's similarity stands where single precision may decide")
 
 
 def _numbers(text: str | list[str]) -> Array:

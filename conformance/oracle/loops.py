@@ -14,57 +14,69 @@ from mpmath import mp  # type: ignore[import-untyped,unused-ignore]
 __all__ = [
     "DIGITS",
     "Comparison",
+    "Logits",
     "Row",
-    "clip",
     "cosine_schedule",
     "decoupled",
-    "dystress_info_nce",
     "f_divergence",
     "f_micl",
     "info_nce",
     "infoloob",
-    "nt_xent",
+    "logits",
     "shifted_schedule",
     "siglip",
     "sincere",
     "supcon_in",
     "supcon_out",
+    "tempered",
 ]
 
 DIGITS = 80
 
 Number = Any  # an mpmath number: mpmath has no types
 Vector = Sequence[Number]
+Logits = Sequence[Sequence[Number]]  # by anchor and key; None of a pair that is not compared
 
 
 class Row(NamedTuple):
-    """One row's loss, its number of positives, and whether it takes part in a mean."""
+    """One row's loss, the weight of its positives (their number), whether it takes part in a mean, and in the batch."""
 
     loss: Number
-    positives: int
+    positives: Number
     counts: bool
+    inside: bool = True
 
 
 class Comparison(NamedTuple):
-    """Anchors and what they are compared with, with a label and an identity for each: equal identities are one sample."""
+    """Anchors and keys, and for each pair the weight of a positive, 0 for a negative, or None: never compared."""
 
     anchors: Sequence[Vector]
-    labels: Sequence[int]
-    ids: Sequence[object]
     keys: Sequence[Vector]
-    key_labels: Sequence[int]
-    key_ids: Sequence[object]
+    weights: Sequence[Sequence[Number | None]]
+    inside: Sequence[bool]
 
     def positives(self, i: int) -> list[int]:
-        """P(i): the same label, another sample."""
-        return [j for j in self._others(i) if self.key_labels[j] == self.labels[i]]
+        """P(i)."""
+        return [j for j, weight in enumerate(self.weights[i]) if weight]
 
     def negatives(self, i: int) -> list[int]:
-        """N(i): another label, another sample."""
-        return [j for j in self._others(i) if self.key_labels[j] != self.labels[i]]
+        """N(i)."""
+        return [j for j, weight in enumerate(self.weights[i]) if weight is not None and not weight]
 
-    def _others(self, i: int) -> list[int]:
-        return [j for j in range(len(self.keys)) if self.key_ids[j] != self.ids[i]]
+    def weight(self, i: int) -> Number:
+        """W(i), the sum of the weights of the positives: |P(i)| where each is 1."""
+        return _sum([self.weights[i][j] for j in self.positives(i)])
+
+    def similarities(self) -> list[list[Number]]:
+        """The dot products of pairs that are compared, and None for the others."""
+        return [
+            [None if w is None else _dot(anchor, key) for key, w in zip(self.keys, weights, strict=True)]
+            for anchor, weights in zip(self.anchors, self.weights, strict=True)
+        ]
+
+    def without(self, i: int) -> Row:
+        """The row of an anchor that does not count."""
+        return Row(mp.mpf(0), self.weight(i), False, self.inside[i])
 
 
 def _dot(a: Vector, b: Vector) -> Number:
@@ -75,99 +87,106 @@ def _sum(terms: Sequence[Number]) -> Number:
     return mp.fsum(terms)
 
 
-def sincere(pairs: Comparison, temperature: Number, epsilon: Number) -> list[Row]:
+def _counted(pairs: Comparison, i: int, loss: Number) -> Row:
+    return Row(loss, pairs.weight(i), True)
+
+
+def logits(pairs: Comparison, temperature: Number) -> Logits:
+    """``s / temperature`` of every pair."""
+    return [[None if s is None else s / temperature for s in row] for row in pairs.similarities()]
+
+
+def tempered(pairs: Comparison, temperatures: Logits) -> Logits:
+    """``s / tau``, with a temperature for each pair."""
+    rows = zip(pairs.similarities(), temperatures, strict=True)
+    return [[None if s is None else s / tau for s, tau in zip(*both, strict=True)] for both in rows]
+
+
+def sincere(pairs: Comparison, a: Logits, epsilon: Number) -> list[Row]:
     """``(1/|P|) sum_p -log( e^l_p / (e^(l_p - epsilon) + sum_n e^l_n) )``, epsilon 0 in SINCERE itself."""
-    rows = []
-    for i, anchor in enumerate(pairs.anchors):
-        positives = pairs.positives(i)
-        if not positives:
-            rows.append(Row(mp.mpf(0), 0, False))
-            continue
-        noise = _sum([mp.exp(_dot(anchor, pairs.keys[n]) / temperature) for n in pairs.negatives(i)])
-        terms = []
-        for p in positives:
-            wanted = mp.exp(_dot(anchor, pairs.keys[p]) / temperature)
-            # -log(x / (x e^-eps + E)) = log(1 + E e^eps / x) - eps; log1p because the ratio may be 1e-30.
-            terms.append(mp.log1p(noise * mp.exp(epsilon) / wanted) - epsilon)
-        rows.append(Row(_sum(terms) / len(positives), len(positives), True))
-    return rows
-
-
-def supcon_out(pairs: Comparison, temperature: Number) -> list[Row]:
-    """``(-1/|P|) sum_p log( e^l_p / sum_a e^l_a )``, a over all others."""
-    logits = [[_dot(anchor, key) / temperature for key in pairs.keys] for anchor in pairs.anchors]
-    return _supcon_out(pairs, logits)
-
-
-def _supcon_out(pairs: Comparison, logits: Sequence[Sequence[Number]]) -> list[Row]:
     rows = []
     for i in range(len(pairs.anchors)):
         positives = pairs.positives(i)
         if not positives:
-            rows.append(Row(mp.mpf(0), 0, False))
+            rows.append(pairs.without(i))
             continue
-        weights = {j: mp.exp(logits[i][j]) for j in positives + pairs.negatives(i)}
+        noise = _sum([mp.exp(a[i][n]) for n in pairs.negatives(i)])
+        # -log(x / (x e^-eps + E)) = log(1 + E e^eps / x) - eps; log1p because the ratio may be 1e-30.
+        terms = [mp.log1p(noise * mp.exp(epsilon) / mp.exp(a[i][p])) - epsilon for p in positives]
+        rows.append(_counted(pairs, i, _sum(terms) / len(positives)))
+    return rows
+
+
+def supcon_out(pairs: Comparison, a: Logits) -> list[Row]:
+    """``(-1/W) sum_p w_p log( e^l_p / sum_a e^l_a )``, a over all others; W is |P| where the weights are 1."""
+    rows = []
+    for i in range(len(pairs.anchors)):
+        positives = pairs.positives(i)
+        if not positives:
+            rows.append(pairs.without(i))
+            continue
+        others = {j: mp.exp(a[i][j]) for j in positives + pairs.negatives(i)}
         terms = []
         for p in positives:
             # -log(x / (x + rest)) = log(1 + rest / x)
-            rest = _sum([weight for j, weight in weights.items() if j != p])
-            terms.append(mp.log1p(rest / weights[p]))
-        rows.append(Row(_sum(terms) / len(positives), len(positives), True))
+            rest = _sum([x for j, x in others.items() if j != p])
+            terms.append(pairs.weights[i][p] * mp.log1p(rest / others[p]))
+        rows.append(_counted(pairs, i, _sum(terms) / pairs.weight(i)))
     return rows
 
 
-def supcon_in(pairs: Comparison, temperature: Number) -> list[Row]:
-    """``-log( (1/|P|) sum_p e^l_p / sum_a e^l_a )``, a over all others."""
+def supcon_in(pairs: Comparison, a: Logits) -> list[Row]:
+    """``-log( (1/W) sum_p w_p e^l_p / sum_a e^l_a )``, a over all others: each once, whatever it weighs."""
     rows = []
-    for i, anchor in enumerate(pairs.anchors):
+    for i in range(len(pairs.anchors)):
         positives = pairs.positives(i)
         if not positives:
-            rows.append(Row(mp.mpf(0), 0, False))
+            rows.append(pairs.without(i))
             continue
-        same = _sum([mp.exp(_dot(anchor, pairs.keys[p]) / temperature) for p in positives])
-        noise = _sum([mp.exp(_dot(anchor, pairs.keys[n]) / temperature) for n in pairs.negatives(i)])
-        rows.append(Row(mp.log(len(positives)) + mp.log1p(noise / same), len(positives), True))
+        above = _sum([pairs.weights[i][p] * mp.exp(a[i][p]) for p in positives])
+        below = _sum([mp.exp(a[i][j]) for j in positives + pairs.negatives(i)])
+        # log1p because the quotient may be 1 but for 1e-30
+        rows.append(_counted(pairs, i, mp.log(pairs.weight(i)) + mp.log1p((below - above) / above)))
     return rows
 
 
-def decoupled(pairs: Comparison, temperature: Number) -> list[Row]:
+def decoupled(pairs: Comparison, a: Logits) -> list[Row]:
     """``(-1/|P|) sum_p log( e^l_p / sum_n e^l_n )``: only negatives below, so a row without negatives is undefined."""
     rows = []
-    for i, anchor in enumerate(pairs.anchors):
+    for i in range(len(pairs.anchors)):
         positives, negatives = pairs.positives(i), pairs.negatives(i)
         if not positives or not negatives:
-            rows.append(Row(mp.mpf(0), len(positives), False))
+            rows.append(pairs.without(i))
             continue
-        noise = _sum([mp.exp(_dot(anchor, pairs.keys[n]) / temperature) for n in negatives])
-        wanted = [_dot(anchor, pairs.keys[p]) / temperature for p in positives]
-        rows.append(Row(mp.log(noise) - _sum(wanted) / len(positives), len(positives), True))
+        noise = _sum([mp.exp(a[i][n]) for n in negatives])
+        rows.append(_counted(pairs, i, mp.log(noise) - _sum([a[i][p] for p in positives]) / len(positives)))
     return rows
 
 
-def info_nce(
-    queries: Sequence[Vector], positives: Sequence[Vector], negatives: Sequence[Vector] | None, temperature: Number
-) -> list[Row]:
-    """``-log( e^l_i / (e^l_i + sum_n e^l_n) )``, n over the queue or, without one, over the other rows' positives."""
+def info_nce(pairs: Comparison, a: Logits) -> list[Row]:
+    """``-log( e^l_i / (e^l_i + sum_n e^l_n) )`` of the one positive of a row."""
     rows = []
-    for i, query in enumerate(queries):
-        others = [x for j, x in enumerate(positives) if j != i] if negatives is None else list(negatives)
-        wanted = mp.exp(_dot(query, positives[i]) / temperature)
-        rest = _sum([mp.exp(_dot(query, other) / temperature) for other in others])
-        rows.append(Row(mp.log1p(rest / wanted), 1, True))
+    for i in range(len(pairs.anchors)):
+        if not pairs.positives(i):
+            rows.append(pairs.without(i))
+            continue
+        (p,) = pairs.positives(i)
+        rest = _sum([mp.exp(a[i][n]) for n in pairs.negatives(i)])
+        rows.append(_counted(pairs, i, mp.log1p(rest / mp.exp(a[i][p]))))
     return rows
 
 
-def _views(views: Sequence[Sequence[Vector]]) -> Comparison:
-    """All rows of the first view, then of the second: the image's number is the label."""
-    flat = [row for view in views for row in view]
-    images = [image for view in views for image in range(len(view))]
-    places = list(range(len(flat)))
-    return Comparison(flat, images, places, flat, images, places)
-
-
-def nt_xent(views: Sequence[Sequence[Vector]], temperature: Number) -> list[Row]:
-    """NT-Xent of two views, and for more the SupCon outside form with the image as label."""
-    return supcon_out(_views(views), temperature)
+def infoloob(pairs: Comparison, a: Logits) -> list[Row]:
+    """``-log( e^l_i / sum_n e^l_n )``, the positive left out below."""
+    rows = []
+    for i in range(len(pairs.anchors)):
+        positives, negatives = pairs.positives(i), pairs.negatives(i)
+        if not positives or not negatives:
+            rows.append(pairs.without(i))
+            continue
+        rest = _sum([mp.exp(a[i][n]) for n in negatives])
+        rows.append(_counted(pairs, i, -mp.log(mp.exp(a[i][positives[0]]) / rest)))
+    return rows
 
 
 def cosine_schedule(similarity: Number, low: Number, high: Number) -> Number:
@@ -182,64 +201,18 @@ def shifted_schedule(similarity: Number, low: Number, high: Number, offset: Numb
     return low + (high - low) * (1 + mp.cos(mp.pi * (similarity + offset) / scale)) / 2
 
 
-def similarities(views: Sequence[Sequence[Vector]]) -> list[list[Number]]:
-    """All dot products between the rows of all views."""
-    flat = [row for view in views for row in view]
-    return [[_dot(a, b) for b in flat] for a in flat]
-
-
-def dystress(views: Sequence[Sequence[Vector]], temperatures: Sequence[Sequence[Number]]) -> list[Row]:
-    """NT-Xent in which every pair has a temperature of its own."""
-    logits = [
-        [s / tau for s, tau in zip(row, taus, strict=True)]
-        for row, taus in zip(similarities(views), temperatures, strict=True)
-    ]
-    return _supcon_out(_views(views), logits)
-
-
-def dystress_info_nce(
-    queries: Sequence[Vector],
-    positives: Sequence[Vector],
-    negatives: Sequence[Vector] | None,
-    near: Sequence[Number],
-    far: Sequence[Sequence[Number]],
-) -> list[Row]:
-    """InfoNCE in which every pair has a temperature of its own: ``near`` with the positive, ``far`` with the negatives."""
+def siglip(pairs: Comparison, a: Logits, bias: Number) -> list[Row]:
+    """``sum_j log(1 + exp(-z_ij (s_ij / temperature + bias)))``, z = 1 for the own pair and -1 for others."""
     rows = []
-    for i, query in enumerate(queries):
-        others = positives if negatives is None else negatives
-        weights = [mp.exp(_dot(query, other) / tau) for other, tau in zip(others, far[i], strict=True)]
-        if negatives is None:
-            del weights[i]
-        rows.append(Row(mp.log1p(_sum(weights) / mp.exp(_dot(query, positives[i]) / near[i])), 1, True))
-    return rows
-
-
-def clip(a: Sequence[Vector], b: Sequence[Vector], temperature: Number) -> list[Row]:
-    """The cross entropy of each ``a`` among all ``b``, then of each ``b`` among all ``a``."""
-    return info_nce(a, b, None, temperature) + info_nce(b, a, None, temperature)
-
-
-def infoloob(a: Sequence[Vector], b: Sequence[Vector], temperature: Number) -> list[Row]:
-    """``-log( e^l_ii / sum_(j != i) e^l_ij )``, the positive left out below, from ``a`` to ``b`` and then from ``b`` to ``a``."""
-    rows = []
-    for anchors, keys in ((a, b), (b, a)):
-        for i, anchor in enumerate(anchors):
-            weights = [mp.exp(_dot(anchor, key) / temperature) for key in keys]
-            rest = _sum(weights[:i] + weights[i + 1 :])
-            rows.append(Row(-mp.log(weights[i] / rest), 1, True) if rest else Row(mp.mpf(0), 1, False))
-    return rows
-
-
-def siglip(a: Sequence[Vector], b: Sequence[Vector], temperature: Number, bias: Number) -> list[Row]:
-    """``sum_j log(1 + exp(-z_ij (s_ij / temperature + bias)))``, z = 1 on the diagonal and -1 elsewhere."""
-    rows = []
-    for i, anchor in enumerate(a):
-        terms = []
-        for j, key in enumerate(b):
-            z = 1 if i == j else -1
-            terms.append(mp.log1p(mp.exp(-z * (_dot(anchor, key) / temperature + bias))))
-        rows.append(Row(_sum(terms), 1, True))
+    for i in range(len(pairs.anchors)):
+        positives, terms = pairs.positives(i), []
+        if not positives:
+            rows.append(pairs.without(i))
+            continue
+        for j in positives + pairs.negatives(i):
+            z = 1 if j in positives else -1
+            terms.append(mp.log1p(mp.exp(-z * (a[i][j] + bias))))
+        rows.append(_counted(pairs, i, _sum(terms)))
     return rows
 
 
@@ -266,32 +239,24 @@ def f_divergence(name: str, u: Number, order: Number) -> tuple[Number, Number]:
     raise ValueError(f"divergence: no formula for {name!r}")
 
 
-def f_micl(
-    view_a: Sequence[Vector],
-    view_b: Sequence[Vector],
-    divergence: str,
-    alpha: Number,
-    inverse_bandwidth: Number,
-    order: Number,
-    negatives: Sequence[Vector] | None = None,
-) -> list[Row]:
-    """``-f'(G(a_i, b_i)) + alpha / (N - 1) sum_(j != i) f*(f'(G(a_i, a_j)))``, G the Gaussian of the squared distance.
+def f_micl(pairs: Comparison, divergence: str, alpha: Number, inverse_bandwidth: Number, order: Number) -> list[Row]:
+    """``-f'(G(a_i, b_i)) + alpha mean_n f*(f'(G(a_i, n)))``, G the Gaussian of the squared distance."""
 
-    With a queue the mean is over its rows instead: ``alpha / K sum_k f*(f'(G(a_i, n_k)))``.
-    """
+    def gaussian(similarity: Number) -> Number:
+        return mp.exp(-inverse_bandwidth * (2 - 2 * similarity))
 
-    def gaussian(x: Vector, y: Vector) -> Number:
-        return mp.exp(-inverse_bandwidth * (2 - 2 * _dot(x, y)))
-
-    rows = []
-    for i, anchor in enumerate(view_a):
-        _, attraction = f_divergence(divergence, gaussian(anchor, view_b[i]), order)
+    rows, s = [], pairs.similarities()
+    for i in range(len(pairs.anchors)):
+        if not pairs.positives(i):
+            rows.append(pairs.without(i))
+            continue
+        (p,) = pairs.positives(i)
+        _, attraction = f_divergence(divergence, gaussian(s[i][p]), order)
         terms = []
-        for j, other in enumerate(view_a if negatives is None else negatives):
-            if j != i or negatives is not None:
-                u = gaussian(anchor, other)
-                f, slope = f_divergence(divergence, u, order)
-                terms.append(u * slope - f)  # f*(t) = sup_u (u t - f(u)), reached where f'(u) = t
+        for n in pairs.negatives(i):
+            u = gaussian(s[i][n])
+            f, slope = f_divergence(divergence, u, order)
+            terms.append(u * slope - f)  # f*(t) = sup_u (u t - f(u)), reached where f'(u) = t
         repulsion = alpha * _sum(terms) / len(terms) if terms else 0
-        rows.append(Row(repulsion - attraction, 1, True))
+        rows.append(_counted(pairs, i, repulsion - attraction))
     return rows

@@ -29,6 +29,7 @@ DIVERGENCES = (
     "neyman",
     "jeffreys",
 )
+Flags = NDArray[np.bool_]
 _WIDE_RANGE = ("bfloat16", "float32", "float64")  # float16 ends at 65504
 
 
@@ -902,7 +903,401 @@ def _degenerate() -> list[Recipe]:
     return add.cases
 
 
+GROUPS, QUEUE_GROUPS = (3, 1, 3, 0, 1, 3, 2), (1, 3, 9, 1, 0)  # seven rows: three of one group, two of another
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 0.0, 0.75)
+TEACHER = (0.125, 0.5, 1.5)
+
+
+def _flags(tag: str, *shape: int, share: int = 30) -> Flags:
+    """Booleans, ``share`` in a hundred of them true; asymmetric where they are square."""
+    drawn = np.asarray(_draws(tag, int(np.prod(shape)), 50)).reshape(shape)
+    return np.asarray(drawn < share - 50, dtype=np.bool_)
+
+
+def _chosen(tag: str, among: Sequence[float], *shape: int) -> Array:
+    drawn = np.asarray(_draws(tag, int(np.prod(shape)), 60)).reshape(shape)
+    found: Array = np.asarray(among, dtype=np.float64)[drawn % len(among)]
+    return found
+
+
+def _but(matrix: Flags, *pairs: tuple[int, int], to: bool) -> Flags:
+    """A matrix with some entries of their own."""
+    made = matrix.copy()
+    for i, j in pairs:
+        made[i, j] = to
+    return made
+
+
+def _apart(tag: str, n: int, share: int = 30) -> Flags:
+    """A matrix without its diagonal."""
+    return _flags(tag, n, n, share=share) & ~np.eye(n, dtype=np.bool_)
+
+
+def _towers() -> list[Recipe]:
+    """Relations of rows whose one positive is named by the arrangement."""
+    add = _Profile("relations")
+    a, b = gathered("tower", range(M), C, 12), gathered("pair", range(M), C, 14)
+    memory, groups = scattered("memory", K, C), _whole(GROUPS)
+    own = scattered("of each", M, 3, C)
+    some = _but(_flags("each there", M, 3, share=65), (2, 0), (2, 1), (2, 2), to=False)
+    ignore = _but(_apart("left out", M), (4, 4), to=True)  # of row 4 the own pair, too
+    alone = _apart("alone", M) | (np.arange(M)[:, None] == 2) & ~np.eye(M, dtype=np.bool_)
+    shared = "Rows of one group are no negatives of each other, and the own pair stays: repeated captions."
+    matrix = "Pairs that a matrix has are not compared: entry (i, j) is of row i, and a row without its own pair does not count."
+    two, named = {"a": a, "b": b}, {"queries": a, "positives": b}
+    views = {"view_a": a, "view_b": b}
+    add.case("clip/groups", shared, _plain(), {**two, "groups": groups})
+    add.case("infoloob/groups", shared, _plain(), {**two, "groups": groups})
+    add.case("siglip/groups", shared, _siglip(WARM, -2.5), {**two, "groups": groups})
+    add.case("info_nce/groups", shared, _plain(), {**named, "groups": groups})
+    add.case("dystress_info_nce/groups", shared, _dystress(), {**named, "groups": groups})
+    add.case(
+        "f_micl/groups", "The mean is over the negatives that are left.", _f_micl("js"), {**views, "groups": groups}
+    )
+    add.case(
+        "clip/ignore",
+        "A matrix is a by b: from b to a a pair stands at the transposed place. A row without its own pair does not count.",
+        _plain(),
+        {**two, "ignore": ignore},
+    )
+    add.case(
+        "clip/ignore-none",
+        "Of a row without its own pair the loss is 0.",
+        _plain(WARM),
+        {**two, "ignore": ignore},
+        reduction="none",
+    )
+    add.case(
+        "infoloob/ignore",
+        "A row all of whose negatives are left out does not count; as a column it still does.",
+        _plain(),
+        {**two, "ignore": alone},
+    )
+    add.case("siglip/ignore", matrix, _siglip(WARM, -2.5), {**two, "ignore": ignore})
+    add.case("info_nce/ignore", matrix, _plain(), {**named, "ignore": ignore})
+    add.case("f_micl/ignore", matrix, _f_micl("kl"), {**views, "ignore": ignore})
+    add.case(
+        "info_nce/groups-and-ignore",
+        "What is left out for several reasons is their union.",
+        _plain(),
+        {**named, "groups": groups, "ignore": ignore},
+    )
+    queue = {**named, "negatives": memory}
+    beside = {"groups": groups, "key_groups": _whole(QUEUE_GROUPS)}
+    add.case("info_nce/queue-groups", "A queue has groups of its own.", _plain(), {**queue, **beside})
+    add.case(
+        "info_nce/queue-ignore",
+        "Beside a queue a matrix is of the queue alone.",
+        _plain(),
+        {**queue, "ignore": _flags("of the queue", M, K)},
+    )
+    add.case(
+        "f_micl/queue-groups",
+        "The mean is over what is left of the queue.",
+        _f_micl("js"),
+        {**views, "negatives": memory, **beside},
+    )
+    filled = np.asarray([True, False, True, True, False])
+    add.case(
+        "info_nce/queue-where",
+        "A queue that is filled in part: what its other rows hold is of no account.",
+        _plain(),
+        {**queue, "key_where": filled},
+    )
+    add.case(
+        "info_nce/own-negatives",
+        "Negatives [n, k, d] are k for each query alone: no other query sees them.",
+        _plain(),
+        {**named, "own_negatives": own},
+    )
+    ragged = {**named, "own_negatives": own, "key_where": some}
+    add.case(
+        "info_nce/ragged-negatives",
+        "Queries may have fewer negatives than others, or none: what fills their places is of no account.",
+        _plain(),
+        ragged,
+    )
+    add.case(
+        "info_nce/ragged-none", "One loss for each query, 0 without negatives.", _plain(WARM), ragged, reduction="none"
+    )
+    add.case("dystress_info_nce/ragged-negatives", "Each at a temperature of its own.", _dystress(), ragged)
+    add.case(
+        "f_micl/ragged-negatives",
+        "The mean is over the negatives that a row has.",
+        _f_micl("kl"),
+        {**views, "own_negatives": own, "key_where": some},
+    )
+    inside = np.asarray([True, True, False, True, True, False, True])
+    padded = {name: np.where(inside[:, None], x, 0.0) for name, x in two.items()}
+    add.case(
+        "clip/where",
+        "Padding, of zeros here, takes no part in either direction.",
+        _plain(),
+        {**padded, "where": inside},
+    )
+    add.case(
+        "clip/where-batch",
+        "The sum over the number of rows inside.",
+        _plain(WARM),
+        {**two, "where": inside},
+        reduction="batch",
+    )
+    guide = scattered("guide", M, 3)
+    guides = guide, np.round(64 * guide + 24 * scattered("partner", M, 3)) / 64  # the own pair is similar, mostly
+    of_two, of_named, of_views = (
+        {f"guide_{name}": x for name, x in zip(names, guides, strict=True)} for names in (two, named, views)
+    )
+    near = "A negative that another model finds as similar as the row's own pair, less a margin, is left out; the own pair stays."
+    add.case("info_nce/guide", near, {**_plain(), "margin": 0.375}, {**named, **of_named})
+    add.case(
+        "clip/guide",
+        "Each row goes by its own pair: one direction of a pair may stay where the other is left out.",
+        {**_plain(), "margin": 0.25},
+        {**two, **of_two},
+    )
+    add.case(
+        "info_nce/queue-guide",
+        "A queue has rows of the guide, too.",
+        {**_plain(), "margin": 0.125},
+        {**queue, **of_named, "guide_negatives": scattered("of the queue", K, 3)},
+    )
+    add.case(
+        "f_micl/guide",
+        "The guide compares the first view with itself, and its own pair is across.",
+        {**_f_micl("js"), "margin": 0.25},
+        {**views, **of_views},
+    )
+    repeated = guides[1].copy()
+    repeated[3], repeated[5] = repeated[0], repeated[1]
+    add.case(
+        "info_nce/guide-ties",
+        "A copy of the own positive is as similar as it is: a tie is left out, however it is rounded.",
+        {**_plain(), "margin": 0.0},
+        {**named, "guide_queries": guides[0], "guide_positives": repeated},
+    )
+    one, other = (gathered(f"view-{k}", range(5), C) + gathered("shared", range(5), C, 0) for k in range(2))
+    three = [gathered(f"view-{k}", range(4), C) + gathered("shared", range(4), C, 0) for k in range(3)]
+    five, four = _whole((1, 0, 1, 2, 0)), _whole((1, 0, 1, 2))
+    add.case("nt_xent/groups", shared, _plain(), {**_views(one, other), "groups": five})
+    add.case(
+        "nt_xent/three-views-groups",
+        "The views of one sample are its positives, though they are of one group.",
+        _plain(WARM),
+        {**_views(*three), "groups": four},
+    )
+    add.case("dystress/groups", shared, _dystress(), {**_views(one, other), "groups": five})
+    add.case(
+        "nt_xent/ignore",
+        "A matrix is by sample: entry (i, j) is of each view of sample i with each view of sample j.",
+        _plain(),
+        {**_views(one, other), "ignore": _but(_apart("of samples", 5), (3, 3), to=True)},
+    )
+    add.case(
+        "nt_xent/three-views-ignore",
+        "A matrix by sample, with the own views of one.",
+        _plain(WARM),
+        {**_views(*three), "ignore": _but(_apart("of four", 4), (1, 1), to=True)},
+    )
+    add.case(
+        "nt_xent/guide",
+        near,
+        {**_plain(), "margin": 0.125},
+        {**_views(one, other), "guide_view_0": guides[0][:5], "guide_view_1": guides[1][:5]},
+    )
+    outside = np.asarray([True, False, True, True, False])
+    add.case(
+        "nt_xent/where",
+        "A sample outside is none in any of its views.",
+        _plain(),
+        {**_views(one, other), "where": outside},
+    )
+    return add.cases
+
+
+def _samples() -> list[Recipe]:
+    """Relations of rows that may have several positives."""
+    add = _Profile("relations")
+    z, labels, n = gathered("batch", SEVEN, C), (0, 1, 0, 2, 1, 0, 2), M
+    x = _labelled(z, labels)
+    rows: dict[str, NDArray[np.generic]] = {"embeddings": z}
+    groups = _whole((3, 1, 3, 0, 4, 2, 0))
+    bank = (0, 1, 2, 1, 2)
+    keys = {"keys": gathered("bank", bank, C), "key_labels": _whole(bank)}
+    views = gathered("sampled", [0, 0, 1, 1, 2, 2, 0, 0], C).reshape(4, 2, C)
+    sampled = _labelled(views, (0, 1, 2, 0))
+    ignore, pairs = _apart("rows", n), _but(_apart("positives", n, 35), *((5, j) for j in range(n)), to=False)
+    weights = _chosen("weights", WEIGHTS, n, n) * (np.arange(n)[:, None] != 3)
+    out = "Pairs of one group are left out, positives too: but for the views of one sample no positive is a row's own."
+    here = (
+        ("sincere", "", _sincere()),
+        ("supcon", "out-", _supcon()),
+        ("supcon", "in-", _supcon(summation="in")),
+        ("decoupled", "", _decoupled()),
+    )
+    for loss, form, options in here:
+        add.case(
+            f"{loss}/{form}ignore",
+            "A pair that is left out is no positive and no negative: entry (i, j) is of anchor i, and (j, i) may stay.",
+            options,
+            {**x, "ignore": ignore},
+        )
+        add.case(
+            f"{loss}/{form}positive-pairs",
+            "A matrix says who is a positive of whom, and it need not be symmetric; a row without one does not count.",
+            options,
+            {**rows, "positive_pairs": pairs},
+        )
+    for loss, form, options in here[:2]:
+        add.case(f"{loss}/{form}groups", out, options, {**x, "groups": groups})
+    add.case(
+        "sincere/views-groups",
+        "The views of one sample stay, though they are of one group.",
+        _sincere(),
+        {**sampled, "groups": _whole((1, 0, 2, 1))},
+    )
+    add.case(
+        "sincere/views-ignore",
+        "A matrix by sample, whose entry (i, i) is of the views of sample i.",
+        _sincere(),
+        {**sampled, "ignore": _but(_apart("views", 4), (1, 1), (0, 3), to=True)},
+    )
+    by_sample = np.asarray([[0, 1, 0, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]]) > 0
+    add.case(
+        "sincere/views-positive-pairs",
+        "A matrix by sample: entry (i, i) says whether the views of sample i are positives.",
+        _sincere(),
+        {"embeddings": views, "positive_pairs": by_sample},
+    )
+    memory = {**x, **keys}
+    add.case(
+        "sincere/memory-groups",
+        "Keys have groups of their own.",
+        _sincere(),
+        {**memory, "groups": groups, "key_groups": _whole((0, 1, 3, 7, 4))},
+    )
+    add.case(
+        "sincere/memory-ignore",
+        "A matrix of anchors by keys.",
+        _sincere(),
+        {**memory, "ignore": _flags("memory", n, K)},
+    )
+    add.case(
+        "sincere/memory-positive-pairs",
+        "A matrix of anchors by keys in place of both sides' labels.",
+        _sincere(),
+        {**rows, "keys": keys["keys"], "positive_pairs": _flags("of the bank", n, K, share=40)},
+    )
+    add.case(
+        "sincere/positive-pairs-pairs",
+        "Rows are weighted by their numbers of positives.",
+        _sincere(),
+        {**rows, "positive_pairs": pairs},
+        reduction="pairs",
+    )
+    heavy = "Positives by weight: a pair of weight 0 is a negative, and each positive is in a denominator once."
+    for form, options in (("out", _supcon()), ("in", _supcon(summation="in"))):
+        weighed = {**rows, "positive_weights": weights}
+        add.case(f"supcon/{form}-weights", heavy, options, weighed)
+        add.case(
+            f"supcon/{form}-weights-pairs",
+            "Rows are weighted by the sums of their weights.",
+            options,
+            weighed,
+            reduction="pairs",
+        )
+    add.case(
+        "supcon/out-weights-none",
+        "A row whose weights are all 0 has no loss.",
+        _supcon(),
+        {**rows, "positive_weights": weights},
+        reduction="none",
+    )
+    add.case(
+        "supcon/out-teacher",
+        "A teacher's weights: no pair is a negative, and the sums of weights are not 1.",
+        _supcon(),
+        {**rows, "positive_weights": _chosen("teacher", TEACHER, n, n)},
+    )
+    add.case(
+        "supcon/out-memory-weights",
+        "Weights of anchors by keys.",
+        _supcon(),
+        {**rows, "keys": keys["keys"], "positive_weights": _chosen("bank", WEIGHTS, n, K)},
+    )
+    add.case(
+        "supcon/out-weights-ignore",
+        "What is left out weighs nothing.",
+        _supcon(),
+        {**rows, "positive_weights": weights, "ignore": ignore},
+    )
+    hot = np.asarray(
+        [[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]],
+        dtype=np.bool_,
+    )
+    hot_keys = np.asarray([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 0]], dtype=np.bool_)
+    some = "Positives have a class in common, of the several that a row has; a row without a class has none, and is a negative."
+    share = "Positives weigh what two rows share of all their classes; two rows without a class share nothing."
+    for loss, form, options in here:
+        add.case(f"{loss}/{form}overlap", some, {**options, "overlap": "any"}, {**rows, "classes": hot})
+    for form, options in (("out", _supcon()), ("in", _supcon(summation="in"))):
+        add.case(f"supcon/{form}-jaccard", share, {**options, "overlap": "jaccard"}, {**rows, "classes": hot})
+    add.case(
+        "supcon/out-jaccard-pairs",
+        "Rows are weighted by the sums of their shares.",
+        {**_supcon(), "overlap": "jaccard"},
+        {**rows, "classes": hot},
+        reduction="pairs",
+    )
+    beside = {**rows, "keys": keys["keys"], "classes": hot, "key_classes": hot_keys}
+    add.case("sincere/memory-overlap", "Keys have classes of their own.", {**_sincere(), "overlap": "any"}, beside)
+    add.case(
+        "supcon/out-memory-jaccard", "Keys have classes of their own.", {**_supcon(), "overlap": "jaccard"}, beside
+    )
+    add.case(
+        "sincere/views-overlap",
+        "Classes are by sample; the views of a sample without a class are negatives of each other.",
+        {**_sincere(), "overlap": "any"},
+        {"embeddings": views, "classes": hot[2:6]},
+    )
+    inside = np.asarray([True, True, True, False, True, True, False])
+    padded = _labelled(np.where(inside[:, None], z, 0.0), np.where(inside, labels, -1).tolist(), where=inside)
+    add.case(
+        "sincere/where",
+        "Padding, of zeros and one label here, is no anchor, no positive and no negative.",
+        _sincere(),
+        padded,
+    )
+    add.case(
+        "sincere/where-batch",
+        "The sum over the number of rows inside.",
+        _sincere(),
+        {**x, "where": inside},
+        reduction="batch",
+    )
+    add.case(
+        "supcon/out-where-none", "A row outside has a loss of 0.", _supcon(), {**x, "where": inside}, reduction="none"
+    )
+    add.case(
+        "sincere/memory-where",
+        "A memory that is filled in part.",
+        _sincere(),
+        {**memory, "key_where": np.asarray([True, True, False, True, False])},
+    )
+    return add.cases
+
+
 def recipes() -> Iterator[Recipe]:
     """All cases, profile by profile."""
-    for profile in (_core, _degenerate, _late_training, _precision, _queue, _two_tower, _temperature, _reduction):
+    for profile in (
+        _core,
+        _degenerate,
+        _late_training,
+        _precision,
+        _queue,
+        _two_tower,
+        _temperature,
+        _reduction,
+        _towers,
+        _samples,
+    ):
         yield from profile()
