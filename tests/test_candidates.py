@@ -19,7 +19,7 @@ import pytest
 
 from sincere_spec.conformance import frameworks, judge, questions, runner
 from sincere_spec.conformance.candidates import Candidate, Foreign
-from sincere_spec.conformance.programs import Executable
+from sincere_spec.conformance.programs import Executable, _request
 from sincere_spec.conformance.report import Report, to_json
 from sincere_spec.conformance.text import printable
 from sincere_spec.errors import OptionError
@@ -191,6 +191,19 @@ def test_a_relation_goes_by_its_keyword_and_without_it_is_not_asked() -> None:
     assert found["clip/guide"] == "its call takes no guide_a, guide_b, margin"
     found = answers("plain_clip", "", "clip/ordinary", "clip/ignore", "clip/where")
     assert list(found.values()) == ["pass", "its call takes no ignore", "its call takes no where"]
+
+
+def test_a_program_is_told_of_relations_among_its_arguments() -> None:
+    """Booleans by row, and weights as an array; of neither is a gradient wanted."""
+    suite = {question.id: question for question in questions.of_suite()}
+    told = json.loads(json.dumps(_request(suite["supcon/out-weights-ignore"], "float64")))
+    assert list(told["arguments"]) == ["embeddings", "positive_weights", "ignore"]
+    assert told["arguments"]["ignore"][0][0] is False
+    assert told["arguments"]["positive_weights"]["shape"] == [7, 7]
+    assert set(suite["supcon/out-weights-ignore"].gradient or {}) == {"embeddings", "temperature"}
+    told = _request(suite["info_nce/guide"], "float64")
+    assert told["options"]["margin"] == 0.375
+    assert set(told["arguments"]) == {"queries", "positives", "guide_queries", "guide_positives"}
 
 
 def test_every_relation_is_judged_or_not_asked_and_never_failed() -> None:

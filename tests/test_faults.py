@@ -1588,6 +1588,7 @@ PROMISES = {
 }
 """What a case guards, in its own words, where no fault above is caught by it and not by the ordinary case of its loss."""
 
+NAN_OUTSIDE = ("sincere/where-nan", "clip/where-nan")
 COARSE = {"half precision throughout", "double precision answers"}  # caught by every case
 
 
@@ -1649,6 +1650,24 @@ def test_every_case_is_there_for_a_reason() -> None:
             idle.append(case)
     assert sorted(idle) == sorted(PROMISES)
     assert all(promise in suite()[case].says for case, promise in PROMISES.items())
+
+
+@pytest.mark.framework("numpy")
+def test_nan_is_asked_where_rows_take_no_part() -> None:
+    """Files hold no NaN: it is put where padding is, and nothing else of the case changes."""
+    padded = [question for question in questions.integrity(suite().values()) if question.id in NAN_OUTSIDE]
+    assert len(padded) == len(NAN_OUTSIDE)
+    multiplied = {"rows": lambda self, question, a, *masks: Plain.rows(self, question, a, *masks) + 0.0 * a.sum(axis=1)}
+    wrong = type("Faulty", (Plain,), {"unit": naive_unit, **multiplied})("numpy")  # a mask of 0 times NaN
+    for question in padded:
+        usual = suite()[question.id.removesuffix("-nan")]
+        assert question.value is usual.value
+        assert (
+            np.isnan(next(iter(question.arrays.values()))).any(axis=1).tolist()
+            == (~question.arguments["where"]).tolist()
+        )
+        assert not failures(Plain("numpy"), question, "float32")
+        assert failures(wrong, question, "float32") == ["value: not finite"]
 
 
 def test_there_are_faults_enough() -> None:
