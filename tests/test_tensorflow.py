@@ -45,6 +45,69 @@ def test_a_graph_that_does_not_know_a_shape(shape: tuple[int | None, ...], engin
         assert distance(x.numpy(), exact.numpy()) <= rule("float64", 0.07)
 
 
+@pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_graph_of_unknown_rows_takes_tiles_where_there_are_many(
+    reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from sincere_spec.call import plan
+
+    table = plan.crossovers()
+    monkeypatch.setattr(plan, "crossovers", lambda: table | {"tensorflow": {"cpu": {"pairs": 101, "tile": 8}}})
+    made = tf.constant(np.random.default_rng(3).normal(size=(37, WIDTH)))
+    where = tf.constant(np.random.default_rng(4).random(37) < 0.8)
+
+    def loss(z: Any, labels: Any, where: Any, temperature: Any, weights: Any, engine: str) -> Any:
+        options = {"temperature": temperature, "reduction": reduction, "engine": engine}
+        if reduction == "none":
+            return weights * ss.info_nce_loss(z, z[:, ::-1], made, **options)
+        return weights[0] * ss.supcon_loss(z, labels, where=where, **options)
+
+    def step(z: Any, *rest: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch((z, rest[2]))
+            value = loss(z, *rest)
+        return value, *tape.gradient(value, (z, rest[2]))
+
+    seen: list[str] = []
+
+    def traced(z: Any, *rest: Any) -> Any:
+        seen.append(str(ss.explain(ss.losses.supcon(), z, rest[0])))
+        return step(z, *rest, "auto")
+
+    vectors = [tf.TensorSpec((None,), kind) for kind in (tf.int64, tf.bool, tf.float64)]
+    vectors.insert(2, tf.TensorSpec((), tf.float64))
+    signature = [tf.TensorSpec((None, WIDTH), tf.float64), *vectors]
+    programs = [tf.function(traced, input_signature=signature, jit_compile=jit) for jit in (False, True)]
+    for program, n in ((0, 0), (0, 1), (0, 10), (0, 37), (1, 37)):  # 100 pairs are few, and 1369 many
+        weights = tf.range(1, n + 2, dtype=tf.float64) / 7.0
+        given = [made[:n], tf.range(n, dtype=tf.int64) % 4, where[:n], tf.constant(0.3, tf.float64), weights]
+        if reduction == "none":
+            given[-1] = weights[:n]
+        for x, exact in zip(programs[program](*given), step(*given, "dense")):
+            assert distance(x.numpy(), exact.numpy()) <= rule("float64", 0.1)
+    assert seen == [
+        "tensorflow, engine chosen when it runs: the number of rows is not known before the call; "
+        "matrices below 101 pairs, and tiles of 8 rows from there on"
+    ] * len(programs)
+
+
+@pytest.mark.framework("tensorflow")
+def test_an_unknown_number_of_rows_is_padded_to_the_bucket_of_a_known_one() -> None:
+    import tensorflow as tf
+
+    from sincere_spec.backends.tensorflow import namespace
+    from sincere_spec.call.buckets import bucket, bucket_of_unknown
+
+    rows = np.unique(
+        np.concatenate([np.arange(1, 600), np.geomspace(600, 2**29, 500).astype(int), [1024, 1025, 2**20]])
+    )
+    found = bucket_of_unknown(namespace, tf.constant(rows, tf.int32))
+    assert found.numpy().tolist() == [bucket(int(n)) for n in rows]
+
+
 FIT = """
 import numpy as np, tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")

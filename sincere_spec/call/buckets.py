@@ -2,13 +2,15 @@
 
 A compiled program has one shape. The first sizes of a call are not padded, as most trainings have one size, and a last batch:
 tiles have a program for each of them, and whole matrices are made by single operations, which other calls share. What comes
-after them is padded. Inside a caller's own program shapes are fixed, and nothing is.
+after them is padded. Inside a caller's own program shapes are fixed, and nothing is; but for a number of rows that it does not
+know: tiles are a program of their own there, for each number that comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
@@ -40,6 +42,15 @@ def bucket(rows: int) -> int:
     return size
 
 
+def bucket_of_unknown(xp: Namespace, rows: Array) -> Array:
+    """The same for a number that is known when the program runs, and no larger than 2^30."""
+    sizes = [bucket(1)]
+    while sizes[-1] < 2**30:
+        sizes.append(bucket(sizes[-1] + 1))
+    steps = (xp.astype(rows > below, rows.dtype) * (size - below) for below, size in pairwise(sizes))
+    return sum(steps, start=sizes[0])
+
+
 def program_of(call: Any, sizes: tuple[int, ...], dense: bool) -> Program:
     """What runs a call with arrays of these sizes, which is remembered."""
     own = _calls.setdefault(call, set())
@@ -53,12 +64,12 @@ class Padding(NamedTuple):
 
     backend: TracingBackend
     roles: Roles
-    rows: Mapping[str, int]
+    rows: Mapping[str, Any]
     masks: Mapping[str, Array]
 
     def array(self, name: str, x: Array) -> Array:
         """One array, or what is beside its rows, padded; a parameter as it is."""
-        return self.backend.padded(x, self.masks[name].shape[0]) if name in self.masks else x
+        return self.backend.padded(x, self.backend.length(self.masks[name])) if name in self.masks else x
 
     def restored(self, name: str, x: Array | None) -> Array | None:
         """The inverse of `array`."""
@@ -78,7 +89,7 @@ class Padding(NamedTuple):
         parts, start = [], 0
         for name in names:
             parts.append(self.backend.rows_of(x, start, self.rows[name]))
-            start += self.masks[name].shape[0]
+            start += self.backend.length(self.masks[name])
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
     @property

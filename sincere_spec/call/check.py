@@ -104,7 +104,7 @@ class Problem:
         """The number of rows and of columns that are swept here; None where it is not known yet."""
         if self.membership is not None:
             return cast(tuple[Any, Any], self.membership.sizes)
-        return self.roles.sizes(self.embeddings, self.keys_of_each)
+        return self.roles.sizes({name: x.shape[0] for name, x in self.embeddings.items()}, self.keys_of_each)
 
     @property
     def keys_of_each(self) -> int | None:

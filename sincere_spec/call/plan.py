@@ -21,7 +21,8 @@ ENGINES = ("auto", "dense", "tiled", "kernel")
 class Plan:
     """The backend and engine of a call, the rows of a tile if there are tiles, and the reason; over which ranks, if several.
 
-    A plan `when_run` has what was asked for: the engine is chosen when the program runs, from the sizes that are there then.
+    A plan `when_run` has what was asked for: the adapter is called back when the program runs, and the engine chosen from the
+    sizes that are there then. Where "auto" is the engine of another plan, the program has both, and takes one by its sizes.
     """
 
     backend: str
@@ -99,10 +100,8 @@ def choose(
         if engine == "auto" and cast(DeferringBackend, backend).fuses(sizes):
             return Plan(backend.name, "dense", None, "so few pairs are left to the transform or the compiler")
         return Plan(backend.name, engine, tile, later, when_run=True)
-    platform = backend.platform(like)
-    table = crossovers()
-    measured = _of_arrays(table.get(backend.name, table["array_api"]).get(platform), backend.dtype_name(like), like)
-    known = measured or table["unmeasured"]
+    platform, measured = backend.platform(like), _measured(backend, like)
+    known = measured or crossovers()["unmeasured"]
     if engine == "tiled":
         return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
     rows, columns = sizes
@@ -122,7 +121,8 @@ def choose(
     if unknown is not None and None not in sizes:  # a symbol of a program that is exported: any number of rows may come
         return Plan(backend.name, "tiled", tile or known["tile"], f"{unknown}, so no matrix of pairs is made")
     if unknown is not None:
-        return Plan(backend.name, "dense", None, unknown)
+        few = f"matrices below {known['pairs']} pairs, and tiles of {tile or known['tile']} rows from there on"
+        return Plan(backend.name, "auto", tile or known["tile"], f"{unknown}; {few}")
     here = f"{rows} x {columns} pairs on {platform}"
     gain = "are faster" if measured else "save memory"
     kernels = f"no kernel was measured on {platform}"
@@ -139,8 +139,16 @@ def choose(
     return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}; {kernels}")
 
 
-def _of_arrays(known: dict[str, Any] | None, dtype: str, like: Array) -> dict[str, Any] | None:
-    """The row of a platform; of one by dtype and D that of as many bytes, and of the next larger D that was measured."""
+def most_pairs(backend: Backend, like: Array) -> int:
+    """How many pairs beside an array are the most that whole matrices are made for."""
+    pairs: int = (_measured(backend, like) or crossovers()["unmeasured"])["pairs"]
+    return pairs - 1
+
+
+def _measured(backend: Backend, like: Array) -> dict[str, Any] | None:
+    """The row of an array's platform; of one by dtype and D that of as many bytes, and of the next larger D measured."""
+    table, dtype = crossovers(), backend.dtype_name(like)
+    known: dict[str, Any] | None = table.get(backend.name, table["array_api"]).get(backend.platform(like))
     if known is None or "pairs" in known:
         return known
     by_width = known.get("bfloat16" if dtype == "float16" else dtype)

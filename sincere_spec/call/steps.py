@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace
-from sincere_spec.call.buckets import Padding, Program, bucket, program_of
+from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace, T
+from sincere_spec.call.buckets import Padding, Program, bucket, bucket_of_unknown, program_of
 from sincere_spec.call.check import PARAMETERS, Problem, where_samples_repeat
-from sincere_spec.call.plan import Plan, choose
+from sincere_spec.call.plan import Plan, choose, most_pairs
 from sincere_spec.engines import dense, family, kernel, per_anchor, tiled, traced
 from sincere_spec.engines.comparison import (
     Comparison,
@@ -85,7 +85,12 @@ class Static:
     @property
     def compiled(self) -> bool:
         """Whether its steps are programs of their own: tiles are, and whole matrices belong to the caller's program."""
-        return self.backend.traces and not self.plan.is_dense
+        return self.backend.traces and self.plan.engine in ("tiled", "kernel")
+
+    @property
+    def has_both(self) -> bool:
+        """Whether the program has matrices and tiles, and takes either by its sizes."""
+        return self.plan.engine == "auto" and not self.plan.when_run
 
     @property
     def scalar(self) -> bool:
@@ -110,8 +115,6 @@ class Static:
         logit, shared, engine, tile = self.loss.logit, self.keys_of_each is None, self.plan.engine, self.plan.tile
         given = (self.backend, arrays[0], self._sizes(arrays), logit, self.relation, shared)
         plan = choose(*given, engine, tile)
-        if plan.is_dense and not self.scalar:  # whose gradient under a vector is the framework's, and it is not here
-            plan = choose(*given, "tiled", tile)
         static, count = replace(self, plan=replace(plan, reason="")), len(constants) - len(self.held)
         if all(self.backend.on_host(x) for x in constants[count:]):
             numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
@@ -129,7 +132,8 @@ class Static:
         return rows + columns if self.roles.both_ways else rows
 
     def _sizes(self, arrays: Sequence[Array]) -> tuple[Any, Any]:
-        return self.roles.sizes(dict(zip(self.names, arrays, strict=True)), self.keys_of_each)
+        lengths = {name: x.shape[0] for name, x in zip(self.names, arrays, strict=True) if name not in PARAMETERS}
+        return self.roles.sizes(lengths, self.keys_of_each)
 
     def described(self) -> dict[str, Any]:
         """All but the adapter as plain values."""
@@ -162,14 +166,34 @@ class Steps:
         opened = open_call(self.static, self.constants, arrays, exact=True)
         return finish(opened, dense.value(opened.comparison, self.static.reduction))
 
+    def _either(self, arrays: tuple[Array, ...], run: Callable[[Steps], T]) -> T:
+        """What these steps make of whole matrices where there are few pairs, and of tiles elsewhere."""
+        static, backend, xp = self.static, self.static.backend, self.static.backend.namespace(arrays[0])
+        anchors, columns = static.roles.sizes(self._rows(arrays), static.keys_of_each)
+        at_least_one = columns + (columns == 0) if isinstance(columns, int) else xp.where(columns == 0, 1, columns)
+        few = anchors <= most_pairs(backend, arrays[0]) // at_least_one  # their product may be too large an integer
+        dense_, tiled_ = (
+            Steps(replace(static, plan=replace(static.plan, engine=engine, tile=tile)), self.constants)
+            for engine, tile in (("dense", None), ("tiled", static.plan.tile))
+        )
+        result: T = backend.when(few, lambda: run(dense_), lambda: run(tiled_))
+        return result
+
     def value(self, *arrays: Array) -> Array:
         """The value where no gradient will be asked for."""
+        if self.static.has_both:
+            return self._either(arrays, lambda steps: steps.value(*arrays))
         if self.static.plan.is_dense and self._program(arrays) is Program.NONE:
             return self.exact(*arrays)
         return self.forward(arrays, (False,) * len(arrays))[0]
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
         """The value, and what `backward` wants to have kept."""
+        if self.static.has_both and not self.static.scalar:
+            return self.value(*arrays), Saved()
+        if self.static.has_both:
+            value, gradients = self._either(arrays, lambda steps: steps.value_and_gradient(arrays, wanted))
+            return value, Saved(gradients=gradients)
         if self.static.compiled:  # the same program, whatever is wanted later
             wanted = (False,) * len(arrays)
         program = self._program(arrays)
@@ -192,8 +216,7 @@ class Steps:
         if not any(wanted):
             return self.value(*arrays), (None,) * len(arrays)
         value, saved = self.forward(arrays, wanted)
-        gradients: tuple[Array | None, ...] = self._run(_gradient, wanted, arrays, saved, None)
-        return value, gradients
+        return value, self._pull(_gradient, arrays, saved, None, wanted)
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
@@ -201,21 +224,35 @@ class Steps:
         """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
         if cotangent is None and self.static.compiled:
             cotangent = self.static.backend.number(1.0, COMPUTE_DTYPE[self.static.kind])
-        result: tuple[Array | None, ...]
+        if self.static.has_both and not self.static.scalar:
+
+            def pull(steps: Steps) -> tuple[Array | None, ...]:  # what either keeps differs, and is made again
+                return steps.backward(arrays, steps.forward(arrays, wanted)[1], cotangent, wanted)
+
+            return self._either(arrays, pull)
+        return self._pull(_backward, arrays, saved, cotangent, wanted)
+
+    def _pull(
+        self,
+        function: Callable[..., tuple[Array | None, ...]],
+        arrays: tuple[Array, ...],
+        saved: Saved,
+        cotangent: Array | None,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, ...]:
+        """What a function makes of the arrays, of what was kept and of a cotangent; of padded ones where forward padded."""
+        run = self.static.backend.run if self.static.compiled else _at_once
+        found: tuple[Array | None, ...]
         if not saved.masks:
-            result = self._run(_backward, wanted, arrays, saved, cotangent)
-            return result
+            found = run(function, (self.static, wanted), self.constants, arrays, saved, cotangent)
+            return found
         padding = self._padding(arrays, saved.masks)
         steps, padded = self._padded(arrays, padding)
         if cotangent is not None and not self.static.scalar:
             cotangent = padding.vector(self.static.backend.namespace(cotangent), padding.with_loss, cotangent)
         saved = saved._replace(masks=())
-        result = steps._run(_backward, wanted, padded, saved, cotangent)
-        return tuple(padding.restored(name, x) for name, x in zip(self.static.names, result, strict=True))
-
-    def _run(self, function: Callable[..., Any], wanted: tuple[bool, ...], *arguments: Any) -> Any:
-        run = self.static.backend.run if self.static.compiled else _at_once
-        return run(function, (self.static, wanted), self.constants, *arguments)
+        found = run(function, (steps.static, wanted), steps.constants, padded, saved, cotangent)
+        return tuple(padding.restored(name, x) for name, x in zip(self.static.names, found, strict=True))
 
     def _program(self, arrays: tuple[Array, ...]) -> Program:
         """What runs the call: where its sizes are fixed by a caller's program, tiles are one inside of it."""
@@ -225,15 +262,18 @@ class Steps:
             return unpadded
         if static.blocks or static.own_pairs or static.keys_of_each is not None:  # matrices of pairs are not padded
             return unpadded
+        if any(x.shape[0] is None for name, x in zip(static.names, arrays, strict=True) if name not in PARAMETERS):
+            return unpadded if dense_ else Program.SHARED
         rows = self._rows(arrays)
         if not backend.runs_by_size((*self.constants, *arrays), dense_) or 0 in rows.values():
             return unpadded
         call = replace(static, plan=replace(static.plan, tile=None), tile=None)
         return program_of((call, tuple(x.shape[1:] for x in arrays)), tuple(rows.values()), dense_)
 
-    def _rows(self, arrays: tuple[Array, ...]) -> dict[str, int]:
+    def _rows(self, arrays: tuple[Array, ...]) -> dict[str, Any]:
         """The number of rows of each array."""
-        return {name: x.shape[0] for name, x in zip(self.static.names, arrays, strict=True) if name not in PARAMETERS}
+        length = self.static.backend.length
+        return {name: length(x) for name, x in zip(self.static.names, arrays, strict=True) if name not in PARAMETERS}
 
     def _padding(self, arrays: tuple[Array, ...], masks: Sequence[Array] = ()) -> Padding:
         """How the arrays of a call are padded; by masks that were made before, if there are any."""
@@ -243,13 +283,14 @@ class Steps:
         made: dict[Any, Array] = {}
         found: dict[str, Array] = {}
         for name, count in rows.items():
-            key = (given.get(name), count)
+            known = isinstance(count, int)
+            key = (given.get(name), count if known else name)
             if key not in made and masks:
                 made[key] = masks[len(made)]
-            elif key not in made and name in given:
-                made[key] = backend.padded(self.constants[start + given[name]], bucket(count))
             elif key not in made:
-                made[key] = backend.first_rows(count, bucket(count))
+                size = bucket(count) if known else bucket_of_unknown(backend.namespace(arrays[0]), count)
+                mask = self.constants[start + given[name]] if name in given else None
+                made[key] = backend.first_rows(count, size) if mask is None else backend.padded(mask, size)
             found[name] = made[key]
         return Padding(backend, static.roles, rows, found)
 
@@ -266,11 +307,11 @@ class Steps:
         numbers = tuple(
             (name, next(i for i, x in enumerate(masks) if x is mask)) for name, mask in padding.masks.items()
         )
-        sizes = {name: mask.shape[0] for name, mask in padding.masks.items()}
-        own = (sum(sizes[name] for name in static.roles.anchors), *(sizes[name] for name in static.roles.keys))
+        sizes = static.roles.sizes({name: mask.shape[0] for name, mask in padding.masks.items()})
         plan = static.plan
         if static.tile is not None:
-            plan = replace(plan, tile=min(static.tile, *(fitted(static.tile, size) for size in own)))
+            fitting = (fitted(static.tile, size) for size in sizes if size is not None)
+            plan = replace(plan, tile=min([static.tile, *fitting]))
         steps = Steps(replace(static, plan=plan, masks=numbers), (*attributes, *masks, *held))
         return steps, tuple(padding.array(name, x) for name, x in zip(static.names, arrays, strict=True))
 
@@ -285,16 +326,14 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     loss, fixed_shift, asked = problem.loss, None, plan.tile
     if backend.traces or plan.when_run:  # numbers that change from step to step are not part of the structure
         loss = replace(loss, temperature=1.0, bias=0.0)
-        if plan.when_run:
-            numbers = {}
-        elif not plan.is_dense:
-            if plan.engine == "tiled":
-                sizes = (size for size in problem.sizes if isinstance(size, int))
-                tile = plan.rows_of_tile
-                plan = replace(plan, tile=min([tile, *(fitted(tile, size) for size in sizes)]))
-            if "temperature" in numbers:
-                safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
-                fixed_shift = bool(safe)
+        if plan.engine in ("tiled", "auto") and not plan.when_run:
+            sizes = (size for size in problem.sizes if isinstance(size, int))
+            tile = plan.rows_of_tile
+            plan = replace(plan, tile=min([tile, *(fitted(tile, size) for size in sizes)]))
+        if not (plan.is_dense or plan.when_run) and "temperature" in numbers:
+            safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
+            fixed_shift = bool(safe)
+        if plan.when_run or not plan.is_dense:
             numbers = {}
     related = problem.related
     apart = related.columns is not related.rows
@@ -348,7 +387,9 @@ class Opened(NamedTuple):
 def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
     static, wanted = key
     opened = open_call(static, constants, arrays)
-    if static.plan.is_dense:
+    if static.plan.is_dense and not static.scalar:
+        value, saved = dense.value(opened.comparison, static.reduction), Saved()
+    elif static.plan.is_dense:
         needed = static.roles.holding(_names(key))
         value, gradients = dense.value_and_gradient(opened.comparison, static.reduction, needed)
         saved = Saved(gradients=by_array(opened, gradients, wanted))
@@ -373,7 +414,7 @@ def _gradient(
 ) -> tuple[Array | None, ...]:
     """The gradient in the compute dtype."""
     static, wanted = key
-    if static.plan.is_dense:
+    if saved.gradients:
         found = saved.gradients
         if cotangent is not None:
             found = tuple(None if gradient is None else gradient * cotangent for gradient in found)
@@ -381,6 +422,10 @@ def _gradient(
         opened = open_call(static, constants, arrays)
         if opened.subset is not None and cotangent is not None and not static.scalar:
             cotangent = opened.subset.inside_of(opened.comparison.xp, cotangent)
+        if static.plan.is_dense:
+            needed = static.roles.holding(_names(key))
+            gradients = dense.value_and_gradient(opened.comparison, static.reduction, needed, cotangent)[1]
+            return by_array(opened, gradients, wanted)
         asked = (saved.residuals, 1.0 if cotangent is None else cotangent, static.roles.holding(_names(key)))
         gradients = family.backward(opened.comparison, static.reduction, layout(static), *asked)
         found = by_array(opened, gradients, wanted)

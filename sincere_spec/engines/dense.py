@@ -105,10 +105,13 @@ def value(comparison: Comparison, reduction: str) -> Array:
     return xp.sum(rows.weights(xp, loss, reduction, counts, comparison.rows_inside) * row_losses)
 
 
-def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset[str]) -> tuple[Array, Gradients]:
+def value_and_gradient(
+    comparison: Comparison, reduction: str, needed: frozenset[str], cotangent: Array | None = None
+) -> tuple[Array, Gradients]:
     """The scalar value of a loss and its gradient, by the family's formula: no automatic differentiation is needed.
 
-    `needed` has any of "anchors", "keys", "partners", "temperature" and "bias"; other gradients are left None.
+    `needed` has any of "anchors", "keys", "partners", "temperature" and "bias"; other gradients are left None. With the
+    reduction "none" the value is the sum of the losses of all rows, each times its `cotangent`, `[rows]`.
     """
     xp, empty = comparison.xp, nothing(comparison)
     if empty is not None:
@@ -116,7 +119,10 @@ def value_and_gradient(comparison: Comparison, reduction: str, needed: frozenset
     panels, counts = _panels(comparison)
     loss, counts = prune_terms(comparison.backend, specialise(comparison), counts)
     folds = _folds(comparison, loss, panels, counts)
-    weights = rows.weights(xp, loss, reduction, counts, comparison.rows_inside)
+    if reduction == "none":
+        weights = rows.without_uncounted(xp, loss, counts, cotangent)
+    else:
+        weights = rows.weights(xp, loss, reduction, counts, comparison.rows_inside)
     value = xp.sum(weights * rows.losses(xp, loss, folds.results, counts))
     dlogits = _dlogits(comparison.backend, loss, panels, folds, counts, weights / comparison.temperature)
 

@@ -203,16 +203,16 @@ class Roles:
         """How many columns share a row's label where the arrangement gives the labels: row i of each view, or the partner."""
         return 0 if self.queue else 1 if self.keys else len(self.anchors)
 
-    def sizes(self, embeddings: Mapping[str, Array], keys_of_each: int | None = None) -> tuple[Any, Any]:
-        """The number of rows and of columns of a call's arrays; None where it is not known yet.
+    def sizes(self, lengths: Mapping[str, Any], keys_of_each: int | None = None) -> tuple[Any, Any]:
+        """The number of rows and of columns of a call whose arrays have so many rows; None where it is not known yet.
 
         `keys_of_each` is how many keys each anchor has of its own; None where all are compared with all.
         """
-        rows = [embeddings[name].shape[0] for name in self.anchors]
-        count = None if None in rows else sum(rows)
+        rows = [lengths[name] for name in self.anchors]
+        count = None if any(length is None for length in rows) else sum(rows)
         if keys_of_each is not None:
             return count, keys_of_each
-        return count, embeddings[self.keys[0]].shape[0] if self.keys else count
+        return count, lengths[self.keys[0]] if self.keys else count
 
     def holding(self, names: list[str]) -> frozenset[str]:
         """The roles, and the parameters, that some of a call's arguments have."""
