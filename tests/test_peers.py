@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sincere_spec.conformance import candidates, questions, runner, verdicts
+from sincere_spec.conformance import candidates, frameworks, judge, questions, runner, verdicts
 from sincere_spec.conformance.candidates import Candidate
 from sincere_spec.conformance.judge import Result
 from sincere_spec.conformance.peers import PEERS, Peer
@@ -185,6 +185,15 @@ def test_the_command_refuses_what_cannot_be_asked(options: tuple[str, ...], mess
 def test_an_average_that_is_the_same_is_asked(case: str, reduction: str, asked: bool) -> None:
     (question,) = (question for question in questions.of_suite() if question.id == case)
     assert candidates.weighs_alike(question, reduction) is asked
+
+
+@pytest.mark.parametrize("one", PEERS, ids=lambda one: one.name)
+def test_relations_are_not_asked_of_a_call_without_their_words(one: Peer) -> None:
+    theirs = candidates.Foreign(frameworks.start("numpy"), one.candidate, lambda *_, **__: pytest.fail("it was called"))
+    related = [question for question in questions.of_suite(profiles=[questions.RELATIONS]) if question.row == one.row]
+    for question in related:
+        (result,) = judge.ask(theirs, candidates.Foreign.asked(question), "float64", "dense")
+        assert result.status == "unsupported", (question.id, result.reason)
 
 
 def test_the_committed_page_is_of_the_committed_data() -> None:
