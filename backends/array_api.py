@@ -82,6 +82,12 @@ class ArrayApiBackend:
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and not array_api_compat.is_cupy_array(x)
 
+    def extremes(self, x: Array) -> tuple[float, float]:
+        if array_api_compat.is_numpy_array(x):
+            return float(x.min()), float(x.max())
+        xp = self.namespace(x)
+        return -float(xp.max(-x)), float(xp.max(x))
+
     def to_host(self, x: Array) -> Any:
         import numpy
 

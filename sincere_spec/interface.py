@@ -148,6 +148,9 @@ class Backend(Protocol):
     def on_host(self, x: Array) -> bool:
         """Whether reading them is cheap, too: concrete, and in the host's own memory."""
 
+    def extremes(self, x: Array) -> tuple[float, float]:
+        """The least and the largest entry of an array that has entries and is `on_host`; NaN if one is."""
+
     def to_host(self, x: Array) -> Any:
         """The values of a concrete array as a NumPy array or a plain list."""
 

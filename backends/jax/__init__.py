@@ -59,6 +59,10 @@ class JaxBackend:
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and all(device.platform == "cpu" for device in x.devices())
 
+    def extremes(self, x: Array) -> tuple[float, float]:
+        values = np.asarray(x)
+        return float(values.min()), float(values.max())
+
     def to_host(self, x: Array) -> Any:
         return jax.device_get(x)
 

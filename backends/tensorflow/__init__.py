@@ -59,6 +59,10 @@ class TensorFlowBackend:
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and "GPU" not in x.device
 
+    def extremes(self, x: Array) -> tuple[float, float]:
+        values = x.numpy()
+        return float(values.min()), float(values.max())
+
     def to_host(self, x: Array) -> Any:
         return x.numpy()
 

@@ -76,6 +76,10 @@ class TorchBackend:
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and x.device.type == "cpu"
 
+    def extremes(self, x: Array) -> tuple[float, float]:
+        least, most = torch.aminmax(x.detach())
+        return least.item(), most.item()
+
     def to_host(self, x: Array) -> Any:
         x = x.detach().cpu()
         return (x.float() if x.dtype is torch.bfloat16 else x).numpy()  # NumPy has no bfloat16

@@ -21,7 +21,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import per_anchor, rows
 from sincere_spec.engines.comparison import Comparison, Gradients, Kinds, nothing, zeros
 from sincere_spec.engines.neighbours import Neighbours, neighbours
-from sincere_spec.engines.parts import EMPTY_MAXIMUM, part_weights, parts_of, shift_of, stage_result, stage_slope
+from sincere_spec.engines.parts import EMPTY_MAXIMUM, Total, part_weights, parts_of, shift_of, stage_result, stage_slope
 from sincere_spec.engines.prune import prune_terms, specialise
 from sincere_spec.interface import Backend, EagerBackend, Part
 from sincere_spec.spec import elementwise
@@ -30,6 +30,7 @@ from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs
 Way: TypeAlias = tuple[int, slice]
 """An axis along which a matrix is folded, and which of all rows the results are of."""
 
+INFINITY = float("inf")
 ROWS: tuple[Way, ...] = ((1, slice(None)),)
 
 
@@ -37,10 +38,10 @@ ROWS: tuple[Way, ...] = ((1, slice(None)),)
 class Panel:
     """The pairs of one kind: a matrix, and which of its entries are such pairs.
 
-    They are those under a mask, or all but the `hidden` columns of each row, or all. `ceiling` says the same as a mask for
-    `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix whose columns are anchors, too.
-    Where the columns see other pairs than the rows do, `turned` has their mask and ceiling. `columns` are those of the whole
-    matrix from which the entries of another were taken.
+    They are those under a mask, or all but the `hidden` columns of each row, or all. For large matrices `ceiling` says the
+    same as a mask for `minimum`: inf where there is a pair, -inf elsewhere. There are two ways to fold a matrix whose columns
+    are anchors, too. Where the columns see other pairs than the rows do, `turned` has their mask and ceiling. `columns` are
+    those of the whole matrix from which the entries of another were taken.
     """
 
     similarity: Array
@@ -76,20 +77,23 @@ class Panel:
             return t
         xp = backend.namespace(t)
         mask, ceiling = self.turned if way and self.turned is not None else (self.mask, self.ceiling)
-        return xp.minimum(t, ceiling) if value == -float("inf") else xp.where(mask, t, value)
+        if ceiling is not None and value == -INFINITY:
+            return xp.minimum(t, ceiling)
+        return xp.where(mask, t, value)
 
 
 @dataclass(frozen=True)
 class Folds:
     """The results of the stages, and by part the arguments and folded entries, and what these are relative to.
 
-    There is one array of them for each way, or one for both.
+    There is one array of them for each way, or one for both. `totals` are those of log-sum-exps.
     """
 
     results: dict[str, Array]
     arguments: dict[Part, list[Array]]
     entries: dict[Part, list[Array]]
     maxima: dict[Part, Array | float]
+    totals: dict[str, Total]
 
 
 def value(comparison: Comparison, reduction: str) -> Array:
@@ -149,8 +153,7 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     if comparison.partners is None:
         if found is not None:
             near = backend.columns_of(similarity, found.others)
-            positive = Panel(near) if found.mask is None else _panel(xp, near, found.mask)[0]
-            positive = replace(positive, columns=found.others)
+            positive = Panel(near, found.mask, columns=found.others)
             counts = _counts(comparison, found, similarity[:, 0])
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
         kinds = _kinds(comparison)
@@ -229,23 +232,26 @@ def _kinds(comparison: Comparison) -> Kinds:
 def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] = ROWS) -> tuple[Panel, Array]:
     """A panel of the pairs under a mask, and how many each row has of them."""
     number = xp.astype(mask, similarity.dtype)  # a selection by booleans costs ten times as much in torch
-    panel = Panel(similarity, mask, (number - 0.5) * float("inf"), ways=ways)
+    panel = Panel(similarity, mask, (number - 0.5) * INFINITY, ways=ways)
     return panel, panel.by_row(xp, xp.sum, [number])
 
 
 def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
     """How many positives and negatives each row has, from its neighbours."""
     xp = comparison.xp
-    ones, columns = xp.ones_like(like), comparison.compared.shape[0]
-    number = ones * found.most if found.number is None else xp.astype(found.number, like.dtype)
-    fewest, most, positive = 1, 1, ones
-    if comparison.partners is None:
-        itself = 1 if comparison.keys is None else 0
-        fewest, most, positive = found.fewest - itself, found.most - itself, number - itself
+    columns, partnered = comparison.compared.shape[0], comparison.partners is not None
+    itself = 0 if partnered or comparison.keys is not None else 1
+    fewest, most = (1, 1) if partnered else (found.fewest - itself, found.most - itself)
+    ones = xp.ones_like(like)
+    if found.number is None:
+        positive, negative = ones if most == 1 else ones * most, ones * (columns - found.most)
+    else:
+        number = xp.astype(found.number, like.dtype)
+        positive, negative = ones if partnered else number - itself if itself else number, columns - number
     full = rows.FULL_OF_POSITIVES if fewest else frozenset()
     if found.most < columns:
         full |= {Pairs.NEGATIVE, Pairs.OTHERS}
-    return rows.Counts(positive, columns - number, full=full, between=(fewest, most))
+    return rows.Counts(positive, negative, full=full, between=(fewest, most))
 
 
 def _logits(comparison: Comparison, logit: Logit, s: Array) -> Array:
@@ -269,7 +275,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
         logits[kind] = _logits(comparison, loss.logit, panel.similarity) if shared is None else shared
     last = {part.over: part for part in parts}
     known = _known_bounds(comparison)
-    folds = Folds({}, {}, {}, {})
+    folds = Folds({}, {}, {}, {}, {})
     sums: dict[Part, Array] = {}
     for stage in loss.stages:
         for part in parts_of(stage):
@@ -290,7 +296,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
             entries = panel.weighed(part, entries)
             folds.entries[part] = entries
             sums[part] = _compared(xp, loss, part, panel.by_row(xp, xp.sum, entries), counts)
-        folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.maxima, counts)
+        folds.results[stage.name] = stage_result(xp, loss, stage, sums, folds.maxima, counts, folds.totals)
     return folds
 
 
@@ -334,7 +340,7 @@ def _arguments(
         if part.offset:
             t = t + part.offset
         at_zero = part.fold in (Fold.LINEAR, Fold.SQUARE)
-        found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -float("inf"), way))
+        found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -INFINITY, way))
     return found
 
 
@@ -358,14 +364,14 @@ def _dlogits(
     xp = backend.namespace(row_cotangents)
     slopes: dict[Part, list[Array]] = {}
     for part, entries in folds.entries.items():
+        panel = panels[part.over]
         if part.fold in (Fold.LOGSUMEXP, Fold.EXP):
             slopes[part] = entries
-        else:
-            found = [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]]
-            slopes[part] = panels[part.over].weighed(part, found)
-        if part.fold is Fold.LINEAR:
-            panel = panels[part.over]
-            slopes[part] = [panel.fill_masked(backend, slope, 0.0, way) for way, slope in enumerate(slopes[part])]
+        elif not _constant(panel, part):
+            found = panel.weighed(part, [elementwise.slope(xp, part.fold, t) for t in folds.arguments[part]])
+            if part.fold is Fold.LINEAR:
+                found = [panel.fill_masked(backend, slope, 0.0, way) for way, slope in enumerate(found)]
+            slopes[part] = found
     comparing = [stage for stage in loss.stages if stage.minus is not None]
     slope_sums: dict[Part, Array] = {}
     for part in (part for stage in comparing for part in parts_of(stage)):
@@ -375,19 +381,35 @@ def _dlogits(
         else:
             slope_sums[part] = xp.zeros_like(row_cotangents)
     by_reference = {stage.name: stage_slope(xp, loss, stage, slope_sums, counts) for stage in comparing}
-    weights = part_weights(xp, loss, folds.results, by_reference, folds.maxima, counts, row_cotangents)
+    found = (folds.results, by_reference, folds.maxima)
+    weights = part_weights(xp, loss, *found, counts, row_cotangents, folds.totals)
     dlogits: dict[Pairs, Array] = {}
-    for part, entries in slopes.items():
-        kind = part.over
-        shares = panels[kind].beside(_compared(xp, loss, part, weights[part], counts))
-        if len(entries) < len(shares):
-            shares = [shares[0] + shares[1]]
-        for slope, share in zip(entries, shares, strict=True):
-            slope *= share
-            dlogits[kind] = dlogits[kind] + slope if kind in dlogits else slope
+    for part in folds.entries:
+        kind, panel = part.over, panels[part.over]
+        shares = panel.beside(_compared(xp, loss, part, weights[part], counts))
+        if part not in slopes:
+            (share,) = shares
+            share = share if panel.mask is None else xp.where(panel.mask, share, 0.0)
+            made = [share if kind in dlogits or panel.mask is not None else xp.zeros_like(panel.similarity) + share]
+        else:
+            entries = slopes[part]
+            if len(entries) < len(shares):
+                shares = [shares[0] + shares[1]]
+            made = []
+            for slope, share in zip(entries, shares, strict=True):
+                slope *= share
+                made.append(slope)
+        for one in made:
+            dlogits[kind] = dlogits[kind] + one if kind in dlogits else one
     return {
         kind: dlogits[kind] if kind in dlogits else xp.zeros_like(panel.similarity) for kind, panel in panels.items()
     }
+
+
+def _constant(panel: Panel, part: Part) -> bool:
+    """Whether a part has the slope 1 at all pairs of a row, which are under a mask, or all."""
+    linear = part.fold is Fold.LINEAR and not part.weighted and part.minus is None
+    return linear and panel.hidden is None and len(panel.ways) == 1
 
 
 def _gradients(

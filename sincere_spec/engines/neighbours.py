@@ -48,7 +48,7 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     first = xp.searchsorted(ordered, labels, side="left")
     last = xp.searchsorted(ordered, labels, side="right")
     number = last - first
-    fewest, most = -int(xp.max(-number, axis=0)), int(xp.max(number, axis=0))
+    fewest, most = map(int, backend.extremes(number))
     if fewest == 0 or most > FEW * key_labels.shape[0]:
         return None
     places = first[:, None] + backend.indices(order)[None, :most]

@@ -41,8 +41,8 @@ def normalise(backend: Backend, x: Array) -> Normalised:
         return Normalised(x, ones, ones)
     if backend.on_host(x) and x.shape[0]:
         squares = xp.sum(x * x, axis=1, keepdims=True)
-        read = backend.hold(squares)[:, 0]
-        if ORDINARY[0] <= -float(xp.max(-read, axis=0)) and float(xp.max(read, axis=0)) <= ORDINARY[1]:
+        least, most = backend.extremes(squares)
+        if ORDINARY[0] <= least and most <= ORDINARY[1]:
             norm = xp.sqrt(squares)
             return Normalised(x / norm, 1.0, norm)
     size = backend.hold(xp.max(xp.abs(x), axis=1, keepdims=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -10,13 +11,20 @@ from typing import Any, NamedTuple
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, without_pairs
 from sincere_spec.interface import Part
-from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage
+from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage, Word
 
 EMPTY_MAXIMUM = -1e30
 """Finite stand-in for -inf as the row maximum of an empty log-sum-exp."""
 
 # How far below a fixed shift logits may lie: about two thirds of the range of exponentials in the dtype.
 SPREAD = {"float32": 60.0, "float64": 480.0}
+
+
+class Total(NamedTuple):
+    """The sum of a log-sum-exp's exponentials, `[rows]`, 1 where there is none, and what these are relative to."""
+
+    sum: Array
+    maximum: Array | float
 
 
 class Residuals(NamedTuple):
@@ -77,8 +85,30 @@ def exponential(loss: PairLoss) -> list[Part]:
     return [part for level in levels_of(loss) for part in level if part.fold is Fold.LOGSUMEXP]
 
 
+@dataclass(frozen=True)
+class TakenApart(Stage):
+    """A stage with its sums, which are asked for often."""
+
+    parts: tuple[Part, ...] = field(kw_only=True)
+
+
+STAGE = tuple(one.name for one in fields(Stage))
+"""The fields of a stage."""
+
+del Word.known["TakenApart"]  # no dictionary has it
+
+
+def taken_apart(stage: Stage) -> Stage:
+    """The same stage with its sums."""
+    if isinstance(stage, TakenApart):
+        return stage
+    return TakenApart(*(getattr(stage, name) for name in STAGE), parts=parts_of(stage))
+
+
 def parts_of(stage: Stage) -> tuple[Part, ...]:
     """The sums that a stage is made of."""
+    if isinstance(stage, TakenApart):
+        return stage.parts
     halves = (Pairs.POSITIVE, Pairs.NEGATIVE) if stage.over is Pairs.OTHERS else (stage.over,)
     weighted = isinstance(stage, WeightedStage)
     return tuple(Part(stage.fold, over, stage.scale, stage.offset, stage.minus, weighted) for over in halves)
@@ -123,8 +153,12 @@ def stage_result(
     sums: Mapping[Part, Array],
     maxima: Mapping[Part, Array | float],
     counts: Counts,
+    totals: dict[str, Total] | None = None,
 ) -> Array:
-    """A stage from its sums; those of a log-sum-exp are relative to a maximum each, which may be the same number for all rows."""
+    """A stage from its sums; those of a log-sum-exp are relative to a maximum each, which may be the same number for all rows.
+
+    Their total is added to `totals`.
+    """
     first, *others = parts_of(stage)
     total = sums[first]
     if stage.fold is not Fold.LOGSUMEXP:
@@ -141,7 +175,10 @@ def stage_result(
         total = total * xp.exp(maximum - higher) + sums[part] * xp.exp(other - higher)
         maximum = higher
     empty = without_pairs(loss, counts, stage)
-    result = xp.log(total if empty is None else xp.where(empty, 1.0, total))
+    total = total if empty is None else xp.where(empty, 1.0, total)
+    if totals is not None:
+        totals[stage.name] = Total(total, maximum)
+    result = xp.log(total)
     if not isinstance(maximum, float) or maximum:
         result = result + maximum
     if empty is not None:
@@ -166,8 +203,12 @@ def part_weights(
     maxima: Mapping[Part, Array | float],
     counts: Counts,
     row_cotangents: Array,
+    totals: Mapping[str, Total] | None = None,
 ) -> dict[Part, Array]:
-    """What multiplies `ψ′(t)`, or `exp(t - maximum)` for a log-sum-exp, of each pair of a part in the gradient by the logit."""
+    """What multiplies `ψ′(t)`, or `exp(t - maximum)` for a log-sum-exp, of each pair of a part in the gradient by the logit.
+
+    A log-sum-exp whose total was kept needs no exponential here.
+    """
     cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
         if stage.minus is not None and stage.name in cotangents:
@@ -177,14 +218,23 @@ def part_weights(
     for stage in loss.stages:
         share = cotangents[stage.name] if stage.name in cotangents else xp.zeros_like(row_cotangents)
         share = share if stage.scale == 1.0 else stage.scale * share
-        empty = without_pairs(loss, counts, stage) if stage.fold is Fold.LOGSUMEXP else None
-        divisor = counts.divisor(xp, stage.over) if stage.mean else None
-        for part in parts_of(stage):
-            if stage.fold is Fold.LOGSUMEXP:
-                total = results[stage.name] if divisor is None else results[stage.name] + xp.log(divisor)
-                below = maxima[part] - total
-                weight = share * xp.exp(below if empty is None else xp.where(empty, 0.0, below))
+        parts, divisor = parts_of(stage), counts.divisor(xp, stage.over) if stage.mean else None
+        if stage.fold is not Fold.LOGSUMEXP:
+            made = [share if divisor is None else share / divisor] * len(parts)
+        else:
+            total = None if totals is None else totals.get(stage.name)
+            if total is not None and all(_same(maxima[part], total.maximum) for part in parts):
+                made = [share / total.sum] * len(parts)
             else:
-                weight = share if divisor is None else share / divisor
+                empty = without_pairs(loss, counts, stage)
+                log_total = results[stage.name] if divisor is None else results[stage.name] + xp.log(divisor)
+                below = [maxima[part] - log_total for part in parts]
+                made = [share * xp.exp(x if empty is None else xp.where(empty, 0.0, x)) for x in below]
+        for part, weight in zip(parts, made, strict=True):
             weights[part] = weights[part] + weight if part in weights else weight
     return weights
+
+
+def _same(one: Array | float, other: Array | float) -> bool:
+    """Whether two maxima are one array, or one number."""
+    return one is other or (isinstance(one, float) and isinstance(other, float) and one == other)

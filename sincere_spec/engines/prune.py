@@ -1,16 +1,63 @@
-"""A record rewritten for one comparison: without the terms, stages and means that none of its rows needs."""
+"""A record rewritten for one comparison: without the terms, stages and means that none of its rows needs.
+
+What a rewriting gives is remembered by the stages and terms that it was given, for arrays that have values: a compiler that
+traces the call must not trace a table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
+from enum import Enum
+from typing import TypeAlias
 
+from sincere_spec.arrays import Array
 from sincere_spec.engines.comparison import Comparison
+from sincere_spec.engines.parts import STAGE, TakenApart, parts_of, taken_apart
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single, WeightedStage
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term, Word
 
 LOGIT = Stage("", Fold.LINEAR, over=Pairs.POSITIVE)
 """The sum of the positives' logits: where there is one, its logit."""
+
+
+Words: TypeAlias = tuple[tuple[Stage, ...], tuple[Term, ...]]
+"""The stages and terms of a loss."""
+
+LIMIT = 256
+"""How many rewritings are remembered."""
+
+OWN = frozenset({Stage, Term, WeightedStage, TakenApart, Single})
+"""Words that hold numbers alone. A user's own could hold an array, which must not be kept."""
+
+
+class Rewriting(Enum):
+    """The ways to rewrite a loss."""
+
+    __hash__ = object.__hash__
+
+    WEIGHTED = "weighted"
+    SINGLES = "singles"
+    ONE_POSITIVE = "one positive"
+    SEVERAL_POSITIVES = "several positives"
+
+
+class Rewritten(PairLoss):
+    """A loss with other stages and terms, which are not checked again."""
+
+    def __init__(self, loss: PairLoss, stages: tuple[Stage, ...], terms: tuple[Term, ...]) -> None:
+        given = (loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)
+        for field, value in zip(FIELDS, given, strict=True):
+            object.__setattr__(self, field, value)
+
+
+del Word.known["Rewritten"]  # no dictionary has it
+
+FIELDS = tuple(field.name for field in fields(PairLoss))
+
+# By the identity of what was given, which an entry keeps alive: equal records may differ, as 0.0 and -0.0 do.
+_remembered: dict[tuple[int, int, Rewriting], tuple[Words, Words]] = {}
 
 
 def specialise(comparison: Comparison) -> PairLoss:
@@ -18,26 +65,20 @@ def specialise(comparison: Comparison) -> PairLoss:
 
     Partners are one positive a row; without them, what only such rows fold is a function of one logit.
     """
-    loss = comparison.loss
     if comparison.relation.weighted:  # one positive has a weight, too, so that no mean is dropped
-        return replace(loss, stages=tuple(map(_weighted, loss.stages)))
-    return _with_singles(loss) if comparison.partners is None else _with_one_kind(loss, Rows.ONE_POSITIVE)
-
-
-def _weighted(stage: Stage) -> Stage:
-    """The stage with weights, if it is over positives alone: in a denominator each counts once."""
-    if stage.over is not Pairs.POSITIVE:
-        return stage
-    return WeightedStage(**{one.name: getattr(stage, one.name) for one in fields(stage)})
+        how = Rewriting.WEIGHTED
+    else:
+        how = Rewriting.SINGLES if comparison.partners is None else Rewriting.ONE_POSITIVE
+    return _rewrite(comparison.backend, comparison.anchors, comparison.loss, how)
 
 
 def prune_terms(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairLoss, Counts]:
     """The same loss without what no row here needs, and the counts with what no row lacks, where that is cheap to see."""
-    xp, full, between = backend.namespace(counts.positive), counts.full, counts.between
-    if backend.on_host(counts.positive):
+    full, between = counts.full, counts.between
+    if (between is None or Pairs.NEGATIVE not in full) and backend.on_host(counts.positive):
         if between is None:
-            between = -float(xp.max(-counts.positive, axis=0)), float(xp.max(counts.positive, axis=0))
-        if Pairs.NEGATIVE not in full and float(xp.max(-counts.negative, axis=0)) < 0.0:
+            between = backend.extremes(counts.positive)
+        if Pairs.NEGATIVE not in full and backend.extremes(counts.negative)[0] > 0.0:
             full |= {Pairs.NEGATIVE, Pairs.OTHERS}
     if between is None:
         return loss, counts
@@ -46,47 +87,81 @@ def prune_terms(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairL
         full |= FULL_OF_POSITIVES
     if any(term.rows is not Rows.ALL for term in loss.terms):
         if fewest > 1.0:
-            loss = _with_one_kind(loss, Rows.SEVERAL_POSITIVES)
+            loss = _rewrite(backend, counts.positive, loss, Rewriting.SEVERAL_POSITIVES)
         elif most <= 1.0:
-            loss = _with_one_kind(loss, Rows.ONE_POSITIVE)
+            loss = _rewrite(backend, counts.positive, loss, Rewriting.ONE_POSITIVE)
+    if full is counts.full and between is counts.between:
+        return loss, counts
     return loss, replace(counts, full=full, between=between)
 
 
-def _with_one_kind(loss: PairLoss, kind: Rows) -> PairLoss:
+def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> PairLoss:
+    """A loss rewritten one way, or as it was rewritten before."""
+    given = (loss.stages, loss.terms)
+    if not backend.concrete(like):
+        return Rewritten(loss, *_REWRITE[how](given))
+    key = (id(loss.stages), id(loss.terms), how)
+    found = _remembered.get(key)
+    if found is None or found[0][0] is not loss.stages or found[0][1] is not loss.terms:
+        found = (given, _REWRITE[how](given))
+        if all(type(word) in OWN for words in given for word in words):
+            if len(_remembered) >= LIMIT:
+                _remembered.clear()
+            _remembered[key] = found
+    return Rewritten(loss, *found[1])
+
+
+def _weighted(given: Words) -> Words:
+    """The same with weights in the stages that are over positives alone: in a denominator each counts once."""
+    stages, terms = given
+    return tuple(
+        taken_apart(
+            WeightedStage(**{name: getattr(stage, name) for name in STAGE}) if stage.over is Pairs.POSITIVE else stage
+        )
+        for stage in stages
+    ), terms
+
+
+def _with_one_kind(given: Words, kind: Rows) -> Words:
     """The same loss for rows that all are of one kind, or do not count."""
-    kept = [term for term in loss.terms if term.rows in (kind, Rows.ALL)]
+    stages, terms = given
+    kept = [term for term in terms if term.rows in (kind, Rows.ALL)]
     terms = tuple(term if term.rows is Rows.ALL else replace(term, rows=Rows.ALL) for term in kept)
     if not terms:
-        return loss
+        return tuple(taken_apart(stage) for stage in stages), given[1]
     needed = {term.stage for term in terms}
     needed |= {term.folded.minus for term in terms if isinstance(term, Single) and term.folded.minus}
-    for stage in reversed(loss.stages):
+    for stage in reversed(stages):
         if stage.name in needed and stage.minus is not None:
             needed.add(stage.minus)
     own = Pairs.POSITIVE if kind is Rows.ONE_POSITIVE else None  # a mean of one is no mean
-    stages = tuple(
-        replace(stage, mean=False) if stage.mean and stage.over is own and type(stage) is Stage else stage
-        for stage in loss.stages
+    return tuple(
+        taken_apart(
+            replace(stage, mean=False)
+            if stage.mean and stage.over is own and not parts_of(stage)[0].weighted
+            else stage
+        )
+        for stage in stages
         if stage.name in needed
-    )
-    return PairLoss(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)
+    ), terms
 
 
-def _with_singles(loss: PairLoss) -> PairLoss:
+def _with_singles(given: Words) -> Words:
     """The same loss, with no pass over all pairs for what only rows of one positive fold."""
+    stages, terms = given
     kinds: dict[str, set[Rows]] = {}
-    for term in loss.terms:
+    for term in terms:
         kinds.setdefault(term.stage, set()).add(term.rows)
     folded = {
         stage.name: stage
-        for stage in loss.stages
+        for stage in stages
         if kinds.get(stage.name) == {Rows.ONE_POSITIVE}
         and stage.over is Pairs.POSITIVE
         and stage.fold is not Fold.LOGSUMEXP
     }
     if not folded:
-        return loss
-    stages = tuple(stage for stage in loss.stages if stage.name not in folded)
+        return tuple(taken_apart(stage) for stage in stages), terms
+    stages = tuple(stage for stage in stages if stage.name not in folded)
     logit = next((stage for stage in stages if replace(stage, name="", mean=False) == LOGIT), None)
     if logit is None:
         logit = replace(LOGIT, name="the positive's logit")
@@ -97,4 +172,12 @@ def _with_singles(loss: PairLoss) -> PairLoss:
             return term
         return Single(logit.name, term.coefficient, term.constant, term.rows, folded=folded[term.stage])
 
-    return replace(loss, stages=stages, terms=tuple(single(term) for term in loss.terms))
+    return tuple(taken_apart(stage) for stage in stages), tuple(single(term) for term in terms)
+
+
+_REWRITE: dict[Rewriting, Callable[[Words], Words]] = {
+    Rewriting.WEIGHTED: _weighted,
+    Rewriting.SINGLES: _with_singles,
+    Rewriting.ONE_POSITIVE: lambda given: _with_one_kind(given, Rows.ONE_POSITIVE),
+    Rewriting.SEVERAL_POSITIVES: lambda given: _with_one_kind(given, Rows.SEVERAL_POSITIVES),
+}

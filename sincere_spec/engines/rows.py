@@ -47,21 +47,28 @@ class Counts:
 
     def lacking(self, pairs: Pairs) -> Array | None:
         """Which rows have none of a set of pairs; None if no row is known to."""
-        return None if pairs in self.full else self._once("lacking", pairs, lambda: self.over(pairs) == 0.0)
+        return None if pairs in self.full else self.once("lacking", pairs, lambda: self.over(pairs) == 0.0)
 
     def divisor(self, xp: Namespace, pairs: Pairs) -> Array:
         """What makes a mean of a sum over a set: its weight, or 1 where it is empty."""
         empty, size = self.lacking(pairs), self.weight if pairs is Pairs.POSITIVE else self.over(pairs)
-        return size if empty is None else self._once("divisor", pairs, lambda: xp.where(empty, 1.0, size))
+        return size if empty is None else self.once("divisor", pairs, lambda: xp.where(empty, 1.0, size))
+
+    @property
+    def some_count(self) -> bool:
+        """Whether some row is known to count: one with a positive, which weighs 1, where none lacks a negative."""
+        known = self.between is not None and self.between[1] > 0.0 and Pairs.NEGATIVE in self.full
+        return known and self.weight_of_positives is None
 
     def of_kind(self, kind: Rows) -> Array | None:
         """Which rows are of a kind; None for all of them."""
         if kind is Rows.ALL:
             return None
         several = kind is Rows.SEVERAL_POSITIVES
-        return self._once("kind", kind, lambda: self.positive > 1.0 if several else self.positive == 1.0)
+        return self.once("kind", kind, lambda: self.positive > 1.0 if several else self.positive == 1.0)
 
-    def _once(self, question: str, about: object, answer: Callable[[], Array]) -> Array:
+    def once(self, question: str, about: object, answer: Callable[[], Array]) -> Array:
+        """An answer, or what it was before."""
         if (question, about) not in self.answers:
             self.answers[question, about] = answer()
         return self.answers[question, about]
@@ -80,12 +87,17 @@ class Single(Term):
         self, xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts
     ) -> tuple[Stage, Array, Array]:
         """The stage that it is instead of, which rows have its one pair, and what they fold; 0 for the others."""
-        there, t = counts.of_kind(Rows.ONE_POSITIVE), stages[self.stage]
-        if self.folded.minus is not None:  # a row with an empty reference has no pairs
-            empty = rows_with_empty_reference(loss, counts, self.folded.minus)
+        folded, there = self.folded, counts.of_kind(Rows.ONE_POSITIVE)
+        if folded.minus is not None:  # a row with an empty reference has no pairs
+            empty = rows_with_empty_reference(loss, counts, folded.minus)
             there = there if empty is None else there & ~empty
-            t = t - stages[self.folded.minus]
-        return self.folded, there, xp.where(there, self.folded.scale * t + self.folded.offset, 0.0)
+
+        def found() -> Array:
+            t = stages[self.stage] if folded.minus is None else stages[self.stage] - stages[folded.minus]
+            t = t if folded.scale == 1.0 else folded.scale * t
+            return xp.where(there, t + folded.offset if folded.offset else t, 0.0)
+
+        return folded, there, counts.once("argument", folded.name, found)
 
 
 @dataclass(frozen=True)
@@ -136,23 +148,36 @@ def without_uncounted(xp: Namespace, loss: PairLoss, counts: Counts, vector: Arr
 def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts) -> Array:
     """The loss of each row from its stages; 0 where the row does not count."""
     over = {stage.name: stage.over for stage in loss.stages}
-    total: Array = None
+    by_kind: dict[Rows, Array] = {}
+    of_one_pair: list[Array] = []  # 0 in all other rows
     for term in loss.terms:
-        summand = stages[term.stage]
+        summand, single = stages[term.stage], isinstance(term, Single)
         if isinstance(term, Single):
             folded, there, t = term.argument(xp, loss, stages, counts)
             summand = xp.where(there, elementwise.value(xp, folded.fold, t), 0.0)
-        if term.coefficient != 1.0:
+        subtracted = term.coefficient == -1.0 and not term.constant and not single and term.rows in by_kind
+        if term.coefficient != 1.0 and not subtracted:
             summand = term.coefficient * summand
         if term.constant:
             empty = counts.lacking(over[term.stage])
             constant = summand + term.constant
             summand = constant if empty is None else xp.where(empty, summand, constant)
-        rows = counts.of_kind(term.rows)
-        if rows is not None:
-            summand = xp.where(rows, summand, 0.0)
+        elif single:
+            of_one_pair.append(summand)
+            continue
+        total = by_kind.get(term.rows)
+        by_kind[term.rows] = summand if total is None else total - summand if subtracted else total + summand
+    total = None
+    for kind, summand in by_kind.items():
+        rows = counts.of_kind(kind)
+        summand = summand if rows is None else xp.where(rows, summand, 0.0)
         total = summand if total is None else total + summand
-    return without_uncounted(xp, loss, counts, total)
+    for summand in of_one_pair:
+        total = summand if total is None else total + summand
+    rows = uncounted(loss, counts)
+    if rows is None or (rows is counts.lacking(Pairs.POSITIVE) and Rows.ALL not in by_kind):
+        return total  # other kinds have a positive
+    return xp.where(rows, 0.0, total)
 
 
 def shares(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, every: Array) -> Array:
@@ -178,8 +203,11 @@ def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, insid
     if inside is not None:
         every = xp.where(inside, every, 0.0)
     share = shares(xp, loss, reduction, counts, every)
-    if inside is None and share is every and reduction != "sum":  # all rows count
-        return share / xp.sum(every)
+    if reduction != "sum" and (counts.some_count or (inside is None and share is every)):  # the sum is not 0
+        number = every.shape[0]
+        if inside is None and (share is every or reduction == "batch") and isinstance(number, int):
+            return share / number
+        return share / xp.sum(every if reduction == "batch" else share)
     total = divisor(xp, reduction, share, every)
     return share if total is None else share / total
 
@@ -192,16 +220,24 @@ def term_cotangents(
     The cotangent of a row that does not count must be 0.
     """
     result: dict[str, Array] = {}
+    shares: dict[Rows, Array] = {}
     for term in loss.terms:
         rows = counts.of_kind(term.rows)
-        share = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
+        if term.rows not in shares:
+            shares[term.rows] = row_cotangents if rows is None else xp.where(rows, row_cotangents, 0.0)
+        share = shares[term.rows]
         if term.coefficient != 1.0:
             share = term.coefficient * share
         if isinstance(term, Single):
             folded, there, t = term.argument(xp, loss, stages, counts)
-            share = xp.where(there, share * (folded.scale * elementwise.slope(xp, folded.fold, t)), 0.0)
+            share = share * elementwise.slope(xp, folded.fold, t)
+            if there is not rows:
+                share = xp.where(there, share, 0.0)
+            slope, scale = share, folded.scale
+            share = slope if scale == 1.0 else -slope if scale == -1.0 else scale * slope
             if folded.minus is not None:
-                result[folded.minus] = result[folded.minus] - share if folded.minus in result else -share
+                through = slope if scale == -1.0 else -share
+                result[folded.minus] = result[folded.minus] + through if folded.minus in result else through
         result[term.stage] = result[term.stage] + share if term.stage in result else share
     return result
 
