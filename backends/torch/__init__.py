@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.torch import func, namespace, operators
-from sincere_spec.backends.torch.autograd import Product, Value, full_precision
+from sincere_spec.backends.torch.autograd import Product, Value, autocast, full_precision
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
@@ -27,6 +27,8 @@ TRANSFORMED = 512 * 512
 """Up to so many pairs one composite serves a whole batch of torch.func.vmap faster than a loop over it."""
 
 LOG2_E = 1.4426950408889634
+
+DTYPE_NAMES = {x: str(x).removeprefix("torch.") for x in vars(torch).values() if isinstance(x, torch.dtype)}
 
 
 class TorchBackend:
@@ -56,7 +58,7 @@ class TorchBackend:
         return x
 
     def dtype_name(self, x: Array) -> str:
-        return str(x.dtype).removeprefix("torch.")
+        return DTYPE_NAMES[x.dtype]
 
     def dtype(self, name: str, like: Array) -> Any:
         return getattr(torch, name)
@@ -216,7 +218,7 @@ class TorchBackend:
         return func.run(steps, arrays, any(wanted)) if func.is_active() else operators.run(steps, arrays, wanted)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        if torch.compiler.is_compiling():  # `product` sees to it, for its gradient too
+        if torch.compiler.is_compiling() or not autocast():  # in a program `product` sees to it, for its gradient too
             return function(*arguments)
         with full_precision():
             return function(*arguments)

@@ -17,6 +17,11 @@ from sincere_spec.arrays import Array
 from sincere_spec.interface import Differentiable
 
 
+def autocast() -> bool:
+    """Whether an autocast is around the call."""
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
 def full_precision() -> ExitStack:
     """Inside autocast, in which a backward may be called, too, products of float32 would be taken in half precision."""
     stack = ExitStack()
@@ -59,6 +64,8 @@ class Value(torch.autograd.Function):
         if has_tangent(cotangent, *arrays):  # forward mode over this: autograd's own operations carry the tangents
             return (None, *_exact_gradient(ctx.steps, wanted, cotangent, arrays))
         if not torch.is_grad_enabled():  # nobody will differentiate the gradient
+            if not autocast():
+                return (None, *ctx.steps.backward(arrays, ctx.saved, cotangent, wanted))
             with full_precision():
                 return (None, *ctx.steps.backward(arrays, ctx.saved, cotangent, wanted))
         gradients = Gradient.apply(ctx.steps, ctx.saved, wanted, cotangent, *arrays)  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ temperature, new labels or another batch of the same size compile nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -344,7 +344,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     held = tuple(name for name, x in given.items() if isinstance(x, float) and name not in numbers)
     static = Static(
         backend=backend,
-        plan=replace(plan, reason="", ranks=""),
+        plan=Plan(plan.backend, plan.engine, plan.tile, "", when_run=plan.when_run),
         loss=loss,
         roles=problem.roles,
         names=tuple(problem.arguments),
@@ -375,11 +375,11 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
 
 
 class Opened(NamedTuple):
-    """The arrays of a call, as they came and as they are compared."""
+    """The arrays of a call, as they came and as they are compared: by the names of those that were normalised together."""
 
     static: Static
     given: dict[str, Array]
-    embedded: dict[str, Normalised]
+    embedded: dict[tuple[str, ...], Normalised]
     comparison: Comparison
     subset: Subset | None  # where the comparison is of the rows inside alone
 
@@ -492,12 +492,21 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
     xp = static.backend.namespace(arrays[0])
     for name, mask in where.items():
         given[name] = xp.where(mask[:, None], given[name], 0.0)
-    embedded = {name: _embed(static, x, by_rows) for name, x in given.items()}
+    anchors = static.roles.anchors
+    together = (
+        len(anchors) > 1 and set(anchors) == given.keys() and len(given) == len(anchors) and not static.roles.keys
+    )
+    if together and static.plan.is_dense and not (where or static.backend.traces):  # the number of operations counts
+        embedded = {anchors: _embed(static, xp.concat([given[name] for name in anchors], axis=0), by_rows)}
+        by_role = _views(static, given, embedded[anchors].rows)
+    else:
+        embedded = {(name,): _embed(static, x, by_rows) for name, x in given.items()}
+        by_role = gather(xp, static.roles, {name: embedded[(name,)].rows for name in given})
     comparison = Comparison(
         static.backend,
         static.loss,
         *_parameters(static, temperature, bias, arrays[0]),
-        *gather(xp, static.roles, {name: x.rows for name, x in embedded.items()}),
+        *by_role,
         relation=static.relation,
         rows=rows,
         columns=columns,
@@ -527,6 +536,16 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
     if half and not exact and _kernels(static, arrays[0]) is not None:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
     return Opened(static, given, embedded, comparison, subset)
+
+
+def _views(static: Static, given: Mapping[str, Array], rows: Array) -> tuple[Array, Array | None, Array | None]:
+    """What `gather` gives where the anchors are all arrays of a call, in one."""
+    parts, start = {}, 0
+    for name in static.roles.anchors if static.roles.partners else ():
+        stop = start + static.backend.length(given[name])
+        parts[name], start = rows[start:stop, :], stop
+    partners = [parts[name] for name in static.roles.partners]
+    return rows, None, static.backend.namespace(rows).concat(partners, axis=0) if partners else None
 
 
 def _raise(static: Static, x: Array) -> Array:
@@ -564,15 +583,17 @@ def _parameters(
     return temperature, bias
 
 
-def _halves(static: Static, xp: Namespace, given: dict[str, Array], embedded: dict[str, Normalised]) -> Halves:
+def _halves(
+    static: Static, xp: Namespace, given: dict[str, Array], embedded: dict[tuple[str, ...], Normalised]
+) -> Halves:
     """Rows as they came in a half type, which kernels multiply, and their factors."""
     backend, rows, factors = static.backend, {}, {}
     for name, x in given.items():
         dtype = backend.dtype(static.kind, x)
         if static.normalize:
-            rows[name], factors[name] = halved(backend, _raise(static, x), embedded[name], dtype)
+            rows[name], factors[name] = halved(backend, _raise(static, x), embedded[(name,)], dtype)
         else:
-            rows[name], factors[name] = xp.astype(x, dtype), ones_by_row(xp, embedded[name].rows)
+            rows[name], factors[name] = xp.astype(x, dtype), ones_by_row(xp, embedded[(name,)].rows)
     (anchors, keys, _), (anchor_factors, key_factors, _) = (gather(xp, static.roles, x) for x in (rows, factors))
     return Halves(anchors, keys, anchor_factors, key_factors)
 
@@ -582,15 +603,29 @@ def by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> 
     static = opened.static
     if opened.subset is not None:
         gradients = put_back(opened.comparison.xp, gradients, opened.subset)
+    together = next(iter(opened.embedded))
+    if len(together) > 1 and static.normalize:
+        gradients = replace(gradients, anchors=_pull_back_together(opened, gradients), partners=None)
     by_name = scatter(static.backend, static.roles, opened.given, gradients)
     by_name |= {"temperature": gradients.temperature, "bias": gradients.bias}
     result: list[Array | None] = []
     for name, want in zip(static.names, wanted, strict=True):
         gradient = by_name[name] if want else None
-        if gradient is not None and static.normalize and name in opened.embedded:
-            gradient = _pull_back(static, opened.given[name], opened.embedded[name], gradient)
+        if gradient is not None and static.normalize and (name,) in opened.embedded:
+            gradient = _pull_back(static, opened.given[name], opened.embedded[(name,)], gradient)
         result.append(gradient)
     return tuple(result)
+
+
+def _pull_back_together(opened: Opened, gradients: Gradients) -> Array | None:
+    """The gradient by all anchors as they came, where they were normalised in one."""
+    (embedded,) = opened.embedded.values()
+    gradient = gradients.anchors
+    if gradients.partners is not None:
+        static, xp = opened.static, opened.comparison.xp
+        parts = scatter(static.backend, static.roles, opened.given, gradients)
+        gradient = xp.concat([parts[name] for name in static.roles.anchors], axis=0)
+    return None if gradient is None else pull_back(opened.static.backend, embedded, gradient)
 
 
 def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Array) -> Array:

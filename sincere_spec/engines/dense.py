@@ -154,7 +154,7 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
         if found is not None:
             near = backend.columns_of(similarity, found.others)
             positive = Panel(near, found.mask, columns=found.others)
-            counts = _counts(comparison, found, similarity[:, 0])
+            counts = _counts(comparison, found, similarity)
             return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: Panel(similarity, hidden=found.columns)}, counts
         kinds = _kinds(comparison)
         (positive, positives), (negative, number) = (_panel(xp, similarity, mask) for mask in kinds[:2])
@@ -180,7 +180,7 @@ def _panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     if found is not None:
         negative = Panel(similarity, hidden=found.columns, ways=ways)
         return {Pairs.POSITIVE: Panel(aligned, columns=columns), Pairs.NEGATIVE: negative}, _counts(
-            comparison, found, aligned[:, 0]
+            comparison, found, aligned
         )
     negative, number = _panel(xp, similarity, _kinds(comparison).negative, ways)
     if comparison.both_ways and not comparison.relation.symmetric:
@@ -237,12 +237,12 @@ def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] 
 
 
 def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
-    """How many positives and negatives each row has, from its neighbours."""
+    """How many positives and negatives each row has, from its neighbours; `like` is a matrix with these rows."""
     xp = comparison.xp
     columns, partnered = comparison.compared.shape[0], comparison.partners is not None
     itself = 0 if partnered or comparison.keys is not None else 1
     fewest, most = (1, 1) if partnered else (found.fewest - itself, found.most - itself)
-    ones = xp.ones_like(like)
+    ones: Array = xp.ones_like(like[:, 0]) if partnered or found.number is None else None
     if found.number is None:
         positive, negative = ones if most == 1 else ones * most, ones * (columns - found.most)
     else:
@@ -381,8 +381,7 @@ def _dlogits(
         else:
             slope_sums[part] = xp.zeros_like(row_cotangents)
     by_reference = {stage.name: stage_slope(xp, loss, stage, slope_sums, counts) for stage in comparing}
-    found = (folds.results, by_reference, folds.maxima)
-    weights = part_weights(xp, loss, *found, counts, row_cotangents, folds.totals)
+    weights = part_weights(xp, loss, folds.results, by_reference, folds.maxima, counts, row_cotangents, folds.totals)
     dlogits: dict[Pairs, Array] = {}
     for part in folds.entries:
         kind, panel = part.over, panels[part.over]

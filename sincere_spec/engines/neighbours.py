@@ -51,7 +51,8 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     fewest, most = map(int, backend.extremes(number))
     if fewest == 0 or most > FEW * key_labels.shape[0]:
         return None
-    places = first[:, None] + backend.indices(order)[None, :most]
+    own = backend.indices(order)
+    places = first[:, None] + own[None, :most]
     mask = places < last[:, None]
     columns = xp.take(order, xp.reshape(xp.where(mask, places, first[:, None]), (-1,)), axis=0)
     columns = xp.reshape(columns, (labels.shape[0], most))
@@ -59,7 +60,7 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
         number = xp.concat([number, number], axis=0) if comparison.both_ways else number
         return Neighbours(columns, None, None, number, fewest, most)
     if comparison.keys is None:
-        mask = mask & (columns != backend.indices(labels)[:, None])
+        mask = mask & (columns != own[:, None])
     return Neighbours(columns, columns, mask, number, fewest, most)
 
 

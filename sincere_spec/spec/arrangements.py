@@ -16,6 +16,12 @@ def _fixed(names: tuple[str, ...], count: int, least: int | None = None) -> tupl
     return names[:count]
 
 
+# A call makes none of these anew.
+ALONE, BESIDE_KEYS = Roles(anchors=("embeddings",)), Roles(anchors=("embeddings",), keys=("keys",))
+TWO_VIEWS = Roles(anchors=("view_0", "view_1"), partners=("view_1", "view_0"))
+TOWERS = {both: Roles(anchors=("a",), keys=("b",), partners=("b",), both_ways=both) for both in (False, True)}
+
+
 @dataclass(frozen=True)
 class Labelled(Arrangement):
     """`embeddings, labels`: all rows with each other, or with `keys`; positives share a label."""
@@ -27,7 +33,7 @@ class Labelled(Arrangement):
         return _fixed(("embeddings", "keys"), count, least=1)
 
     def roles(self, names: tuple[str, ...]) -> Roles:
-        return Roles(anchors=names[:1], keys=names[1:])
+        return BESIDE_KEYS if len(names) == 2 else ALONE
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Views(Arrangement):
         return tuple(f"view_{v}" for v in range(count))
 
     def roles(self, names: tuple[str, ...]) -> Roles:
-        return Roles(anchors=names, partners=names[::-1] if len(names) == 2 else ())
+        return TWO_VIEWS if len(names) == 2 else Roles(anchors=names)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Towers(Arrangement):
         return _fixed(("a", "b"), count)
 
     def roles(self, names: tuple[str, ...]) -> Roles:
-        return Roles(anchors=("a",), keys=("b",), partners=("b",), both_ways=self.both_ways)
+        return TOWERS[self.both_ways]
 
 
 @dataclass(frozen=True)
