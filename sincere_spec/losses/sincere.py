@@ -38,7 +38,8 @@ def sincere(temperature: float | Array = 0.1, epsilon: float = 0.0) -> PairLoss:
         margin = mean softplus(-(a - noise)) over positive; loss = margin>
     """
     epsilon = NUMBER(epsilon, "epsilon")
-    stages, terms = _large_margin(epsilon) if epsilon > LARGE else _margin(epsilon)
+    made = NO_MARGIN if epsilon == 0.0 else None  # one object, so that engines find again what they made of it
+    stages, terms = made or (_large_margin(epsilon) if epsilon > LARGE else _margin(epsilon))
     return PairLoss("sincere", Labelled(), stages, terms, Similarity(), temperature)
 
 
@@ -46,6 +47,9 @@ def _margin(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
     """softplus(u + epsilon) - epsilon, where u = noise - a: it keeps every digit of a small loss."""
     margin = Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, offset=epsilon, minus="noise", mean=True)
     return (NOISE, margin), (Term("margin", constant=-epsilon),)
+
+
+NO_MARGIN = _margin(0.0)
 
 
 def _large_margin(epsilon: float) -> tuple[tuple[Stage, ...], tuple[Term, ...]]:
