@@ -26,9 +26,14 @@ def _dtype_name(kind: type, dtype: Any) -> str:
 
 
 @cache
-def _is_numpy(kind: type) -> bool:
+def _of_numpy(kind: type) -> bool:
     """Whether a kind of array is NumPy's, or derived from it."""
     return any(f"{one.__module__}.{one.__qualname__}" == "numpy.ndarray" for one in kind.__mro__)
+
+
+def _is_numpy(x: Array) -> bool:
+    kind: type = type(x)
+    return _of_numpy(kind)
 
 
 class ArrayApiBackend:
@@ -47,7 +52,7 @@ class ArrayApiBackend:
 
     def prepare(self, x: Array, argument: str) -> Array:
         kind = type(x).__name__
-        if kind == "ndarray" and _is_numpy(type(x)):
+        if kind == "ndarray" and _is_numpy(x):
             return x
         if kind in ("matrix", "MaskedArray"):
             raise UnknownArrayError(
@@ -79,19 +84,19 @@ class ArrayApiBackend:
         return getattr(self.namespace(like), name)
 
     def device(self, x: Array) -> object:
-        return "cpu" if _is_numpy(type(x)) else array_api_compat.device(x)
+        return "cpu" if _is_numpy(x) else array_api_compat.device(x)
 
     def platform(self, x: Array) -> str:
         return "cuda" if array_api_compat.is_cupy_array(x) else "cpu"
 
     def concrete(self, x: Array) -> bool:
-        return _is_numpy(type(x)) or not (array_api_compat.is_dask_array(x) or array_api_compat.is_ndonnx_array(x))
+        return _is_numpy(x) or not (array_api_compat.is_dask_array(x) or array_api_compat.is_ndonnx_array(x))
 
     def on_host(self, x: Array) -> bool:
-        return _is_numpy(type(x)) or (self.concrete(x) and not array_api_compat.is_cupy_array(x))
+        return _is_numpy(x) or (self.concrete(x) and not array_api_compat.is_cupy_array(x))
 
     def extremes(self, x: Array) -> tuple[float, float]:
-        if _is_numpy(type(x)):
+        if _is_numpy(x):
             return float(x.min()), float(x.max())
         xp = self.namespace(x)
         return -float(xp.max(-x)), float(xp.max(x))
@@ -127,7 +132,7 @@ class ArrayApiBackend:
 
     def product_into(self, scratch: Array, a: Array, b: Array, scale: float) -> Array:
         a = a if scale == 1.0 else scale * a
-        if not _is_numpy(type(a)):
+        if not _is_numpy(a):
             return a @ b
         numpy = sys.modules["numpy"]
         out = scratch[: a.shape[0] * b.shape[1]].reshape(a.shape[0], b.shape[1])
@@ -137,10 +142,10 @@ class ArrayApiBackend:
         total += a @ b
 
     def exp_of(self, x: Array) -> Array:
-        return self.namespace(x).exp(x, out=x) if _is_numpy(type(x)) else self.namespace(x).exp(x)
+        return self.namespace(x).exp(x, out=x) if _is_numpy(x) else self.namespace(x).exp(x)
 
     def has_columns(self, like: Array) -> bool:
-        return _is_numpy(type(like))
+        return _is_numpy(like)
 
     def columns_of(self, x: Array, columns: Array) -> Array:
         return x[_places(x, columns)]
@@ -175,7 +180,7 @@ class ArrayApiBackend:
 
     def largest(self, x: Array, k: int) -> tuple[Array, Array]:
         xp = self.namespace(x)
-        if _is_numpy(type(x)):
+        if _is_numpy(x):
             numpy = sys.modules["numpy"]
             if k == 1:
                 columns = numpy.argmax(x, axis=1)[:, None]
@@ -192,7 +197,7 @@ class ArrayApiBackend:
 
     def segment_sums(self, x: Array, segments: Array, count: int) -> Array:
         xp = self.namespace(x)
-        if _is_numpy(type(x)) and x.shape[0]:
+        if _is_numpy(x) and x.shape[0]:
             numpy = sys.modules["numpy"]
             order = numpy.argsort(segments, stable=True)
             ordered = segments[order]
