@@ -386,16 +386,15 @@ class Opened(NamedTuple):
 
 def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
     static, wanted = key
-    opened = open_call(static, constants, arrays)
+    opened, needed = open_call(static, constants, arrays), static.roles.holding(_names(key))
+    kept: Gradients | Residuals | None
     if static.plan.is_dense and not static.scalar:
-        value, saved = dense.value(opened.comparison, static.reduction), Saved()
+        value, kept = dense.value(opened.comparison, static.reduction), None
     elif static.plan.is_dense:
-        needed = static.roles.holding(_names(key))
-        value, gradients = dense.value_and_gradient(opened.comparison, static.reduction, needed)
-        saved = Saved(gradients=by_array(opened, gradients, wanted))
+        value, kept = dense.value_and_gradient(opened.comparison, static.reduction, needed)
     else:
-        value, residuals = family.forward(opened.comparison, static.reduction, layout(static))
-        saved = Saved(residuals)
+        value, kept = family.forward(opened.comparison, static.reduction, layout(static), needed)
+    saved = Saved(gradients=by_array(opened, kept, wanted)) if isinstance(kept, Gradients) else Saved(kept)
     return finish(opened, value), saved
 
 

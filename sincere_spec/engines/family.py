@@ -10,6 +10,7 @@ supplies a `Sweep`: how rows lie in memory, and how tiles of pairs are visited. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sincere_spec.arrays import Array, Namespace
@@ -67,6 +68,14 @@ class PartnerGradient(NamedTuple):
     sum_dlogits_value: Array
 
 
+class RowResults(NamedTuple):
+    """Of some rows: their losses `[rows]`, the cotangents of their pairs, and what their partners give."""
+
+    losses: Array
+    cotangents: RowCotangents
+    partners: PartnerGradient | None
+
+
 class Ordered(Protocol):
     """One side of a comparison: its labels ascend for `length` rows, and those that follow take no part."""
 
@@ -118,12 +127,22 @@ class Sweep(Protocol):
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """One sweep over all pairs. `dpartner` is the derivative by each row's similarity to its partner, `[rows]`."""
 
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients] | None:
+        """The losses `[rows]` and the gradient from one sweep by strips of rows, of which `visit` completes each.
+
+        A strip has all columns of its rows, and keeps what its sums are made of until its gradient is made. None where columns
+        have losses, too, which no strip completes, and where the layout has no strips.
+        """
+
     def sorted(self, vector: Array) -> Array:
         """A vector by row from the order in which rows came."""
 
     def unsorted(self, vector: Array) -> Array:
         """The inverse of `sorted`."""
 
+
+Visit: TypeAlias = Callable[["Sweep", Callable[[Array], Array]], RowResults]
+"""What makes of a strip, and of what takes its part of a vector by row, the results of its rows."""
 
 ONES = {pairs: Part(Fold.LINEAR, pairs, 0.0, 1.0, None) for pairs in (Pairs.POSITIVE, Pairs.NEGATIVE)}
 """Parts whose sums are the numbers of a row's pairs: Σ 0 a + 1."""
@@ -135,13 +154,24 @@ LayOut: TypeAlias = Callable[[Comparison, tuple[Any, ...]], Sweep]
 """Lays a comparison out, taking over what an earlier layout of it had as `laid`."""
 
 
-def forward(comparison: Comparison, reduction: str, lay_out: LayOut) -> tuple[Array, Residuals | None]:
-    """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs."""
+def forward(
+    comparison: Comparison, reduction: str, lay_out: LayOut, needed: frozenset[str] = frozenset()
+) -> tuple[Array, Residuals | Gradients | None]:
+    """The value of a loss, or with the reduction "none" the loss of each row, and what `backward` needs.
+
+    Where rows are complete strip by strip it is the gradient by what is `needed` of a scalar value: that is linear in the
+    cotangent, so it is made here, from logits that are there, and scaled later.
+    """
     xp, empty = comparison.xp, nothing(comparison)
     if empty is not None:
         return (empty if reduction == "none" else xp.sum(empty)), None
     sweep = lay_out(comparison, ())
     loss, counts = prune_terms(comparison.backend, sweep.loss, count_pairs(sweep))
+    if needed and reduction != "none":
+        weights = rows.weights(xp, loss, reduction, counts, sweep.inside)
+        made = in_strips(sweep, loss, counts, weights, needed)
+        if made is not None:
+            return xp.sum(weights * made[0]), made[1]
     residuals = reduce_stages(sweep, loss, counts)
     row_losses = rows.losses(xp, loss, residuals.results_of(loss), counts)
     if reduction == "none":
@@ -252,6 +282,30 @@ def reduce_stages(sweep: Sweep, loss: PairLoss, counts: rows.Counts) -> Residual
     return residuals_of(loss, stages.values, slopes, found.maxima, counts)._replace(laid=sweep.laid)
 
 
+def in_strips(
+    sweep: Sweep, loss: PairLoss, counts: rows.Counts, weights: Array, needed: frozenset[str]
+) -> tuple[Array, Gradients] | None:
+    """The losses of rows, `[rows]`, and the gradient of their sum under weights, from one sweep; None where it takes two."""
+    xp = sweep.comparison.xp
+
+    def visit(strip: Sweep, at: Callable[[Array], Array]) -> RowResults:
+        weight = counts.weight_of_positives
+        own = replace(
+            counts,
+            positive=at(counts.positive),
+            negative=at(counts.negative),
+            weight_of_positives=None if weight is None else at(weight),
+        )
+        residuals = reduce_stages(strip, loss, own)
+        cotangents = weigh_parts(strip, loss, own, residuals, at(weights))
+        partners = partner_gradient(strip, cotangents, own) if strip.partnered else None
+        losses = rows.losses(xp, loss, residuals.results_of(loss), own)
+        return RowResults(losses, without_partners(strip, cotangents), partners)
+
+    made = sweep.in_strips(loss, visit, needed)
+    return None if made is None else (made[0], _gradients(sweep, made[1]))
+
+
 def weigh_parts(
     sweep: Sweep, loss: PairLoss, counts: rows.Counts, residuals: Residuals, row_cotangents: Array
 ) -> RowCotangents:
@@ -270,12 +324,22 @@ def gradients(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts, need
     if sweep.partnered:
         dpartner, sum_dlogits, sum_dlogits_value = partner_gradient(sweep, cotangents, counts)
     found = sweep.gradients(without_partners(sweep, cotangents), dpartner, needed)
+    return _gradients(
+        sweep,
+        found._replace(
+            sum_dlogits=found.sum_dlogits + sum_dlogits, sum_dlogits_value=found.sum_dlogits_value + sum_dlogits_value
+        ),
+    )
+
+
+def _gradients(sweep: Sweep, found: PairGradients) -> Gradients:
+    temperature = sweep.comparison.temperature
     return Gradients(
         found.anchors,
         found.keys,
         found.partners,
-        temperature=-(found.sum_dlogits_value + sum_dlogits_value) / sweep.comparison.temperature,
-        bias=(found.sum_dlogits + sum_dlogits) * sweep.comparison.temperature,
+        temperature=-found.sum_dlogits_value / temperature,
+        bias=found.sum_dlogits * temperature,
     )
 
 

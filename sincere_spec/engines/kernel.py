@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
-from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
+from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
 from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
@@ -145,6 +145,9 @@ class KernelSweep:
                 empty = None if part.minus is None else stages.empty[part.minus]
                 whole[part] = table[number, :] if empty is None else xp.where(empty, rest, table[number, :])
         return found
+
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> None:
+        """It has no strips."""
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """One launch for each side that a gradient is asked of."""

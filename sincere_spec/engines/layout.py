@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sincere_spec.arrays import Array, Namespace
@@ -53,6 +53,21 @@ class RowOrder:
     def of(self, rows: slice) -> Attributes:
         """The attributes of some rows."""
         return {name: x[rows, ...] for name, x in self.attributes.items()}
+
+    def cut(self, size: int) -> RowOrder:
+        """The same order in strips of at most so many rows, where all labels ascend."""
+        return replace(self, strips=tuple(_strips(self.classes, 0, self.length, size)))
+
+    def alone(self, strip: Strip) -> RowOrder:
+        """One strip of it, whose rows are sorted already."""
+        start, stop = strip.rows.start, strip.rows.stop
+        pieces = tuple(slice(piece.start - start, piece.stop - start) for piece in strip.pieces)
+        return RowOrder(
+            attributes=self.of(strip.rows),
+            order=None,
+            classes=self.classes[start:stop],
+            strips=(Strip(slice(0, stop - start), pieces),),
+        )
 
     def sorted(self, xp: Namespace, x: Array) -> Array:
         """Rows, or a vector by row, in this order."""

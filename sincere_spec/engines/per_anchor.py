@@ -12,7 +12,7 @@ from typing import Any
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison
-from sincere_spec.engines.family import Ordered, PairGradients, RowCotangents, RowSums, StageResults
+from sincere_spec.engines.family import Ordered, PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.parts import EMPTY_MAXIMUM
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import Part
@@ -99,6 +99,9 @@ class PerAnchorSweep:
             found.append(block)
         joined = ({part: _joined(xp, [by[part] for by in one]) for part in one[0]} for one in zip(*found, strict=True))
         return RowSums(*joined)
+
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> None:
+        """It has no strips."""
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """The same sweep, which recomputes the logits."""

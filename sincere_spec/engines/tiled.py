@@ -12,19 +12,23 @@ Tiles are updated in place where the framework can, so this file is for arrays t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Samples
-from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
-from sincere_spec.engines.layout import Piece, RowOrder, Tile, sort_rows, tiles_of
-from sincere_spec.engines.parts import exponential, shift_of
+from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
+from sincere_spec.engines.layout import Piece, RowOrder, Strip, Tile, sort_rows, tiles_of
+from sincere_spec.engines.parts import exponential, levels_of, shift_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import EagerBackend, Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
+
+STRIP, LOWEST_STRIP = 1 << 23, 64
+"""Numbers that a strip of rows keeps, 32 MB of float32, and the rows from which on that is faster than to make logits twice."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class TiledSweep:
     """A comparison laid out for tiles."""
 
     inside = None
+    keeps = False
 
     comparison: Comparison
     xp: Namespace
@@ -128,7 +133,14 @@ class TiledSweep:
 
     def _product(self, piece: Piece, scale: float) -> Array:
         across = self.xp.matrix_transpose(self.keys[piece.columns, :])
-        return self.backend.product_into(self.scratch, self.rows[piece.rows, :], across, scale)
+        return self.backend.product_into(self.room(piece), self.rows[piece.rows, :], across, scale)
+
+    def room(self, piece: Piece) -> Array:
+        """Where the products of a piece are written."""
+        return self.scratch
+
+    def keep(self, tile: Tile, part: Part, x: Array) -> None:
+        """What a tile's sums of a part over negatives are made of, in arrays that the sweep may leave to the gradient."""
 
     def blocks(self, tile: Tile, piece: Piece, logits: Array) -> list[Block]:
         """The logits of a piece under masks, as seen from its rows, and from its columns where the tile has two roles."""
@@ -234,7 +246,99 @@ class TiledSweep:
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """One sweep over tiles, which recomputes their logits."""
-        return _gradients(self, cotangents, dpartner, needed)
+        totals = _totals(self, needed)
+        _add_gradients(self, cotangents, needed, totals)
+        return _finished(self, totals, dpartner, needed)
+
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients] | None:
+        """One sweep by strips, whose logits are made once."""
+        strips = self._strips(loss)
+        if not strips:
+            return None
+        xp, totals = self.xp, _totals(self, needed)
+        losses, along, sums = [], [], (0.0, 0.0)
+        for strip in strips:
+            found = visit(strip, itemgetter(strip.span))
+            own = replace(totals, anchors=totals.anchors[strip.span, :])
+            strip.add_gradients(found.cotangents, needed, own)
+            totals.sum_dlogits, totals.sum_dlogits_value = own.sum_dlogits, own.sum_dlogits_value
+            losses.append(found.losses)
+            if found.partners is not None:
+                along.append(found.partners.dpartner)
+                sums = (sums[0] + found.partners.sum_dlogits, sums[1] + found.partners.sum_dlogits_value)
+        made = _finished(self, totals, xp.concat(along, axis=0) if along else None, needed)
+        made = made._replace(sum_dlogits=made.sum_dlogits + sums[0], sum_dlogits_value=made.sum_dlogits_value + sums[1])
+        return xp.concat(losses, axis=0), made
+
+    def _strips(self, loss: PairLoss) -> list[StripSweep]:
+        if self.symmetric or self.both_ways:
+            return []
+        negatives = sum(part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level)
+        arrays = 1 if self.masked else max(1, negatives)
+        size, order = STRIP // (self.columns.length * arrays), self.anchors
+        if size < LOWEST_STRIP:
+            return []
+        if any(strip.rows.stop - strip.rows.start > size for strip in order.strips):
+            order = order.cut(size)
+        tallest = max(strip.rows.stop - strip.rows.start for strip in order.strips)
+        kept = self.backend.scratch(self.rows, tallest * self.columns.length)
+
+        def alone(strip: Strip) -> StripSweep:
+            of = strip.rows
+            own = {
+                "anchors": order.alone(strip),
+                "rows": self.rows[of, :],
+                "matrices": {name: x[of, :] for name, x in self.matrices.items()},
+                "partners": None if self.partners is None else self.partners[of, :],
+            }
+            return StripSweep(**vars(self) | own, span=of, logits_of_strip=kept)
+
+        return [alone(strip) for strip in order.strips]
+
+
+@dataclass(frozen=True)
+class StripSweep(TiledSweep):
+    """Some rows against all columns: what their sums are made of is kept, and their gradient is made from that.
+
+    Of negatives without masks of their own these are slopes, or arguments of exponentials where a maximum rises to the end;
+    where every tile has masks, the logits.
+    """
+
+    keeps = True
+
+    span: slice  # which rows these are of all
+    logits_of_strip: Array  # [rows * m], one tile after another
+    kept: dict[tuple[int, Part], Array] = field(default_factory=dict)
+    made: dict[int, Array] = field(default_factory=dict)
+
+    def room(self, piece: Piece) -> Array:
+        """The tile's own part of the strip; a piece of a tile is written elsewhere."""
+        if not isinstance(piece, Tile):
+            return self.scratch
+        height = self.anchors.length
+        return self.logits_of_strip[height * piece.columns.start : height * piece.columns.stop]
+
+    def _product(self, piece: Piece, scale: float) -> Array:
+        if not (self.masked and isinstance(piece, Tile)):
+            return super()._product(piece, scale)
+        if piece.columns.start not in self.made:
+            self.made[piece.columns.start] = super()._product(piece, scale)
+        return self.made[piece.columns.start]
+
+    def biased(self, logits: Array) -> Array:
+        """Logits with the bias, beside those that are kept."""
+        return super().biased(logits + 0.0 if self.masked else logits)
+
+    def keep(self, tile: Tile, part: Part, x: Array) -> None:
+        """Keep what a part's sums are made of."""
+        self.kept[tile.columns.start, part] = x
+
+    def add_gradients(self, cotangents: RowCotangents, needed: frozenset[str], totals: Totals) -> None:
+        """Add the gradient of these rows, and what they add to that of the columns; what is kept is used up."""
+        if self.masked:
+            _add_gradients(self, cotangents, needed, totals)
+        else:
+            _add_kept(self, cotangents, needed, totals)
 
 
 def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()], tile: int) -> TiledSweep:
@@ -315,12 +419,16 @@ def _add_negatives(
             t = _masked(xp, tile, t, masks, -float("inf"))
             for span, axis in sweep.roles(tile):
                 _add_exponentials(xp, found, part, span, t, axis)
+            sweep.keep(tile, part, t)
             continue
         exponential = part.fold is Fold.LOGSUMEXP
         folded = _exponential(sweep, t, sweep.shift(part)) if exponential else elementwise.value(xp, part.fold, t)
         folded = _masked(xp, tile, folded, masks, 0.0)
         for span, axis in sweep.roles(tile):
             _add_to(found.sums[part], span, xp.sum(folded, axis=axis))
+        if sweep.keeps:
+            slope = folded if exponential else _masked(xp, tile, elementwise.slope(xp, part.fold, t), masks, 0.0)
+            sweep.keep(tile, part, slope)
 
 
 def _add(sweep: TiledSweep, found: RowSums, block: Block, parts: tuple[Part, ...], stages: StageResults) -> None:
@@ -376,17 +484,35 @@ def _masked_argument(block: Block, part: Part, stages: StageResults) -> tuple[Ar
     return mask, t + part.offset if part.offset else t
 
 
-def _gradients(
-    sweep: TiledSweep, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]
-) -> PairGradients:
+@dataclass
+class Totals:
+    """Gradients by sorted rows, and Σ C and Σ C value(s) / temperature, as they grow; C is the derivative by a logit."""
+
+    anchors: Array  # [n, d]
+    columns: Array  # [m, d]; `anchors` of a symmetric comparison, None if not needed
+    sum_dlogits: Array
+    sum_dlogits_value: Array
+
+
+def _own_partners(sweep: TiledSweep) -> bool:
+    """Whether each row's partner is the key at its place: then one sum is for both."""
+    return sweep.partners is sweep.keys
+
+
+def _totals(sweep: TiledSweep, needed: frozenset[str]) -> Totals:
+    """The gradient of nothing."""
+    xp, nil = sweep.xp, sweep.xp.sum(sweep.rows[:0, :])
+    anchors = xp.zeros_like(sweep.rows)
+    columns: Array = anchors if sweep.symmetric else None
+    if not sweep.symmetric and ("keys" in needed or (_own_partners(sweep) and "partners" in needed)):
+        columns = xp.zeros_like(sweep.keys)
+    return Totals(anchors, columns, nil, nil)
+
+
+def _add_gradients(sweep: TiledSweep, cotangents: RowCotangents, needed: frozenset[str], totals: Totals) -> None:
+    """Add the gradient by all tiles, whose logits are made again."""
     xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
     anchors, columns = sweep.rows, sweep.keys  # [n, d], [m, d]
-    d_anchors = xp.zeros_like(anchors)
-    own = sweep.partners is sweep.keys  # each row's partner is the key at its place: one sum for both
-    d_columns: Array = d_anchors if sweep.symmetric else None
-    if not sweep.symmetric and ("keys" in needed or (own and "partners" in needed)):
-        d_columns = xp.zeros_like(columns)
-    sum_dlogits = sum_dlogits_value = xp.sum(anchors[:0, :])  # a 0 of the right dtype
     positive, negative = cotangents.over(Pairs.POSITIVE), cotangents.over(Pairs.NEGATIVE)
     for tile in sweep.tiles():
         if not (negative.weights or tile.bands):
@@ -404,21 +530,79 @@ def _gradients(
                 whole = piece.of(tile, dlogits)
                 whole += part
         if "bias" in needed:
-            sum_dlogits = sum_dlogits + xp.sum(dlogits)
+            totals.sum_dlogits = totals.sum_dlogits + xp.sum(dlogits)
         if "temperature" in needed:
-            sum_dlogits_value = sum_dlogits_value + xp.sum(dlogits * kept)
+            totals.sum_dlogits_value = totals.sum_dlogits_value + xp.sum(dlogits * kept)
         if not logit.unit_slope:
             dlogits *= logit.slope(xp, sweep.similarities(tile))
         a, b = tile.rows, tile.columns
         if sweep.symmetric and a == b:
-            backend.add_product(d_anchors[a, :], dlogits + xp.matrix_transpose(dlogits), anchors[a, :])
+            backend.add_product(totals.anchors[a, :], dlogits + xp.matrix_transpose(dlogits), anchors[a, :])
             continue
         if "anchors" in needed:
-            backend.add_product(d_anchors[a, :], dlogits, columns[b, :])
+            backend.add_product(totals.anchors[a, :], dlogits, columns[b, :])
         if "keys" in needed or (sweep.symmetric and "anchors" in needed):
-            backend.add_product(d_columns[b, :], xp.matrix_transpose(dlogits), anchors[a, :])
+            backend.add_product(totals.columns[b, :], xp.matrix_transpose(dlogits), anchors[a, :])
 
-    d_partners = None
+
+def _add_kept(sweep: StripSweep, cotangents: RowCotangents, needed: frozenset[str], totals: Totals) -> None:
+    """Add the gradient of a strip, from what its sums were made of; positives are in bands, which are made again."""
+    xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
+    anchors, columns, d_anchors = sweep.rows, sweep.keys, totals.anchors  # [t, d], [m, d], [t, d]
+    positive, negative = cotangents.over(Pairs.POSITIVE), cotangents.over(Pairs.NEGATIVE)
+    by_value = "temperature" in needed and not isinstance(logit, Similarity)
+    # One part of negatives alone: a row's coefficients have its weight in common, which goes to vectors.
+    share: Array = None
+    if len(negative.weights) == 1 and not positive.weights and logit.unit_slope and not by_value:
+        (share,) = negative.weights.values()
+    shared = anchors if share is None else anchors * share[:, None]
+    own = d_anchors if share is None else xp.zeros_like(d_anchors)
+    for tile in sweep.tiles():
+        if not (negative.weights or tile.bands):
+            continue
+        b, dlogits = tile.columns, _kept_dlogits(sweep, tile, negative, share is None)  # [t, tile]
+        for piece in tile.bands if positive.weights else ():
+            whole = piece.of(tile, dlogits)
+            whole += _blocks_dlogits(sweep, sweep.blocks(tile, piece, sweep.logits(piece)), positive)
+        if "bias" in needed:
+            by_row = xp.sum(dlogits, axis=1)
+            totals.sum_dlogits = totals.sum_dlogits + xp.sum(by_row if share is None else by_row * share)
+        if by_value or not logit.unit_slope:
+            similarities = sweep.similarities(Piece(tile.rows, b))
+            if by_value:
+                value = xp.sum(dlogits * logit.value(xp, similarities)) / sweep.comparison.temperature
+                totals.sum_dlogits_value = totals.sum_dlogits_value + value
+            if not logit.unit_slope:
+                dlogits *= logit.slope(xp, similarities)
+        backend.add_product(own, dlogits, columns[b, :])
+        if "keys" in needed:
+            backend.add_product(totals.columns[b, :], xp.matrix_transpose(dlogits), shared)
+    if share is not None:
+        d_anchors += own * share[:, None]
+    if "temperature" in needed and not by_value:  # Σ C s is Σ anchors * danchors
+        value = xp.sum(anchors * d_anchors) / sweep.comparison.temperature
+        totals.sum_dlogits_value = totals.sum_dlogits_value + value
+
+
+def _kept_dlogits(sweep: StripSweep, tile: Tile, cotangents: RowCotangents, weighed: bool) -> Array:
+    """The derivative by the logits of a tile through its negatives, `[t, tile]`, in place of what was kept."""
+    xp = sweep.xp
+    total: Array = None
+    for part, weight in cotangents.weights.items():
+        slope = sweep.kept[tile.columns.start, part]
+        if part.fold is Fold.LOGSUMEXP and sweep.shift(part) is None:
+            maximum = cotangents.maxima[part]
+            slope -= xp.where(maximum > -float("inf"), maximum, 0.0)[:, None]  # what is masked is -inf, and 0 below
+            slope = sweep.backend.exp_of(slope)
+        if weighed:
+            slope *= weight[:, None]
+        total = slope if total is None else total + slope
+    return xp.zeros_like(sweep.logits(tile)) if total is None else total
+
+
+def _finished(sweep: TiledSweep, totals: Totals, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
+    """The gradient in the order in which rows came, with what partners give."""
+    own, d_partners, anchors = _own_partners(sweep), None, sweep.rows
     if dpartner is not None:
         n = sweep.anchors.length
         along = dpartner[:n]
@@ -426,17 +610,18 @@ def _gradients(
             along = along + sweep.beside_partners(dpartner[n:], sweep.columns, sweep.anchors, 0)
         along = along[:, None]  # [n, 1]
         for here in (strip.rows for strip in sweep.anchors.strips):
-            d_anchors[here, :] += along[here, :] * cast(Array, sweep.partners)[here, :]
+            totals.anchors[here, :] += along[here, :] * cast(Array, sweep.partners)[here, :]
             if own and "partners" in needed:
-                d_columns[here, :] += along[here, :] * anchors[here, :]
+                totals.columns[here, :] += along[here, :] * anchors[here, :]
         if "partners" in needed and not own:
-            d_partners = sweep.anchors.restored(xp, along * anchors)
+            d_partners = sweep.anchors.restored(sweep.xp, along * anchors)
+    keys = None if sweep.symmetric or totals.columns is None else sweep.columns.restored(sweep.xp, totals.columns)
     return PairGradients(
-        anchors=sweep.anchors.restored(xp, d_anchors),
-        keys=None if sweep.symmetric or d_columns is None else sweep.columns.restored(xp, d_columns),
+        anchors=sweep.anchors.restored(sweep.xp, totals.anchors),
+        keys=keys,
         partners=d_partners,
-        sum_dlogits=sum_dlogits,
-        sum_dlogits_value=sum_dlogits_value * sweep.comparison.temperature,  # tiles have value(s) / temperature
+        sum_dlogits=totals.sum_dlogits,
+        sum_dlogits_value=totals.sum_dlogits_value * sweep.comparison.temperature,  # tiles have value(s) / temperature
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.engines.comparison import Comparison, Kinds
-from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults
+from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.padded import Grid, PaddedRows, laid_out, padded_rows, sort_and_pad
 from sincere_spec.engines.parts import SPREAD, exponential
 from sincere_spec.engines.prune import specialise
@@ -161,6 +161,9 @@ class TracedSweep:
             return tuple(tuple(x[part] for part in own) for x, own in zip(found, keys, strict=True))
 
         return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, _either(self, run), strict=True)))
+
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> None:
+        """It has no strips."""
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """The same loops again, which recompute the logits."""

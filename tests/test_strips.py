@@ -1,0 +1,139 @@
+"""Strips of rows against all columns: one sweep makes value and gradient, the same as tiles that make logits twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from catalogue import Call, distance, rule
+from frameworks import load
+
+import sincere_spec as ss
+from sincere_spec import losses
+from sincere_spec.backends import by_root
+from sincere_spec.engines import tiled
+
+N, M, D = 23, 37, 6
+OFF, LOW, ONE = (
+    (0, 1),
+    (3 * M, 1),
+    (1 << 23, 64),
+)  # no strips, strips of one to three rows, and one for each row of tiles
+
+eager = pytest.mark.parametrize("framework", ["numpy", "array_api_strict", "torch"], indirect=True)
+
+
+def calls() -> dict[str, Call]:
+    rng = np.random.default_rng(5)
+    z, q, k = (rng.normal(size=(rows, D)) for rows in (N, N, M))
+    labels, key_labels = rng.integers(0, 5, N), rng.integers(0, 6, M)
+    kept, kept_keys, groups = rng.random(N) < 0.7, rng.random(M) < 0.7, rng.integers(0, 9, N)
+    keyed = {"key_labels": key_labels}
+    ids = {"ids": rng.integers(0, 15, N), "key_ids": rng.integers(0, 15, M)}
+    own = {"queries": z, "positives": q}
+    found = {
+        "info_nce": Call(losses.info_nce(0.1), own),
+        "info_nce cold": Call(losses.info_nce(0.002), own),
+        "info_nce unbounded": Call(losses.info_nce(0.5), own, options={"normalize": False}),
+        "info_nce queue": Call(losses.info_nce(0.1), own | {"negatives": k}),
+        "info_nce where": Call(losses.info_nce(0.1), own, options={"where": kept}),
+        "info_nce ignore": Call(losses.info_nce(0.1), own, options={"ignore": ss.same(groups)}),
+        "dystress": Call(losses.dystress_info_nce(detach=False), own | {"negatives": k}, exact=False),
+        "siglip": Call(losses.siglip(0.2, -2.0), {"a": z, "b": q}),
+        "f_micl": Call(losses.f_micl(divergence="jeffreys"), {"view_a": z, "view_b": q, "negatives": k}),
+    }
+    for name, record in {
+        "sincere": losses.sincere(0.2),
+        "large margin": losses.sincere(0.2, 20.0),
+        "supcon": losses.supcon(0.2),
+        "supcon in": losses.supcon(0.2, "in"),
+        "decoupled": losses.decoupled(0.2),
+        "supcon cold": losses.supcon(0.002),
+    }.items():
+        arrays = {"embeddings": z, "keys": k}
+        found[f"{name} keys"] = Call(record, arrays, labels, keyed)
+        found[f"{name} ids"] = Call(record, arrays, labels, keyed | ids)
+        found[f"{name} where"] = Call(record, arrays, labels, keyed | {"where": (kept, kept_keys)})
+    return {name: call.with_parameters() for name, call in found.items()}
+
+
+ONE_SIDED = calls()
+
+
+@eager
+@pytest.mark.parametrize("setting", [OFF, LOW, ONE], ids=["off", "low", "one"])
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_strips_give_the_dense_answer(
+    framework: str, name: str, setting: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled, "STRIP", setting[0])
+    monkeypatch.setattr(tiled, "LOWEST_STRIP", setting[1])
+    here, call = load(framework), ONE_SIDED[name]
+    arrays, bound = here.arrays(call.arrays), rule("float64", call.temperature)
+    for reduction in ("mean", "pairs", "batch", "sum"):
+        want, want_gradient = call.value_and_gradient(arrays, engine="dense", reduction=reduction)
+        value, gradient = call.value_and_gradient(arrays, engine="tiled", tile=8, reduction=reduction)
+        assert distance(here.numbers(value), here.numbers(want)) <= bound
+        for argument, known in want_gradient.items():
+            assert distance(here.numbers(gradient[argument]), here.numbers(known)) <= bound, (reduction, argument)
+
+
+@eager
+@pytest.mark.parametrize("name", ["info_nce", "info_nce queue", "siglip", "info_nce ignore"])
+def test_strips_make_logits_once(framework: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, call = load(framework), ONE_SIDED[name]
+    arrays, backend = here.arrays(call.arrays), by_root(framework)
+    given, entries = type(backend).product_into, []
+
+    def counted(self: Any, scratch: Any, a: Any, b: Any, scale: float) -> Any:
+        entries.append(a.shape[0] * b.shape[1])
+        return given(self, scratch, a, b, scale)
+
+    monkeypatch.setattr(type(backend), "product_into", counted)
+    made = []
+    for strip in (0, 1 << 23):
+        monkeypatch.setattr(tiled, "STRIP", strip)
+        entries.clear()
+        call.value_and_gradient(arrays, engine="tiled", tile=8)
+        made.append(sum(entries))
+    pairs = N * (M if "negatives" in call.arrays else N)
+    assert made[0] - made[1] == pairs
+
+
+@eager
+def test_a_strip_is_no_larger_than_its_bound(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, call = load(framework), ONE_SIDED["info_nce queue"]
+    backend, sizes = by_root(framework), []
+    given = type(backend).scratch
+
+    def seen(self: Any, like: Any, size: int) -> Any:
+        sizes.append(size)
+        return given(self, like, size)
+
+    monkeypatch.setattr(type(backend), "scratch", seen)
+    monkeypatch.setattr(tiled, "STRIP", 5 * M + 3)
+    monkeypatch.setattr(tiled, "LOWEST_STRIP", 1)
+    call.value_and_gradient(here.arrays(call.arrays), engine="tiled", tile=2)
+    assert sizes == [4, 2 * M]
+    sizes.clear()
+    call.value_and_gradient(here.arrays(call.arrays), engine="tiled", tile=16)
+    assert sizes == [256, 5 * M]
+
+
+@pytest.mark.framework("torch")
+def test_a_gradient_made_forward_is_scaled_again_and_again() -> None:
+    import torch
+
+    here, call = load("torch"), ONE_SIDED["supcon keys"]
+    arrays = {name: x.requires_grad_() for name, x in here.arrays(call.arrays).items()}
+    value = call.value(arrays, engine="tiled", tile=8)
+    leaves = list(arrays.values())
+    first = torch.autograd.grad(value, leaves, retain_graph=True)
+    again = torch.autograd.grad(-2.0 * value, leaves, retain_graph=True)
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(-2.0 * one, other)
+    (second,) = torch.autograd.grad(torch.autograd.grad(value, leaves[0], create_graph=True)[0].sum(), leaves[1])
+    dense = call.value(arrays, engine="dense")
+    (known,) = torch.autograd.grad(torch.autograd.grad(dense, leaves[0], create_graph=True)[0].sum(), leaves[1])
+    torch.testing.assert_close(second, known, rtol=1e-10, atol=1e-12)
