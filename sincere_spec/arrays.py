@@ -48,7 +48,7 @@ NAMESPACE = frozenset(
 )
 """Every function of the standard that losses and the dense engine use: the list to port, and a test holds them to it."""
 
-TILES_NAMESPACE = (NAMESPACE - {"minimum"}) | {"argsort", "searchsorted", "take", "zeros"}
+TILES_NAMESPACE = (NAMESPACE - {"minimum"}) | {"argsort", "log1p", "searchsorted", "take", "zeros"}
 """What the tiled engine may use: it sorts by label, too."""
 
 METRICS_NAMESPACE = (NAMESPACE - {"cos", "minimum", "sin"}) | {

@@ -21,6 +21,7 @@ cos = jnp.cos
 cumulative_sum = jnp.cumulative_sum
 exp = jnp.exp
 log = jnp.log
+log1p = jnp.log1p
 logaddexp = jnp.logaddexp
 matrix_transpose = jnp.matrix_transpose
 max = jnp.max

@@ -18,6 +18,7 @@ arange = tf.range
 cos = tf.cos
 exp = tf.exp
 log = tf.math.log
+log1p = tf.math.log1p
 minimum = tf.minimum
 ones_like = tf.ones_like
 sigmoid = tf.math.sigmoid

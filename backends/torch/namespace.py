@@ -17,6 +17,7 @@ argsort = torch.argsort
 cos = torch.cos
 exp = torch.exp
 log = torch.log
+log1p = torch.log1p
 logaddexp = torch.logaddexp
 minimum = torch.minimum
 ones_like = torch.ones_like

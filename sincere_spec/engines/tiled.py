@@ -20,7 +20,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Samples
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.layout import Piece, RowOrder, Strip, Tile, sort_rows, tiles_of
-from sincere_spec.engines.parts import exponential, levels_of, shift_of
+from sincere_spec.engines.parts import SPREAD, exponential, levels_of, shift_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.interface import EagerBackend, Part
 from sincere_spec.spec import elementwise
@@ -29,6 +29,9 @@ from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 STRIP, LOWEST_STRIP = 1 << 23, 64
 """Numbers that a strip of rows keeps, 32 MB of float32, and the rows from which on that is faster than to make logits twice."""
+
+FACTORS = 8
+"""How many factors 1 + exp(t) are multiplied before a logarithm is taken, which costs several times as much."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class TiledSweep:
     scratch: Array  # [tile * tile]
     masked: bool  # whether every tile needs a mask
     shifts: Mapping[Part, float | None]  # what arguments of exponentials are relative to; None for a running maximum
+    multiplied: frozenset[Part]  # sums of softplus whose exponentials stay in range as products of `FACTORS`
 
     @property
     def backend(self) -> EagerBackend:
@@ -367,6 +371,7 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         scratch=backend.scratch(comparison.anchors, min(tile, anchors.length) * min(tile, columns.length)),
         masked=comparison.masked,
         shifts=_shifts(comparison, loss),
+        multiplied=_multiplied(comparison, loss),
     )
 
 
@@ -382,6 +387,20 @@ def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:
     kind = comparison.backend.dtype_name(comparison.anchors)
     temperature, bias = float(comparison.temperature), float(comparison.bias)
     return {part: shift_of(part, loss.logit, temperature, bias, kind) for part in exponential(loss)}
+
+
+def _multiplied(comparison: Comparison, loss: PairLoss) -> frozenset[Part]:
+    """The sums of softplus over negatives of bounded logits, whose exponentials may be multiplied."""
+    found: set[Part] = set()
+    if not comparison.unit_rows or loss.logit.reach is None:
+        return frozenset(found)
+    spread = SPREAD[comparison.backend.dtype_name(comparison.anchors)]
+    temperature, bias = float(comparison.temperature), float(comparison.bias)
+    for part in (part for level in levels_of(loss) for part in level if part.fold is Fold.SOFTPLUS):
+        highest = max(part.scale * (value / temperature + bias) for value in loss.logit.reach) + part.offset
+        if part.over is Pairs.NEGATIVE and part.minus is None and highest * FACTORS <= spread:
+            found.add(part)
+    return frozenset(found)
 
 
 def _argument(part: Part, logits: Array) -> Array:
@@ -421,14 +440,40 @@ def _add_negatives(
                 _add_exponentials(xp, found, part, span, t, axis)
             sweep.keep(tile, part, t)
             continue
+        if part in sweep.multiplied:
+            t = _masked(xp, tile, sweep.backend.exp_of(t), masks, 0.0)
+            for span, axis in sweep.roles(tile):
+                _add_to(found.sums[part], span, _log_of_products(xp, t, axis))
+            if sweep.keeps:
+                t /= 1.0 + t
+                sweep.keep(tile, part, t)
+            continue
         exponential = part.fold is Fold.LOGSUMEXP
         folded = _exponential(sweep, t, sweep.shift(part)) if exponential else elementwise.value(xp, part.fold, t)
         folded = _masked(xp, tile, folded, masks, 0.0)
         for span, axis in sweep.roles(tile):
             _add_to(found.sums[part], span, xp.sum(folded, axis=axis))
         if sweep.keeps:
-            slope = folded if exponential else _masked(xp, tile, elementwise.slope(xp, part.fold, t), masks, 0.0)
-            sweep.keep(tile, part, slope)
+            if not exponential:
+                t[...] = _masked(xp, tile, elementwise.slope(xp, part.fold, t), masks, 0.0)
+            sweep.keep(tile, part, folded if exponential else t)
+
+
+def _log_of_products(xp: Namespace, x: Array, axis: int) -> Array:
+    """Σ log(1 + x) of positive numbers along an axis, from logarithms of products of `FACTORS` terms.
+
+    1 + (x + y + x y) is (1 + x)(1 + y), and nothing is subtracted: no digit of a small x is lost.
+    """
+    for _ in range(FACTORS.bit_length() - 1):
+        half = x.shape[axis] // 2
+        one, other, rest = (
+            x[:, span] if axis else x[span, :] for span in (slice(half), slice(half, 2 * half), slice(2 * half, None))
+        )
+        made = one * other
+        made += one
+        made += other
+        x = made if x.shape[axis] == 2 * half else xp.concat([made, rest], axis=axis)
+    return xp.sum(xp.log1p(x), axis=axis)
 
 
 def _add(sweep: TiledSweep, found: RowSums, block: Block, parts: tuple[Part, ...], stages: StageResults) -> None:
