@@ -37,6 +37,7 @@ def calls() -> dict[str, Call]:
         "info_nce cold": Call(losses.info_nce(0.002), own),
         "info_nce unbounded": Call(losses.info_nce(0.5), own, options={"normalize": False}),
         "info_nce queue": Call(losses.info_nce(0.1), own | {"negatives": k}),
+        "info_nce empty queue": Call(losses.info_nce(0.1), own | {"negatives": k[:0]}),
         "info_nce where": Call(losses.info_nce(0.1), own, options={"where": kept}),
         "info_nce ignore": Call(losses.info_nce(0.1), own, options={"ignore": ss.same(groups)}),
         "dystress": Call(losses.dystress_info_nce(detach=False), own | {"negatives": k}, exact=False),

@@ -275,7 +275,7 @@ class TiledSweep:
         return xp.concat(losses, axis=0), made
 
     def _strips(self, loss: PairLoss) -> list[StripSweep]:
-        if self.symmetric or self.both_ways:
+        if self.symmetric or self.both_ways or 0 in (self.anchors.length, self.columns.length):
             return []
         negatives = sum(part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level)
         arrays = 1 if self.masked else max(1, negatives)
