@@ -93,8 +93,8 @@ def test_a_peer_is_the_loss(framework_name: str, need: Any) -> None:
         pytest.skip("no peer is installed")
 
 
-def test_a_torch_without_the_loss_of_a_peer_is_named(need: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    need("torch")
+@pytest.mark.framework("torch")
+def test_a_torch_without_the_loss_of_a_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
