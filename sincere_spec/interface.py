@@ -108,6 +108,20 @@ class HostCollectives(Collectives, Protocol):
         """An object of every rank that can be pickled."""
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """What the replicas of one program exchange where each evaluates the whole batch.
+
+    `gather` has the rows of all in order, and its gradient is that of the replica's own rows, times a scale; None has no
+    gradient. `own` takes the replica's rows out of such an array, and `scaled` is an array whose gradient is scaled.
+    """
+
+    size: int
+    gather: Callable[[Array, float | None], Array]
+    own: Callable[[Array, Array], Array]
+    scaled: Callable[[Array, float], Array]
+
+
 readers: list[Callable[[dict[str, Any], Any], Static]] = []
 """Who makes a static part of what `described` wrote, and an adapter: the call path is, and adapters do not import it."""
 
@@ -187,8 +201,11 @@ class Backend(Protocol):
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
 
-    def collectives(self, group: object) -> Collectives | str:
-        """The collectives of a group of ranks, as `across=` names it here and now; or why there are none, as half a sentence."""
+    def collectives(self, group: object) -> Collectives | Replicas | str:
+        """The collectives of a group of ranks, or replicas, as `across=` names it here and now.
+
+        Or why there are none, as half a sentence.
+        """
 
     def wants_gradient(self, x: Array) -> bool:
         """Whether a gradient by an array may be asked for."""

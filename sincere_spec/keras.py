@@ -108,6 +108,7 @@ class Options(TypedDict, total=False):
     normalize: bool
     engine: Engine
     tile: int | None
+    across: Any
     reduction: KerasReduction | None
     name: str | None
     dtype: Any
@@ -130,6 +131,10 @@ EXPLAINED = {
     "overlap": '"any" or "jaccard": `y_true` is multi-hot, `[n, classes]`, as in `sincere_spec.overlap`; None for one label a '
     "sample.",
 }
+EXPLAINED["across"] = (
+    "True for the loss of the rows of all replicas of a tf.distribute strategy, or a process group of PyTorch; None for a "
+    "replica's own."
+)
 described = documented_class(Options.__annotations__, EXPLAINED)
 described_with_labels = documented_class(LabelledOptions.__annotations__, EXPLAINED)
 
@@ -156,6 +161,7 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         normalize: bool = True,
         engine: Engine = "auto",
         tile: int | None = None,
+        across: Any = None,
         reduction: KerasReduction | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
@@ -170,6 +176,12 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         self.own, self.record = own, record(**own)
         self.options: dict[str, Any] = {"normalize": normalize, "engine": engine, "tile": tile}
         self.given = Given(name=self.name, reduction=reduction, dtype=dtype)
+        if across is not None and reduction not in ("sum_over_batch_size", "mean"):
+            raise OptionError(
+                'across: the reduction must be "sum_over_batch_size" or "mean", which Keras averages over replicas; '
+                f"got {reduction!r}."
+            )
+        self.across = across
         # Bad options are refused here, by the checks of a call. Whether an engine is there is for the call to say.
         row = np.ones((1, 1))
         with suppress(EngineUnavailable):
@@ -177,9 +189,16 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         """The losses of the samples, weighted and reduced as Keras does, without its cast of the labels to floats."""
+        if self.across is not None and sample_weight is not None:
+            raise OptionError("across: sample weights are not served: give the loss samples that all weigh the same.")
         with keras.name_scope(self.name):
             y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
             y_true, share = self.read(y_true, y_pred)
+            if self.across is not None:
+                value = self.of_all(y_true, y_pred)
+                # What cannot be read is NaN.
+                value = ops.reshape(value if share is None else value + 0.0 * ops.sum(share), (1,))
+                return ops.sum(self.given(value, value))
             values = self.call(y_true, y_pred)
             if sample_weight is not None:
                 sample_weight = ops.reshape(ops.convert_to_tensor(sample_weight, dtype=self.dtype), (-1,))
@@ -196,10 +215,14 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         """The loss of each sample, `[n]`; 0 where its rows do not count."""
         raise NotImplementedError
 
+    def of_all(self, y_true: Any, y_pred: Array) -> Array:
+        """The loss of the rows of all replicas, a scalar."""
+        raise NotImplementedError
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         config: dict[str, Any] = super().get_config()
-        return config | {"dtype": self.dtype} | self.own | self.options
+        return config | {"dtype": self.dtype, "across": self.across} | self.own | self.options
 
 
 def _number(name: str, value: Any) -> float:
@@ -238,6 +261,10 @@ class Labelled(Loss):
             isinstance(ignore_label, bool) or not isinstance(ignore_label, (Integral, str))
         ):
             raise OptionError(f"ignore_label must be a label, an integer or a string, or None; got {ignore_label!r}.")
+        if self.across is not None and (overlap is not None or isinstance(ignore_label, str)):
+            raise OptionError(
+                "across: labels must be integers, one a sample; overlap and labels that are words are not served."
+            )
         if overlap is not None:
             if ignore_label is not None:
                 raise OptionError("ignore_label is one label a sample, and overlap reads several; give one of the two.")
@@ -287,7 +314,12 @@ class Labelled(Loss):
             )
             y_true = ops.argmax(rows, axis=1)
         backend = backend_of(y_pred, "y_pred")
-        if ops.is_tensor(y_true) and keras.backend.is_float_dtype(y_true.dtype) and not backend.concrete(y_true):
+        if self.across is not None and (
+            not ops.is_tensor(y_true) or keras.backend.standardize_dtype(y_true.dtype) == "string"
+        ):
+            raise LabelError("across: y_true must be a tensor of integers, which are the same on every replica.")
+        later = self.across is not None or not (ops.is_tensor(y_true) and backend.concrete(y_true))
+        if ops.is_tensor(y_true) and keras.backend.is_float_dtype(y_true.dtype) and later:
             given = ops.reshape(
                 y_true, (-1,)
             )  # as Keras builds a model with; whether they are whole is seen when it runs
@@ -319,6 +351,10 @@ class Labelled(Loss):
         rows = evaluate(self.record, y_pred, labels, where=where, reduction="none", **self.options)
         return ops.mean(ops.reshape(rows, (-1, _views(y_pred))), axis=1)
 
+    def of_all(self, y_true: Rows, y_pred: Array) -> Array:
+        """The loss of the rows of all replicas, a scalar."""
+        return evaluate(self.record, y_pred, y_true.labels, where=y_true.where, across=self.across, **self.options)
+
 
 def _refuse_unless(legible: Array, y_pred: Array, expected: str) -> Array:
     """Whether labels can be read; raises LabelError where that is known to be false, outside of a graph."""
@@ -348,10 +384,17 @@ class Unlabelled(Loss):
 
     def call(self, y_true: Array | None, y_pred: Array) -> Array:
         """The loss of each sample, `[n]`."""
-        views = (y_pred, y_true) if y_true is not None else tuple(y_pred[:, v] for v in range(y_pred.shape[1]))
+        views = self._views(y_true, y_pred)
         rows = evaluate(self.record, *views, reduction="none", **self.options)
         roles = self.record.arrangement.roles(self.record.arrangement.names(len(views)))
         return ops.mean(ops.reshape(rows, (len(roles.anchors) * (1 + roles.both_ways), -1)), axis=0)
+
+    def of_all(self, y_true: Array | None, y_pred: Array) -> Array:
+        """The loss of the rows of all replicas, a scalar."""
+        return evaluate(self.record, *self._views(y_true, y_pred), across=self.across, **self.options)
+
+    def _views(self, y_true: Array | None, y_pred: Array) -> tuple[Array, ...]:
+        return (y_pred, y_true) if y_true is not None else tuple(y_pred[:, v] for v in range(y_pred.shape[1]))
 
 
 @registered

@@ -437,3 +437,17 @@ def test_a_quick_run_is_small_and_elsewhere() -> None:
     chosen = command.settings(quick=True)
     assert max(chosen.sizes) <= 1024
     assert command.QUICK_RESULTS != command.RESULTS
+
+
+def test_the_page_of_several_devices_has_what_was_measured() -> None:
+    root = Path(__file__).parents[1]
+    found = json.loads((root / "benchmarks" / "ranks.json").read_text(encoding="utf-8"))["results"]
+    page = (root / "docs" / "distributed.md").read_text(encoding="utf-8")
+    assert {one["W"] for one in found} == {2, 8, 64, 256}
+    for one in found:
+        width, rows = 4 * one["d"], one["N"] // one["W"]
+        gathered = (one["N"] - rows) * width * (1 if one["loss"] == "sincere" else 2)
+        assert gathered < one["received_bytes"] < 1.1 * gathered
+        if one["tile"] == 1024:
+            numbers = f"{one['units']:.1f} | {one['received_bytes'] / 1e6:.2f} MB | {one['peak_bytes'] / 1e6:.0f} MB |"
+            assert f"| {one['loss']} | {one['W']} | {rows} | {numbers}" in page

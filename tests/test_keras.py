@@ -363,9 +363,25 @@ def test_defaults_are_those_of_the_function(here: ModuleType, name: str) -> None
     defaults = {key: x.default for key, x in (shared | own).items() if x.default is not x.empty}
     keras_has = {key: defaults.pop(key) for key in ("reduction", "name", "dtype")}
     assert keras_has == {"reduction": "sum_over_batch_size", "name": None, "dtype": None}
-    arrays = {"keys", "key_labels", "ids", "key_ids", "negatives", "where", "ignore", "across"}
+    arrays = {"keys", "key_labels", "ids", "key_ids", "negatives", "where", "ignore"}
     expected = {key: x.default for key, x in function.items() if x.default is not x.empty and key not in arrays}
     assert defaults == {key: x for key, x in expected.items() if key != "reduction"}
+
+
+def test_across_refuses_what_it_does_not_serve(keras: ModuleType, here: ModuleType) -> None:
+    for options, words in (
+        ({"reduction": "sum"}, "the reduction must be"),
+        ({"overlap": "any"}, "labels must be integers"),
+        ({"ignore_label": "none"}, "labels must be integers"),
+    ):
+        with pytest.raises(ss.OptionError, match=f"across: {words}"):
+            here.SincereLoss(across=True, **options)
+    loss, z = here.SincereLoss(across=True), np.eye(4, dtype="float32")
+    assert here.SincereLoss.from_config(loss.get_config()).across is True
+    with pytest.raises(ss.OptionError, match="sample weights"):
+        loss(keras.ops.convert_to_tensor([0, 0, 1, 1]), z, sample_weight=np.ones(4))
+    with pytest.raises(ss.LabelError, match="tensor of integers"):
+        loss(["a", "a", "b", "b"], z)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

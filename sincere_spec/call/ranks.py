@@ -15,11 +15,12 @@ from sincere_spec.call.check import PARAMETERS, Call, Problem, check, where_samp
 from sincere_spec.call.dispatch import find_backend
 from sincere_spec.call.labels import integers_already, read_labels
 from sincere_spec.call.plan import Plan
+from sincere_spec.call.replicas import of_the_whole_batch
 from sincere_spec.call.steps import Opened, Saved, Static, by_array, finish, layout, non_finite, open_call, steps_of
 from sincere_spec.engines import ranks
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.errors import DtypeError, EngineUnavailable, OptionError, ShapeError, SincereSpecError
-from sincere_spec.interface import Collectives, HostCollectives
+from sincere_spec.interface import Collectives, HostCollectives, Replicas
 from sincere_spec.relations import Same
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
@@ -44,7 +45,8 @@ def across(group: Any, *, shared: tuple[str, ...] = (), gradients: Literal["mean
     """Over which ranks a loss is taken, for the keyword `across=` where a bare group does not say enough.
 
     Args:
-        group: a process group of torch.distributed, or the names of axes inside `jax.shard_map` or `jax.pmap`.
+        group: a process group of torch.distributed, the names of axes inside `jax.shard_map` or `jax.pmap`, or True inside
+            `strategy.run` of tf.distribute.
         shared: which of "keys" and "negatives" are the same on every rank, as a queue may be; all else is the rank's own.
         gradients: what the trainer does with the gradients of the ranks: "mean" for DDP, FSDP and whatever averages, "sum"
             for what adds.
@@ -121,10 +123,22 @@ def checked(call: Call, wants: Callable[[Problem], Sequence[bool]]) -> Problem:
         found = problem.backend.collectives(given.group)
         if isinstance(found, str):
             raise OptionError(f"across: {found}.")
-        return problem if found.size == 1 else _in_one_program(problem, alone, given, found)
+        if found.size == 1:
+            return problem
+        if isinstance(found, Replicas):
+            return _on_each_replica(problem, alone, given, found)
+        return _in_one_program(problem, alone, given, found)
     if collectives.size == 1:
         return check(alone)
     return _agree(alone, given, collectives, wants)
+
+
+def _on_each_replica(problem: Problem, call: Call, given: Across, found: Replicas) -> Problem:
+    """The problem of the whole batch, which each replica evaluates."""
+    if problem.reduction == "none":
+        raise OptionError('across: reduction "none" has no gradient over replicas yet; use a scalar reduction.')
+    _check_served(problem, given)
+    return of_the_whole_batch(problem, call, found, given.shared, given.gradients == "mean")
 
 
 def _in_one_program(problem: Problem, call: Call, given: Across, collectives: Collectives) -> Problem:
