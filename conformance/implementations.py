@@ -126,7 +126,7 @@ def _foreign(integers: Mapping[str, Any]) -> dict[str, Any]:
 def _positional(question: Question, arrays: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Any, ...]:
     if "embeddings" in arrays:
         return arrays["embeddings"], _labels(question, given)
-    return tuple(arrays[name] for name in question.arrays)  # not the order of the dict: jax sorts it
+    return tuple(arrays[name] for name in question.names)  # not the order of the dict: jax sorts it
 
 
 def _labels(question: Question, given: Mapping[str, Any]) -> Any:
@@ -142,8 +142,8 @@ def _labels(question: Question, given: Mapping[str, Any]) -> Any:
 
 def _beside(question: Question, arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords `where` and `ignore`: of all arrays one, or a tuple with one for each, that of keys or a queue last."""
-    names = [name for name in question.arrays if name not in ("keys", "negatives", "own_negatives")]
-    alone = len(names) == len(question.arrays)
+    names = [name for name in question.names if name not in ("keys", "negatives", "own_negatives")]
+    alone = len(names) == len(question.names)
 
     def spread(name: str) -> Any:
         own, others = given.get(name), given.get(f"key_{name}")
@@ -158,7 +158,7 @@ def _beside(question: Question, arrays: Mapping[str, Any], given: Mapping[str, A
     if "ignore" in given:
         ignored.append(given["ignore"])
     if "margin" in question.options:
-        guides = (given[f"guide_{name}"] for name in question.arrays)
+        guides = (given[f"guide_{name}"] for name in question.names)
         ignored.append(ss.guide(*guides, margin=float(question.options["margin"])))
     if ignored:
         asked["ignore"] = ignored[0] if len(ignored) == 1 else tuple(ignored)

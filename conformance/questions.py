@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 
@@ -92,6 +92,11 @@ class Question:
     compiled: bool = False
     properties: tuple[str, ...] = ()
     tile: int | None = None
+    names: tuple[str, ...] = field(init=False)
+    """Of the arguments that receive a gradient: a compiler that traces a call reads no array of NumPy to know them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.arrays))
 
     @property
     def row(self) -> str:

@@ -379,7 +379,7 @@ def test_an_interrupted_run_leaves_no_report_and_no_process() -> None:
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=200)
     assert running.returncode == 2
     assert errors == "sincere-spec verify: interrupted; no report was written.\n"
     assert not Path("conformance-report").exists()
@@ -577,7 +577,7 @@ def test_a_run_that_is_ended_leaves_nothing(number: int, tmp_path: Path) -> None
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(number)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=200)
     assert gone([int(word) for word in Path("running").read_text(encoding="utf-8").split()])
     if number != signal.SIGKILL:
         assert running.returncode == 2

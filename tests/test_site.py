@@ -187,7 +187,7 @@ distributed.destroy_process_group()
 
 @pytest.mark.framework("torch")
 def test_the_recipe_of_several_devices_has_the_gradient_of_one_process(tmp_path: Path) -> None:
-    (block,) = (code for code in blocks(DOCS / "distributed.md") if "def step" in code)
+    (block,) = (code for code in blocks(DOCS / "distributed.md") if "def step(model" in code)
     words = [sys.executable, "-c", block + ONE_OF_TWO]
     store = (tmp_path / "store").as_uri()
     ranks = [
