@@ -31,6 +31,26 @@ def test_every_example_is_run_and_named_in_the_recipes() -> None:
     assert all(f"examples/{name}.py" in page for name in PROCESS)
 
 
+def printed(words: list[str], folder: Path, **settings: str) -> str:
+    """What a process of Python prints that ends well."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), **settings},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def losses_of(text: str) -> list[float]:
+    """The first and the last loss that an example prints."""
+    return [float(x) for x in re.findall(r"^loss (\S+) -> (\S+)$", text, flags=re.MULTILINE)[-1]]
+
+
 @pytest.mark.parametrize(("name", "framework"), PROCESS.items())
 def test_an_example_trains(name: str, framework: str, need, tmp_path: Path) -> None:
     path = EXAMPLES / f"{name}.py"
@@ -45,17 +65,7 @@ def test_an_example_trains(name: str, framework: str, need, tmp_path: Path) -> N
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path),
     }
-    done = subprocess.run(
-        [sys.executable, str(path)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), **settings},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first, last = map(float, re.findall(r"^loss (\S+) -> (\S+)$", done.stdout, flags=re.MULTILINE)[-1])
+    first, last = losses_of(printed([str(path)], tmp_path, **settings))
     assert last < 0.7 * first
 
 
@@ -72,17 +82,7 @@ def test_two_ranks_train_as_one_process(name: str, module: str, need, tmp_path: 
     for number, (script, words) in enumerate([(exact, started), (whole, [])]):
         path = tmp_path / f"script_{number}.py"
         path.write_text(script, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, *words, str(path)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append([float(x) for x in re.findall(r"^loss (\S+) -> (\S+)$", done.stdout, flags=re.MULTILINE)[-1]])
+        found.append(losses_of(printed([*words, str(path)], tmp_path)))
     ranks, one = found
     assert ranks == pytest.approx(one, abs=2e-5)
 
@@ -111,13 +111,4 @@ except ValueError as error:
 def test_the_loss_for_metric_learning_compares_with_references_and_refuses_a_miner(need, tmp_path: Path) -> None:
     need("torch")
     need("pytorch_metric_learning")
-    done = subprocess.run(
-        [sys.executable, "-c", METRIC_LEARNING, str(EXAMPLES / "metric_learning.py")],
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "leave out the miner" in done.stdout
+    assert "leave out the miner" in printed(["-c", METRIC_LEARNING, str(EXAMPLES / "metric_learning.py")], tmp_path)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_importing_the_package_loads_no_framework() -> None:
     done = python(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_an_eager_loss_of_torch_loads_no_compiler(need: Any) -> None:
+    need("torch")
+    step = "z = torch.eye(4, requires_grad=True); sincere_spec.sincere_loss(z, [0, 0, 1, 1]).backward()"
+    done = python(f"import sys, torch, sincere_spec; {step}; print('torch._dynamo' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_making_a_loss_loads_no_framework() -> None:

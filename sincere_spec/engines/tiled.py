@@ -28,7 +28,10 @@ from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
 
 STRIP, LOWEST_STRIP = 1 << 23, 64
-"""Numbers that a strip of rows keeps, 32 MB of float32, and the rows from which on that is faster than to make logits twice."""
+"""How many numbers a strip of rows keeps, 32 MB of float32, and its fewest rows: where fewer fit, logits are made twice.
+
+The fewest rows are a guess, and not measured.
+"""
 
 FACTORS = 8
 """How many factors 1 + exp(t) are multiplied before a logarithm is taken, which costs several times as much."""
