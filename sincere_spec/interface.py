@@ -75,8 +75,8 @@ class Settled(Differentiable, Protocol):
 class Collectives(Protocol):
     """What the ranks of a group exchange: each gives rows of its own, and every rank gets those of all.
 
-    `on_host` says that ranks are processes that agree on a call before it starts, by a `HostCollectives`. Otherwise one program
-    has all ranks, in which their rows are as many.
+    `on_host` says that ranks are processes that agree on a call before it starts, by a `HostCollectives`. Otherwise all run one
+    program: these are `ProgramCollectives`.
     """
 
     @property
@@ -108,18 +108,20 @@ class HostCollectives(Collectives, Protocol):
         """An object of every rank that can be pickled."""
 
 
-@dataclass(frozen=True)
-class Replicas:
-    """What the replicas of one program exchange where each evaluates the whole batch.
+class ProgramCollectives(Collectives, Protocol):
+    """What ranks that run one program exchange.
 
-    `gather` has the rows of all in order, and its gradient is that of the replica's own rows, times a scale; None has no
-    gradient. `own` takes the replica's rows out of such an array, and `scaled` is an array whose gradient is scaled.
+    `compiled` says that the framework compiles and transposes collectives: it adds up gradients of what all ranks have itself,
+    and ranks have equally many rows. Otherwise the loops between collectives are compiled programs, and no rank knows before
+    it runs how many rows another has.
     """
 
-    size: int
-    gather: Callable[[Array, float | None], Array]
-    own: Callable[[Array, Array], Array]
-    scaled: Callable[[Array, float], Array]
+    @property
+    def compiled(self) -> bool:
+        """See above."""
+
+    def before(self, x: Array) -> Any:
+        """How many rows the lower ranks have of an array."""
 
 
 readers: list[Callable[[dict[str, Any], Any], Static]] = []
@@ -201,11 +203,8 @@ class Backend(Protocol):
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         """Device code for sweeps beside an array, with a logit; or why there is none, as half a sentence."""
 
-    def collectives(self, group: object) -> Collectives | Replicas | str:
-        """The collectives of a group of ranks, or replicas, as `across=` names it here and now.
-
-        Or why there are none, as half a sentence.
-        """
+    def collectives(self, group: object) -> Collectives | str:
+        """The collectives of a group of ranks, as `across=` names it here and now; or why there are none, as half a sentence."""
 
     def wants_gradient(self, x: Array) -> bool:
         """Whether a gradient by an array may be asked for."""

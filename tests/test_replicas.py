@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 REPLICAS = """
+from unittest import mock
 import numpy as np, tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import sincere_spec as ss
+from sincere_spec.backends.tensorflow import TensorFlowBackend
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 of_each = strategy.experimental_local_results
@@ -72,7 +74,14 @@ for name, cut, engine, trainer in cases:
 
 def formula(z, y):
     return ss.value_and_gradient(ss.losses.sincere(0.2), z, y, across=True)
-value, gradient = tf.function(lambda *x: strategy.run(formula, x), autograph=False)(spread(a, (7, 3)), spread(y, (7, 3)))
+swept, run = [], TensorFlowBackend.run
+def spied(backend, function, key, given, laid, rest):
+    swept.append(laid[0][0].shape[0])
+    return run(backend, function, key, given, laid, rest)
+with mock.patch.object(TensorFlowBackend, "run", spied):
+    step = tf.function(lambda *x: strategy.run(formula, x), autograph=False)
+    value, gradient = step(spread(a, (7, 3)), spread(y, (7, 3)))
+assert len(swept) >= 4 and set(swept) == {8}, swept  # each has its own rows in a tile, not the 10 of both
 want, exact = ss.value_and_gradient(ss.losses.sincere(0.2), a, y)
 np.testing.assert_allclose(np.concatenate([x.numpy() for x in of_each(gradient)]) / 2.0, exact, rtol=1e-9, atol=1e-13)
 
@@ -81,7 +90,7 @@ def plan(z, y):
     return tf.constant(0)
 said = []
 tf.function(lambda *x: strategy.run(plan, x), autograph=False)(spread(a, (5, 5)), spread(y, (5, 5)))
-assert all("on 2 replicas, of which each has the whole batch" in text for text in said), said
+assert all("on 2 replicas, of which each sweeps its own rows" in text for text in said), said
 
 def refused(words, function, *x):
     try:
@@ -91,8 +100,9 @@ def refused(words, function, *x):
     else:
         raise AssertionError(words)
 refused('reduction "none"', lambda z, y: ss.sincere_loss(z, y, reduction="none", across=True), a, y)
+refused("different numbers of rows", lambda z, y: ss.sincere_loss(z, y, engine="dense", across=True), a, y)
 refused("across=True", lambda z, y: ss.sincere_loss(z, y, across="batch"), a, y)
-refused("vector of integers", lambda z: ss.sincere_loss(z, ["a", "b", "c", "d", "e"], across=True), a)
+refused("vectors of integers", lambda z: ss.sincere_loss(z, ["a", "b", "c", "d", "e"], across=True), a)
 with strategy.scope():
     try:
         ss.sincere_loss(tf.constant(a), tf.constant(y), across=True)
@@ -112,8 +122,8 @@ from sincere_spec.errors import LabelError, OptionError
 from sincere_spec.keras import CLIPLoss, SincereLoss
 
 rng = np.random.default_rng(0)
-x, y = rng.normal(size=(28, 6)).astype("float32"), np.arange(28) // 2 % 3
-others = rng.normal(size=(28, 6)).astype("float32")
+x, y = rng.normal(size=(27, 6)).astype("float32"), np.arange(27) // 2 % 3  # the last batch is of 6 rows and 5
+others = rng.normal(size=(27, 6)).astype("float32")
 
 def fit(scope, loss, target):
     with scope:

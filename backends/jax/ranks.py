@@ -18,6 +18,7 @@ class AxisCollectives:
     names: tuple[str, ...]
     size: int
     on_host = False
+    compiled = True
 
     @property
     def rank(self) -> Any:
@@ -29,6 +30,9 @@ class AxisCollectives:
 
     def total(self, x: Array) -> Array:
         return lax.psum(x, self.names)  # type: ignore[no-untyped-call]
+
+    def before(self, x: Array) -> Any:
+        return self.rank * x.shape[0]
 
 
 def collectives(group: object) -> AxisCollectives | str:

@@ -11,10 +11,9 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import forwardprop_util
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.tensorflow import derivatives, namespace
-from sincere_spec.backends.tensorflow.replicas import replicas
+from sincere_spec.backends.tensorflow import derivatives, namespace, replicas
 from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
-from sincere_spec.interface import Differentiable, Kernels, Replicas
+from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
 
 
@@ -96,8 +95,8 @@ class TensorFlowBackend:
     def kernels(self, like: Array, logit: Logit) -> Kernels | str:
         return "TensorFlow has no kernel language: its fast path is the tiled engine, which XLA compiles"
 
-    def collectives(self, group: object) -> Replicas | str:
-        return replicas(group)
+    def collectives(self, group: object) -> Collectives | str:
+        return replicas.collectives(group)
 
     def wants_gradient(self, x: Array) -> bool:
         return True

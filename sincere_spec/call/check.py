@@ -98,7 +98,6 @@ class Problem:
     normalize: bool
     reduction: str
     membership: Any = None  # a `ranks.Membership`, if other ranks have rows of the same batch
-    replicas: Any = None  # a `replicas.Replicated`, if each of several replicas has the whole batch
 
     @property
     def sizes(self) -> tuple[Any, Any]:

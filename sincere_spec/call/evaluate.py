@@ -116,10 +116,16 @@ def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
     relation, shared = problem.related.relation, problem.keys_of_each is None
     plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
-    if problem.replicas is not None:
-        return replace(plan, ranks=str(problem.replicas))
     if problem.membership is None:
         return plan
+    if None in problem.sizes and plan.is_dense:
+        raise EngineUnavailable(
+            f"across: the dense engine is not served over replicas, which may have different numbers of rows ({plan.reason}); "
+            'use engine="auto", without forward mode.'
+        )
+    if plan.engine == "auto":
+        reason = "replicas may have different numbers of rows, so no matrix of pairs is made"
+        plan = replace(plan, engine="tiled", reason=reason)
     if plan.when_run:
         raise EngineUnavailable(f"across: {plan.reason}, and ranks exchange what they have now; call it outside.")
     return replace(plan, ranks=str(problem.membership))
@@ -165,6 +171,4 @@ def _value_and_gradient(problem: Problem, plan: Plan) -> tuple[Array, dict[str, 
         shape = tuple(-1 if size is None else size for size in problem.shapes.get(name, ()))
         as_given = len(shape) == len(gradient.shape)
         result[name] = gradient if as_given else backend.namespace(gradient).reshape(gradient, shape)
-        if problem.replicas is not None:
-            result[name] = problem.replicas.own(name, result[name])
     return value, result

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from sincere_spec import errors
 from sincere_spec.arrays import Array, Labels
@@ -15,12 +15,11 @@ from sincere_spec.call.check import PARAMETERS, Call, Problem, check, where_samp
 from sincere_spec.call.dispatch import find_backend
 from sincere_spec.call.labels import integers_already, read_labels
 from sincere_spec.call.plan import Plan
-from sincere_spec.call.replicas import of_the_whole_batch
 from sincere_spec.call.steps import Opened, Saved, Static, by_array, finish, layout, non_finite, open_call, steps_of
 from sincere_spec.engines import ranks
 from sincere_spec.engines.comparison import Samples
-from sincere_spec.errors import DtypeError, EngineUnavailable, OptionError, ShapeError, SincereSpecError
-from sincere_spec.interface import Collectives, HostCollectives, Replicas
+from sincere_spec.errors import DtypeError, EngineUnavailable, LabelError, OptionError, ShapeError, SincereSpecError
+from sincere_spec.interface import Collectives, HostCollectives, ProgramCollectives
 from sincere_spec.relations import Same
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
@@ -73,20 +72,31 @@ def across(group: Any, *, shared: tuple[str, ...] = (), gradients: Literal["mean
 class Membership:
     """A rank's place in a call: how many rows each rank has of either side, masked rows left out, and what is wanted.
 
-    `wanted` are the arguments of which some rank wants a gradient.
+    `wanted` are the arguments of which some rank wants a gradient. Of ranks that do not know before they run how many rows
+    the others have, `anchors` are the rank's own, None where that is not known either, and there are no `keys`.
     """
 
     across: Across
     collectives: Collectives
-    anchors: tuple[int, ...]
+    anchors: tuple[Any, ...]
     keys: tuple[int, ...]
     wanted: frozenset[str]
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """The most rows that a rank sweeps, and against how many columns: the same on every rank, and so the engine is."""
+    def sizes(self) -> tuple[Any, Any]:
+        """The most rows that a rank sweeps, and against how many columns: the same on every rank, and so the engine is.
+
+        Where the columns are not known, the engine has tiles, and these are the rank's own affair.
+        """
+        if not self.keys:
+            return self.anchors[0], None
         columns = self.keys[0] if self.shared else sum(self.keys)
         return max(self.anchors), columns
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the framework transposes the sum over ranks, so that gradients are those of the batch by themselves."""
+        return not self.collectives.on_host and cast(ProgramCollectives, self.collectives).compiled
 
     @property
     def shared(self) -> bool:
@@ -95,7 +105,7 @@ class Membership:
 
     def scale(self, name: str) -> float:
         """What the gradient of the batch by an argument is multiplied by, so that its mean over ranks, or sum, is right."""
-        if not self.collectives.on_host:
+        if self.transposed:
             return 1.0
         factor = 1.0 if self.replicated(name) else float(self.collectives.size)
         return factor if self.across.gradients == "mean" else factor / self.collectives.size
@@ -105,8 +115,10 @@ class Membership:
         return name in PARAMETERS or name in self.across.shared
 
     def __str__(self) -> str:
-        if not self.collectives.on_host:
+        if self.transposed:
             return f"{self.collectives.size} devices along {self.across.group!r}, of {self.anchors[0]} rows each"
+        if not self.collectives.on_host:
+            return f"{self.collectives.size} replicas, of which each sweeps its own rows"
         rows = ", ".join(map(str, self.anchors))
         return f"rank {self.collectives.rank} of {self.collectives.size}, which have {rows} rows"
 
@@ -125,36 +137,33 @@ def checked(call: Call, wants: Callable[[Problem], Sequence[bool]]) -> Problem:
             raise OptionError(f"across: {found}.")
         if found.size == 1:
             return problem
-        if isinstance(found, Replicas):
-            return _on_each_replica(problem, alone, given, found)
-        return _in_one_program(problem, alone, given, found)
+        return _in_one_program(problem, alone, given, cast(ProgramCollectives, found))
     if collectives.size == 1:
         return check(alone)
     return _agree(alone, given, collectives, wants)
 
 
-def _on_each_replica(problem: Problem, call: Call, given: Across, found: Replicas) -> Problem:
-    """The problem of the whole batch, which each replica evaluates."""
-    if problem.reduction == "none":
-        raise OptionError('across: reduction "none" has no gradient over replicas yet; use a scalar reduction.')
-    _check_served(problem, given)
-    return of_the_whole_batch(problem, call, found, given.shared, given.gradients == "mean")
-
-
-def _in_one_program(problem: Problem, call: Call, given: Across, collectives: Collectives) -> Problem:
+def _in_one_program(problem: Problem, call: Call, given: Across, collectives: ProgramCollectives) -> Problem:
     """The problem of a rank's rows in the batch of all, in a program that all ranks run: their arrays are alike."""
-    if given.gradients != "mean":
+    if collectives.compiled and given.gradients != "mean":
         raise OptionError(
             f'across: gradients="{given.gradients}" is for processes; {problem.backend.name} sums gradients over devices itself.'
         )
     if problem.reduction == "none":
         raise OptionError('across: reduction "none" has no gradient over ranks yet; use a scalar reduction.')
     _check_served(problem, given)
-    anchors, keys, rows, columns = _rows(problem, masked=False)
-    rank = collectives.rank
-    second = 0 if given.shared else rank * columns
-    membership = Membership(given, collectives, (anchors,) * collectives.size, (keys,) * collectives.size, frozenset())
-    return replace(_placed(problem, call, [rank * rows, second], membership.shared), membership=membership)
+    sizes: tuple[tuple[Any, ...], tuple[int, ...]] = (problem.sizes[:1], ())
+    if collectives.compiled:
+        anchors, keys, *_ = _rows(problem, masked=False)
+        sizes = (anchors,) * collectives.size, (keys,) * collectives.size
+    elif _numbered(problem, call):
+        raise LabelError(
+            f"across: labels, ids and groups must be vectors of integers in {problem.backend.name}, the same on every replica."
+        )
+    membership = Membership(given, collectives, *sizes, frozenset())
+    roles, embeddings = problem.roles, problem.embeddings
+    before = [collectives.before(embeddings[names[0]]) for names in (roles.anchors, roles.keys or roles.anchors)]
+    return replace(_placed(problem, call, before, membership.shared), membership=membership)
 
 
 def refuse_on_all(group: object, error: SincereSpecError) -> NoReturn:
@@ -426,8 +435,8 @@ class RankedStatic:
 class RankedSteps:
     """Forward and backward of a call on several ranks: all collectives are in forward, and what is kept is the gradient.
 
-    Processes are handed a gradient that is scaled for their trainer. In a program that has all ranks it is that of the batch by
-    what a rank has, before any sum over ranks: the framework transposes that of `RankedStatic.total`.
+    Processes and replicas are handed a gradient that is scaled for their trainer. Where the framework transposes collectives it
+    is that of the batch by what a rank has, before any sum over ranks: that of `RankedStatic.total` is transposed.
     """
 
     static: RankedStatic
@@ -449,19 +458,20 @@ class RankedSteps:
         collectives, names = membership.collectives, call.names
         if collectives.on_host:
             wanted = tuple(name in membership.wanted for name in names)
-        opened = _of_the_batch(open_call(call, self.constants, arrays), membership)
+        apart = not (collectives.on_host or membership.transposed)
+        opened = _of_the_batch(open_call(call, self.constants, arrays, exact=apart), membership)
         shard = ranks.Shard(
             opened.comparison,
             collectives,
             membership.anchors,
             membership.keys,
             membership.shared,
-            totals=collectives.on_host,
+            totals=not membership.transposed,
         )
         needed = call.roles.holding([name for name, want in zip(names, wanted, strict=True) if want])
         zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
         value, gradients = ranks.value_and_gradient(
-            shard, call.reduction, layout(call), non_finite(opened, zero), needed
+            shard, call.reduction, layout(call, apart), non_finite(opened, zero), needed
         )
         found: tuple[Array | None, ...] = ()
         if gradients is not None:
@@ -485,7 +495,7 @@ class RankedSteps:
                 continue
             if cotangent is not None:
                 gradient = gradient * cotangent
-            elif membership.replicated(name) and not membership.collectives.on_host:  # nobody will transpose this
+            elif membership.replicated(name) and membership.transposed:  # nobody will transpose this
                 gradient = membership.collectives.total(gradient)
             found.append(gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype))
         return tuple(found)
@@ -504,6 +514,8 @@ def _of_the_batch(opened: Opened, membership: Membership) -> Opened:
     comparison = opened.comparison
     if comparison.samples is Samples.DISTINCT or "sample" not in comparison.rows:
         return opened
+    if not membership.collectives.on_host:
+        return opened._replace(comparison=replace(comparison, samples=Samples.ANYWHERE))
     rows, sizes = comparison.rows, membership.anchors
     whole = ranks.attributes_of_all(membership.collectives, comparison.xp, rows, sizes)
     columns: Attributes = whole

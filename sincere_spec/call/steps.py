@@ -382,6 +382,7 @@ class Opened(NamedTuple):
     embedded: dict[tuple[str, ...], Normalised]
     comparison: Comparison
     subset: Subset | None  # where the comparison is of the rows inside alone
+    by_rows: ByRows
 
 
 def _forward(key: Key, constants: Sequence[Array], arrays: Sequence[Array]) -> tuple[Array, Saved]:
@@ -435,8 +436,8 @@ def _names(key: Key) -> list[str]:
     return [name for name, want in zip(key[0].names, key[1], strict=True) if want]
 
 
-def layout(static: Static) -> family.LayOut:
-    """How the plan's engine lays a comparison out."""
+def layout(static: Static, apart: bool = False) -> family.LayOut:
+    """How the plan's engine lays a comparison out; where sweeps stand `apart` each is a program of its own."""
     tile = static.plan.rows_of_tile
 
     def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
@@ -446,7 +447,7 @@ def layout(static: Static) -> family.LayOut:
         if kernels is not None:
             return kernel.lay_out(given, laid, kernels, tile)
         if static.backend.traces:
-            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift)
+            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift, apart=apart)
         return tiled.lay_out(given, laid, tile=tile)
 
     return lay_out
@@ -474,7 +475,7 @@ def _by_rows(static: Static) -> ByRows:
 
 
 def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
-    """The arrays of a call under their names; `exact` for operations that the framework will differentiate."""
+    """The arrays of a call under their names; `exact` for operations outside of loops, as what is differentiated must be."""
     by_rows = _at_once if exact else _by_rows(static)
     count = len(static.reads)
     rows = columns = dict(zip(static.reads, constants, strict=False))
@@ -534,7 +535,7 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
     half = COMPUTE_DTYPE[static.kind] != static.kind
     if half and not exact and _kernels(static, arrays[0]) is not None:
         comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
-    return Opened(static, given, embedded, comparison, subset)
+    return Opened(static, given, embedded, comparison, subset, by_rows)
 
 
 def _views(static: Static, given: Mapping[str, Array], rows: Array) -> tuple[Array, Array | None, Array | None]:
@@ -611,7 +612,7 @@ def by_array(opened: Opened, gradients: Gradients, wanted: tuple[bool, ...]) -> 
     for name, want in zip(static.names, wanted, strict=True):
         gradient = by_name[name] if want else None
         if gradient is not None and static.normalize and (name,) in opened.embedded:
-            gradient = _pull_back(static, opened.given[name], opened.embedded[(name,)], gradient)
+            gradient = _pull_back(opened, opened.given[name], opened.embedded[(name,)], gradient)
         result.append(gradient)
     return tuple(result)
 
@@ -627,7 +628,8 @@ def _pull_back_together(opened: Opened, gradients: Gradients) -> Array | None:
     return None if gradient is None else pull_back(opened.static.backend, embedded, gradient)
 
 
-def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Array) -> Array:
+def _pull_back(opened: Opened, given: Array, embedded: Normalised, gradient: Array) -> Array:
+    static = opened.static
     if static.plan.is_dense:
         return pull_back(static.backend, embedded, gradient)
 
@@ -635,7 +637,7 @@ def _pull_back(static: Static, given: Array, embedded: Normalised, gradient: Arr
         rows = _raise(static, given) / size / norm  # recomputed, so that nothing need keep them until here
         return (pull_back(static.backend, Normalised(rows, size, norm), gradient),)
 
-    (result,) = _by_rows(static)(pull, given, embedded.size, embedded.norm, gradient)
+    (result,) = opened.by_rows(pull, given, embedded.size, embedded.norm, gradient)
     return result
 
 

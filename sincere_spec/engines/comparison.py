@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -84,6 +84,16 @@ class Comparison:
         return self.backend.namespace(self.anchors)
 
     @property
+    def taken_apart(self) -> tuple[Comparison, tuple[Any, ...]]:
+        """What hashes, and the arrays: `put_together` is the inverse."""
+        nothing: dict[str, Any] = dict.fromkeys(ARRAYS)
+        return replace(self, **nothing), tuple(getattr(self, name) for name in ARRAYS)
+
+    def put_together(self, arrays: tuple[Any, ...]) -> Comparison:
+        """The same comparison with these arrays."""
+        return replace(self, **dict(zip(ARRAYS, arrays, strict=True)))
+
+    @property
     def compared(self) -> Array:
         """The keys, or the anchors where they are the keys, `[m, d]`."""
         return self.anchors if self.keys is None else self.keys
@@ -104,6 +114,13 @@ class Comparison:
     def pairs(self, row: Attributes, column: Attributes, blocks: Attributes, relation: Relation | None = None) -> Kinds:
         """The masks of some rows and columns, `[r, c]`, from their attributes."""
         return pairs(self.backend, relation or self.relation, row, column, blocks)
+
+
+ARRAYS = (
+    *("temperature", "bias", "anchors", "keys", "partners", "rows", "columns", "halves", "inside", "columns_inside"),
+    *("has_partner", "partner_places", "blocks"),
+)
+"""The fields of a comparison that hold arrays."""
 
 
 @dataclass(frozen=True)

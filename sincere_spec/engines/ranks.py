@@ -275,7 +275,8 @@ def _joined(sweep: Sweep, alone: Sweep, own: RowCotangents, others: RowCotangent
     """The cotangents of own rows and of all columns, in the order of a sweep of both."""
     xp, like = sweep.comparison.xp, sweep.comparison.anchors
     mine = [alone.unsorted(xp.astype(x, like.dtype)) for x in _unpacked(own)]
-    whole = [xp.concat(both, axis=0) for both in zip(mine, _unpacked(others), strict=True)]
+    theirs = [xp.astype(x, like.dtype) for x in _unpacked(others)]
+    whole = [xp.concat(both, axis=0) for both in zip(mine, theirs, strict=True)]
     return _packed(own, [sweep.sorted(x) for x in whole])
 
 

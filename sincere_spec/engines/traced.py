@@ -67,6 +67,7 @@ class TracedSweep:
     partners: Array | None  # [tiles * tile, d], in the order of the anchors
     matrices: Attributes  # [tiles * tile, tiles * tile] each, in the order of rows and of columns
     fixed_shift: bool | None  # whether `fixed_shift_is_safe`; None asks at run time
+    apart: bool  # whether each sweep is a program of its own, in what is none
 
     @property
     def backend(self) -> TracingBackend:
@@ -154,20 +155,18 @@ class TracedSweep:
 
     def row_sums(self, parts: Sequence[Part], stages: StageResults) -> RowSums:
         """One loop over tiles for positives, one for negatives."""
-        keys = (tuple(parts), tuple(filter(_is_exponential, parts)), tuple(filter(_needs_slope_sum, parts)))
-
-        def run(sweep: TracedSweep) -> tuple[tuple[Array, ...], ...]:  # tuples: a framework may not sort parts
-            found = _row_sums(sweep, parts, stages)
-            return tuple(tuple(x[part] for part in own) for x, own in zip(found, keys, strict=True))
-
-        return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, _either(self, run), strict=True)))
+        keys = _keys_of(parts)
+        made = _run(self, _sums_by_part, tuple(parts), stages)
+        return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, made, strict=True)))
 
     def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> None:
         """It has no strips."""
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """The same loops again, which recompute the logits."""
-        return _either(self, lambda sweep: _gradients(sweep, cotangents, dpartner, needed))
+        parts, bounded = tuple(cotangents.weights), tuple(cotangents.maxima)
+        vectors = tuple(cotangents.weights.values()), tuple(cotangents.maxima.values())
+        return _run(self, _gradients_by_part, (parts, bounded, needed), *vectors, cotangents.stages, dpartner)
 
     def shift(self, part: Part) -> Array | None:
         """The largest argument of a part's exponential, if it is a safe shift; None if there is a running maximum."""
@@ -253,7 +252,49 @@ def _either(sweep: TracedSweep, run: Callable[[TracedSweep], T]) -> T:
     return sweep.backend.when(safe, lambda: run(first), lambda: run(second))
 
 
-def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shift: bool | None) -> TracedSweep:
+def _run(sweep: TracedSweep, function: Callable[..., T], static: Any, *arrays: Any) -> T:
+    """A function of a sweep, of what is no array, and of arrays; as a program of its own where the sweep stands apart."""
+    if not sweep.apart:
+        return _either(sweep, lambda sweep: function(sweep, static, *arrays))
+    bare, given = sweep.comparison.taken_apart
+    key = (function, static, bare, sweep.anchors.tiles.size, sweep.fixed_shift)
+    found: T = sweep.backend.run(_of_laid, key, given, sweep.laid, arrays)
+    return found
+
+
+def _of_laid(key: tuple[Any, ...], given: tuple[Any, ...], laid: tuple[Any, ...], arrays: tuple[Any, ...]) -> Any:
+    """What a function makes of a sweep that is made again, of arrays that lie in tiles already."""
+    function, static, bare, tile, fixed_shift = key
+    sweep = lay_out(bare.put_together(given), laid, tile, fixed_shift)
+    return _either(sweep, lambda sweep: function(sweep, static, *arrays))
+
+
+def _keys_of(parts: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
+    """The parts of each of a sweep's results."""
+    return tuple(parts), tuple(filter(_is_exponential, parts)), tuple(filter(_needs_slope_sum, parts))
+
+
+def _sums_by_part(sweep: TracedSweep, parts: tuple[Part, ...], stages: StageResults) -> tuple[tuple[Array, ...], ...]:
+    found = _row_sums(sweep, parts, stages)  # tuples: a framework may not sort parts
+    return tuple(tuple(x[part] for part in own) for x, own in zip(found, _keys_of(parts), strict=True))
+
+
+def _gradients_by_part(
+    sweep: TracedSweep,
+    static: tuple[tuple[Part, ...], tuple[Part, ...], frozenset[str]],
+    weights: tuple[Array, ...],
+    maxima: tuple[Array, ...],
+    stages: StageResults,
+    dpartner: Array | None,
+) -> PairGradients:
+    parts, bounded, needed = static
+    weighed, relative = (dict(zip(own, x, strict=True)) for own, x in ((parts, weights), (bounded, maxima)))
+    return _gradients(sweep, RowCotangents(weighed, relative, stages), dpartner, needed)
+
+
+def lay_out(
+    comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shift: bool | None, apart: bool = False
+) -> TracedSweep:
     """A comparison laid out for tiles of so many rows."""
     backend, xp, loss, partners = comparison.backend, comparison.xp, specialise(comparison), comparison.partners
     inside, across = comparison.inside, comparison.columns_inside
@@ -282,6 +323,7 @@ def lay_out(comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shif
         partners=partners,
         matrices=matrices,
         fixed_shift=fixed_shift,
+        apart=apart,
     )
 
 
