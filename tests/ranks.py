@@ -374,6 +374,25 @@ def not_finite(rank: int) -> Any:
 
 
 @check
+def nothing_to_learn(rank: int) -> Any:
+    """The warnings of a batch in which one rank alone has no row that counts, and of one in which no row counts."""
+    import torch
+
+    import sincere_spec as ss
+    from sincere_spec.call import empty
+
+    z, found = own(rank, model()(batch()[0]).detach()).requires_grad_(), []
+    alone = own(rank, torch.arange(COUNT))
+    for labels in (alone if rank == 1 else alone * 0 - 1, alone):
+        with mock.patch.object(empty, "looks_left", [empty.LOOKS]), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                ss.sincere_loss(z, labels, 0.2, epsilon=0.1, across=world())
+        found.append([f"{warning.category.__name__}: {warning.message}" for warning in said])
+    return found
+
+
+@check
 def a_group_of_one(rank: int) -> Any:
     """It is the plain call, bit for bit."""
     from torch import distributed

@@ -82,6 +82,15 @@ def test_a_nan_of_one_rank_reaches_all(found: list[dict[str, Any]]) -> None:
     assert of(found, "not_finite") == ["nan"] * 4
 
 
+def test_one_rank_warns_if_no_row_of_the_batch_counts_and_none_because_one_rank_has_none(
+    found: list[dict[str, Any]],
+) -> None:
+    (first, (warning,)), *others = of(found, "nothing_to_learn")
+    assert first == []
+    assert warning.startswith("EmptyBatchWarning: sincere: none of the 15 rows of this batch counts")
+    assert others == [[[], []]] * 3
+
+
 def test_a_group_of_one_is_the_plain_call(found: list[dict[str, Any]]) -> None:
     assert of(found, "a_group_of_one") == [True] * 4
 

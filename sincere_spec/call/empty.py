@@ -42,21 +42,18 @@ def warn_of_nothing(problem: Problem, value: Array) -> Array:
     Only the value itself is read, where it is in the host's memory already, and labels only where it is exactly 0: there is no
     synchronisation with a device, and nothing under tracing.
     """
-    backend = problem.backend
-    if (
-        problem.membership is not None
-        or backend.traces
-        or problem.reduction == "none"
-        or not problem.loss.arrangement.labelled
-    ):
+    backend, membership = problem.backend, problem.membership
+    if backend.traces or problem.reduction == "none" or not problem.loss.arrangement.labelled:
         return value
     if not backend.on_host(value) or not looks_left[0] or float(backend.hold(value)) != 0.0:
         return value
+    if membership is not None and membership.collectives.rank != 0:  # one of them says it
+        return value
     looks_left[0] -= 1
-    counted = rows_that_count(problem)
+    counted = rows_that_count(problem) if membership is None else float(membership.shares[-1])
     if not counted:
         looks_left[0] = 0
-        rows = problem.related.rows["label"].shape[0]
+        rows = problem.related.rows["label"].shape[0] if membership is None else sum(membership.anchors)
         warnings.warn(
             f"{problem.loss.name}: none of the {rows} rows of this batch counts, so the loss is 0 and its gradient, too: a row "
             "needs another of its class to learn from. Sample so that classes come in twos or more, or give two views of each "

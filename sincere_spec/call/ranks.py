@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
@@ -73,7 +73,8 @@ class Membership:
     """A rank's place in a call: how many rows each rank has of either side, masked rows left out, and what is wanted.
 
     `wanted` are the arguments of which some rank wants a gradient. Of ranks that do not know before they run how many rows
-    the others have, `anchors` are the rank's own, None where that is not known either, and there are no `keys`.
+    the others have, `anchors` are the rank's own, None where that is not known either, and there are no `keys`. `shares` has,
+    after the call, the sum over ranks of the weights of the rows that count, where ranks are processes.
     """
 
     across: Across
@@ -81,6 +82,7 @@ class Membership:
     anchors: tuple[Any, ...]
     keys: tuple[int, ...]
     wanted: frozenset[str]
+    shares: list[Array] = field(default_factory=list, compare=False)
 
     @property
     def sizes(self) -> tuple[Any, Any]:
@@ -470,9 +472,11 @@ class RankedSteps:
         )
         needed = call.roles.holding([name for name, want in zip(names, wanted, strict=True) if want])
         zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
-        value, gradients = ranks.value_and_gradient(
+        value, shares, gradients = ranks.value_and_gradient(
             shard, call.reduction, layout(call, apart), non_finite(opened, zero), needed
         )
+        if collectives.on_host and shares is not None:
+            membership.shares.append(shares)
         found: tuple[Array | None, ...] = ()
         if gradients is not None:
             scales = (membership.scale(name) for name in names)

@@ -113,30 +113,30 @@ class Own:
 
 def value_and_gradient(
     shard: Shard, reduction: str, lay_out: LayOut, spoilt: Array, needed: frozenset[str]
-) -> tuple[Array, Gradients | None]:
-    """The value of the whole batch, the same on every rank, and its gradient by what this rank owns.
+) -> tuple[Array, Array | None, Gradients | None]:
+    """The value of the whole batch and the sum of its rows' shares, the same on every rank, and the gradient by what it owns.
 
     All ranks call it together, with the same `needed`: without any there is no gradient. `spoilt` is 0, or NaN where
-    something that a mask could hide is not finite. With the reduction "none" the value is that of each row.
+    something that a mask could hide is not finite. With the reduction "none" the value is that of each row, without a sum.
     """
     xp, collectives = shard.xp, shard.collectives
     owned = [_statistics(lay_out, comparison, reduction) for comparison in _against_all(shard)]
     if reduction == "none":
         losses = [own.sweep.unsorted(own.losses) for own in owned]
         whole = losses[0] if len(losses) == 1 else xp.concat(losses, axis=0)
-        return whole + xp.sum(collectives.total(_stacked(xp, [spoilt]))), None
+        return whole + xp.sum(collectives.total(_stacked(xp, [spoilt]))), None, None
     made = [(xp.sum(o.share), xp.sum(o.every), xp.sum(o.share * o.losses)) for o in owned]
     sums = [sum(each) for each in zip(*made, strict=True)]
     totals = collectives.total(_stacked(xp, [*sums, spoilt]))  # [4]
     divisor = rows.divisor(xp, reduction, totals[0:1], totals[1:2])
     value = (totals[2] if divisor is None else totals[2] / divisor) + totals[3]
     if not needed:
-        return value, None
+        return value, totals[0], None
     cotangents = [
         family.weigh_parts(o.sweep, o.loss, o.counts, o.residuals, o.share if divisor is None else o.share / divisor)
         for o in owned
     ]
-    return value, _gradients(shard, owned, cotangents, lay_out, needed)
+    return value, totals[0], _gradients(shard, owned, cotangents, lay_out, needed)
 
 
 def _against_all(shard: Shard) -> list[Comparison]:
