@@ -277,6 +277,9 @@ class TracingBackend(Backend, Protocol):
         Tiles do; whole matrices where each operation is compiled by itself.
         """
 
+    def copies(self, x: Array) -> int:
+        """On how many devices all tiles beside an array would be computed, as far as it is known; whole matrices are divided."""
+
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""
 

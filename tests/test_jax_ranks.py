@@ -20,6 +20,7 @@ from sincere_spec.conformance import distributed
 pytestmark = pytest.mark.framework("jax")
 
 COUNT, DEVICES, LIMIT = 10, 2, 1e-12
+COLLECTIVES = ("all_gather", "psum", "reduce_scatter", "all_to_all", "ppermute")
 CASES = {case.name: case for case in distributed.cases(COUNT, short=True)}
 
 
@@ -71,7 +72,13 @@ def one_device(case: distributed.Case) -> tuple[Any, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "checked", "engine"),
-    [("sincere, where", True, "tiled"), ("clip", False, "dense"), ("info_nce, shared queue", True, "dense")],
+    [
+        ("sincere, where", True, "tiled"),
+        ("sincere", False, "tiled"),
+        ("clip", False, "dense"),
+        ("siglip", True, "auto"),
+        ("info_nce, shared queue", True, "dense"),
+    ],
 )
 def test_value_and_gradient_are_those_of_one_device(name: str, checked: bool, engine: str) -> None:
     import jax
@@ -150,6 +157,65 @@ def test_arrays_sharded_over_a_mesh_keep_their_sharding_and_have_the_gradient_of
             ss.sincere_loss(z, labels)
 
 
+def spread_over_all(rows: int) -> tuple[Any, Any, Any]:
+    """Arrays that are sharded over the rows of a mesh of all devices, and the sharding."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    rng = np.random.default_rng(0)
+    z, labels = rng.normal(size=(rows, 6)), rng.integers(0, 4, rows)
+    devices = jax.make_mesh((jax.device_count(),), ("rows",), (jax.sharding.AxisType.Auto,))
+    own = jax.NamedSharding(devices, P("rows"))
+    return jax.device_put(z, own), jax.device_put(labels, own), own
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled", "auto"])
+def test_plain_jit_of_sharded_arrays_is_exact_and_divides_whole_matrices(engine: str) -> None:
+    import jax
+
+    z, labels, own = spread_over_all(64)
+    tile = 16 if engine == "tiled" else None
+
+    def loss(z: Any, labels: Any) -> Any:
+        return ss.sincere_loss(z, labels, temperature=0.1, engine=engine, tile=tile)  # type: ignore[arg-type]
+
+    program = jax.jit(jax.value_and_grad(loss))
+    got, gradient = program(z, labels)
+    one = jax.device_put((np.asarray(z), np.asarray(labels)), jax.devices()[0])
+    want, exact = ss.value_and_gradient(ss.losses.sincere(0.1), *map(np.asarray, (z, labels)))
+    np.testing.assert_allclose(got, want, rtol=LIMIT)
+    np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
+    assert gradient.sharding.is_equivalent_to(own, 2)
+    many, single = (program.lower(*x).compile() for x in ((z, labels), one))
+    share = many.cost_analysis()["flops"] / single.cost_analysis()["flops"]
+    if engine == "tiled":
+        return
+    assert share <= 1.2 / jax.device_count()
+    assert "f64[64,64]" not in many.as_text()
+    assert "f64[64,64]" in single.as_text()
+
+
+def test_explain_says_that_devices_do_not_divide_tiles() -> None:
+    import jax
+
+    loss, devices = ss.losses.sincere(0.1), jax.device_count()
+    z, labels, own = spread_over_all(4096)
+    plan = ss.explain(loss, z, labels)
+    assert plan.engine == "dense"
+    assert f"{devices} devices divide whole matrices" in plan.reason
+    assert "inside jax.shard_map" in ss.explain(loss, z, labels, engine="tiled").reason
+    many = jax.device_put(np.ones((16384, 1)), own)
+    plan = ss.explain(loss, many, jax.device_put(np.zeros(16384, int), own))
+    assert plan.engine == "tiled"
+    assert "inside jax.shard_map" in plan.reason
+    whole = jax.device_put(z, jax.devices()[0]), jax.device_put(labels, jax.devices()[0])
+    assert "devices" not in ss.explain(loss, *whole).reason
+    got, gradient = ss.value_and_gradient(loss, z[:64], labels[:64])
+    want, exact = ss.value_and_gradient(loss, np.asarray(z[:64]), np.asarray(labels[:64]))
+    np.testing.assert_allclose(got, want, rtol=LIMIT)
+    np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
+
+
 def test_the_recipe_of_sharded_arrays_has_the_gradient_of_one_device() -> None:
     import jax
     from jax.sharding import PartitionSpec as P
@@ -215,6 +281,24 @@ def test_keys_are_gathered_once_and_nothing_is_scattered() -> None:
     width = arrays["embeddings"].shape[1]
     assert len(re.findall(rf'all_gather"?\(.*tensor<{COUNT}x{width}xf64>', program)) == 1
     assert "reduce_scatter" not in program
+    _, transposed = jax.vjp(lambda arrays: function(arrays, parameters, rows), arrays)
+    text = str(jax.make_jaxpr(transposed)(1.0))
+    assert "mul" in text
+    assert [name for name in COLLECTIVES if name in text] == []
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_forward_mode_inside_shard_map(checked: bool) -> None:
+    import jax
+
+    case = CASES["sincere"]
+    arrays, parameters, rows = given(case)
+    _, exact = one_device(case)
+    along = {name: jax.numpy.cos(x) for name, x in arrays.items()}, {"temperature": 0.3, "bias": 0.0}
+    function = over_devices(case, checked, engine="tiled", tile=8)
+    _, tangent = jax.jvp(lambda *x: function(*x, rows), (arrays, parameters), along)
+    want = np.sum(np.asarray(along[0]["embeddings"]) * exact["embeddings"]) + 0.3 * exact["temperature"]
+    assert float(tangent) == pytest.approx(float(want), rel=LIMIT)
 
 
 def test_what_is_not_served_is_refused() -> None:

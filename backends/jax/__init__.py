@@ -166,6 +166,10 @@ class JaxBackend:
     def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
         return all(self.concrete(x) and len(x.devices()) == 1 for x in arrays)
 
+    def copies(self, x: Array) -> int:
+        # Under jit JAX does not show over which Auto axes an array is sharded.
+        return len(x.devices()) if self.concrete(x) and not x.is_fully_replicated else 1
+
     def _like(self, x: Array, rows: Any) -> Array:
         """Rows of the host beside an array of it: no program of JAX's is made for their number."""
         return jax.device_put(rows, x.sharding if x.committed else None)

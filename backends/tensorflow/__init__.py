@@ -153,6 +153,9 @@ class TensorFlowBackend:
     def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
         return not dense and all(map(self.concrete, arrays))
 
+    def copies(self, x: Array) -> int:
+        return 1
+
     def number(self, value: float, dtype: str) -> Array:
         return tf.constant(value, dtype=dtype)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sincere_spec.arrays import Array
 from sincere_spec.engines import kernel
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
-from sincere_spec.interface import Backend, DeferringBackend
+from sincere_spec.interface import Backend, DeferringBackend, TracingBackend
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import Logit
 
@@ -102,8 +102,13 @@ def choose(
         return Plan(backend.name, engine, tile, later, when_run=True)
     platform, measured = backend.platform(like), _measured(backend, like)
     known = measured or crossovers()["unmeasured"]
+    copies = cast(TracingBackend, backend).copies(like) if backend.traces else 1
+    copied = (
+        f"{copies} devices compute all tiles each: call it inside jax.shard_map, with across= and the name of its axis"
+    )
     if engine == "tiled":
-        return Plan(backend.name, "tiled", tile or known["tile"], "asked for by name")
+        reason = "asked for by name" if copies == 1 else f"asked for by name; {copied}"
+        return Plan(backend.name, "tiled", tile or known["tile"], reason)
     rows, columns = sizes
     unknown = None
     if not (isinstance(rows, int) and isinstance(columns, int)):
@@ -132,6 +137,12 @@ def choose(
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
             kernels = unknown_to_kernels or backend.kernels(like, logit)
+    if copies > 1:  # of whole matrices each device makes its part
+        most = crossovers()["unmeasured"]["pairs"] * copies
+        if rows * columns < most:
+            reason = f"{here}; {copies} devices divide whole matrices of fewer than {most} pairs, and not tiles"
+            return Plan(backend.name, "dense", None, reason)
+        return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; {copied}")
     if not isinstance(kernels, str):
         return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster")
     if rows * columns < known["pairs"]:
