@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_readme import blocks
 
 REPLICAS = """
 from unittest import mock
@@ -150,6 +151,26 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 """
 
+STEP = """
+import numpy as np
+assert strategy.num_replicas_in_sync == 2
+rng = np.random.default_rng(0)
+x, labels = rng.normal(size=(10, 6)).astype("float32"), rng.integers(0, 3, 10)
+for first in (5, 7, 10):
+    start = weights[0].numpy()
+    with tf.GradientTape() as tape:
+        want = ss.sincere_loss(model(x), tf.constant(labels), temperature=0.5)
+    exact = start - tape.gradient(want, weights)[0]
+    def spread(whole):
+        def own(context):
+            return tf.constant(whole[first:] if context.replica_id_in_sync_group else whole[:first])
+        return strategy.experimental_distribute_values_from_function(own)
+    values = strategy.experimental_local_results(step(spread(x), spread(labels)))
+    moved = np.linalg.norm(exact - start)
+    assert moved > 0.1
+    print(*(abs(float(value) / float(want) - 1.0) for value in values), np.linalg.norm(weights[0] - exact) / moved)
+"""
+
 WORKERS = """
 import numpy as np, tensorflow as tf
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -229,6 +250,18 @@ def test_keras_fits_on_replicas_as_on_one_device(need: Any) -> None:
     need("keras")
     found = said(started(MIRRORED + FIT))
     assert len(found) == 4
+    assert max(found) <= 1e-6
+
+
+@pytest.mark.framework("tensorflow")
+def test_the_recipe_of_replicas_takes_the_step_of_one_process(need: Any) -> None:
+    need("keras")
+    page = Path(__file__).parents[1] / "docs" / "distributed.md"
+    (block,) = (code for code in blocks(page) if "def of_replica" in code)
+    devices, _ = MIRRORED.split("strategy = ")
+    recipe = block.replace("MirroredStrategy()", 'MirroredStrategy(["CPU:0", "CPU:1"])')
+    found = said(started(devices + recipe + STEP))
+    assert len(found) == 9
     assert max(found) <= 1e-6
 
 

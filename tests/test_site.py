@@ -175,20 +175,39 @@ rank, store = int(sys.argv[1]), sys.argv[2]
 distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
 torch.manual_seed(0)
 x, labels = torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 3
-model = torch.nn.Linear(6, 4).double()
-(whole,) = torch.autograd.grad(ss.sincere_loss(model(x), labels, 0.1), [model.weight])
+model, temperature = torch.nn.Linear(6, 4).double(), torch.tensor(0.1, dtype=torch.float64).requires_grad_()
+loss = ss.sincere_loss(model(x), labels, temperature)
+whole, by_temperature = torch.autograd.grad(loss, [model.weight, temperature])
 own = slice(0, 5) if rank == 0 else slice(5, 12)
-parallel = torch.nn.parallel.DistributedDataParallel(model)
-step(parallel, x[own], labels[own])
-torch.testing.assert_close(model.weight.grad, whole, rtol=1e-12, atol=1e-14)
+"""
+PARALLEL = "parallel = torch.nn.parallel.DistributedDataParallel(model)\n"
+ON_RANKS = {
+    "def step(model": PARALLEL + "value = step(parallel, x[own], labels[own])\nfound = model.weight.grad\n",
+    "def cached_step": PARALLEL
+    + "value = cached_step(parallel, x[own].split(2), labels[own])\nfound = model.weight.grad\n",
+    "def sharded": """
+task = sharded(model).double()
+value = task(x[own], labels[own])
+value.backward()
+found = model.weight.grad.full_tensor()
+along = task.log_temperature.grad.full_tensor()
+torch.testing.assert_close(along, 0.1 * by_temperature.reshape(1), rtol=1e-6, atol=0)
+""",
+}
+SEEN = """
+torch.testing.assert_close(value, loss, rtol=RTOL, atol=0)
+torch.testing.assert_close(found, whole, rtol=RTOL, atol=1e-14)
 distributed.destroy_process_group()
 """
 
 
 @pytest.mark.framework("torch")
-def test_the_recipe_of_several_devices_has_the_gradient_of_one_process(tmp_path: Path) -> None:
-    (block,) = (code for code in blocks(DOCS / "distributed.md") if "def step(model" in code)
-    words = [sys.executable, "-c", block + ONE_OF_TWO]
+@pytest.mark.parametrize("name", ON_RANKS)
+def test_the_recipes_of_several_devices_have_the_gradient_of_one_process(name: str, tmp_path: Path) -> None:
+    (block,) = (code for code in blocks(DOCS / "distributed.md") if name in code)
+    # The temperature of the sharded task is 0.1 in float32.
+    code = block + ONE_OF_TWO + ON_RANKS[name] + SEEN.replace("RTOL", "1e-6" if "sharded" in name else "1e-12")
+    words = [sys.executable, "-c", code]
     store = (tmp_path / "store").as_uri()
     ranks = [
         subprocess.Popen([*words, str(rank), store], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
