@@ -454,6 +454,14 @@ def disagreements(rank: int) -> Any:
         "shared queue": lambda: ss.info_nce_loss(
             z, z, torch.ones(3, 4, dtype=z.dtype) * (1 + odd), across=ss.across(world(), shared=("negatives",))
         ),
+        "order of a shared queue": lambda: ss.sincere_loss(
+            z,
+            labels,
+            keys=torch.ones(3, 4, dtype=z.dtype),
+            key_labels=torch.tensor([1, 0, 2] if odd else [0, 1, 2]),
+            across=ss.across(world(), shared=("keys",)),
+        ),
+        "words": lambda: ss.sincere_loss(z, [str(x) for x in labels.tolist()] if rank == 3 else labels, across=world()),
         "gradients": lambda: loss(rank, z, across=ss.across(world(), gradients="sum" if odd else "mean")),
     }
     return {name: refusal(call) for name, call in calls.items()}

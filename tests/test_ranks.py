@@ -114,6 +114,8 @@ DISAGREEMENTS = {
     "normalize is no flag": ("OptionError", "rank 2: normalize"),
     "label of no class": ("LabelError", "rank 3: labels"),
     "shared queue": ("OptionError", "shared arrays"),
+    "order of a shared queue": ("OptionError", "shared arrays"),
+    "words": ("LabelError", "strings on rank 3 and integers on rank 0, 1"),
     "gradients": ("OptionError", "gradients"),
 }
 

@@ -311,9 +311,12 @@ def _structure(loss: PairLoss) -> str:
 
 
 def _checksum(problem: Problem, x: Array) -> tuple[int, float]:
+    """How many rows there are, and a sum that depends on their order, and on that of their entries."""
     xp, backend = problem.backend.namespace(x), problem.backend
-    wide = xp.astype(backend.hold(x), backend.dtype("float64", x))
-    return x.shape[0], float(xp.sum(wide))
+    double = backend.dtype("float64", x)
+    wide = xp.astype(xp.reshape(backend.hold(x), (x.shape[0], -1 if x.shape[0] else 1)), double)
+    rows, columns = (xp.cos(xp.astype(backend.indices(y), double)) for y in (wide, xp.matrix_transpose(wide)))
+    return x.shape[0], float(xp.sum(backend.product(rows[None, :], wide) * columns[None, :]))
 
 
 def _rows(problem: Problem, masked: bool = True) -> list[int]:
@@ -368,6 +371,8 @@ def _with_numbers(call: Call, problem: Problem, collectives: HostCollectives) ->
     every = collectives.objects([list(dict.fromkeys(chain.from_iterable(family.values()))) for family in own])
     numbers: dict[str, Array] = {}
     for family, by_rank in zip(own, zip(*every, strict=True), strict=True):
+        if family:
+            _check_kinds(next(iter(family)), by_rank)
         found: dict[Any, int] = {}
         for label in chain.from_iterable(by_rank):
             found.setdefault(label, len(found))
@@ -385,6 +390,19 @@ def _with_numbers(call: Call, problem: Problem, collectives: HostCollectives) ->
         rules.append(Same(tuple(made) if type(rule.groups) is tuple else made[0]))
     others = {name: numbers[name] for name in ("key_labels", "ids", "key_ids") if name in numbers}
     return replace(call, arguments=arguments, ignore=tuple(rules) or None, **others)
+
+
+def _check_kinds(name: str, by_rank: Sequence[Sequence[Any]]) -> None:
+    """Refuse strings on one rank beside integers on another: none is equal to one of the others, and nobody means that."""
+    kinds = {rank: isinstance(labels[0], str) for rank, labels in enumerate(by_rank) if labels}
+    if len(set(kinds.values())) > 1:
+        strings, integers = (
+            ", ".join(str(rank) for rank, kind in kinds.items() if kind is one) for one in (True, False)
+        )
+        raise LabelError(
+            f"across: {name} are strings on rank {strings} and integers on rank {integers}, and so no two are equal; convert one "
+            "of them."
+        )
 
 
 def _placed(problem: Problem, call: Call, before: Sequence[int], shared: bool) -> Problem:
