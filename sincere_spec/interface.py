@@ -283,6 +283,9 @@ class TracingBackend(Backend, Protocol):
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""
 
+    def gradient_follows(self) -> bool:
+        """Whether `forward`, asked for what `backward` wants, is so only where a gradient is made then."""
+
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         """`function(static, *arrays)`, compiled once for each static part and each shape of the arrays."""
 

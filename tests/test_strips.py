@@ -12,7 +12,7 @@ from frameworks import load
 import sincere_spec as ss
 from sincere_spec import losses
 from sincere_spec.backends import by_root
-from sincere_spec.engines import tiled
+from sincere_spec.engines import tiled, traced
 
 N, M, D = 23, 37, 6
 OFF, LOW, ONE = (
@@ -22,6 +22,7 @@ OFF, LOW, ONE = (
 )  # no strips, strips of one to three rows, and one for each row of tiles
 
 eager = pytest.mark.parametrize("framework", ["numpy", "array_api_strict", "torch"], indirect=True)
+compiled = pytest.mark.parametrize("framework", ["jax", "tensorflow"], indirect=True)
 
 
 def calls() -> dict[str, Call]:
@@ -120,6 +121,45 @@ def test_a_strip_is_no_larger_than_its_bound(framework: str, monkeypatch: pytest
     sizes.clear()
     call.value_and_gradient(here.arrays(call.arrays), engine="tiled", tile=16)
     assert sizes == [256, 5 * M]
+
+
+@pytest.fixture
+def traced_strips(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What sweeps of the programs that are traced made in strips; None for nothing."""
+    made, given = [], traced.TracedSweep.in_strips
+
+    def seen(self: Any, *arguments: Any) -> Any:
+        made.append(given(self, *arguments))
+        return made[-1]
+
+    monkeypatch.setattr(traced.TracedSweep, "in_strips", seen)
+    return made
+
+
+@compiled
+@pytest.mark.parametrize("name", ["info_nce ignore", "dystress", "f_micl", "large margin ids"])
+def test_a_traced_strip_gives_the_dense_answer(framework: str, name: str, traced_strips: list[Any]) -> None:
+    here, call = load(framework), ONE_SIDED[name]
+    arrays = here.arrays(call.arrays)
+    value, gradient = call.value_and_gradient(arrays, engine="tiled", tile=8)
+    assert traced_strips
+    assert traced_strips[0] is not None
+    want, want_gradient = call.value_and_gradient(arrays, engine="dense")
+    bound = rule("float64", call.temperature)
+    assert distance(here.numbers(value), here.numbers(want)) <= bound
+    for argument, known in want_gradient.items():
+        assert distance(here.numbers(gradient[argument]), here.numbers(known)) <= bound, argument
+
+
+@compiled
+@pytest.mark.parametrize("name", ["info_nce where", "info_nce unbounded"])
+def test_a_traced_program_has_strips_where_all_columns_take_part_and_are_few(
+    framework: str, name: str, traced_strips: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traced, "STRIP", 8 * (N + 1) - 1)
+    call = ONE_SIDED[name]
+    call.value_and_gradient(load(framework).arrays(call.arrays), engine="tiled", tile=8)
+    assert traced_strips == [None]
 
 
 @pytest.mark.framework("torch")

@@ -177,6 +177,9 @@ class JaxBackend:
     def number(self, value: float, dtype: str) -> Array:
         return jnp.asarray(value, dtype=dtype)
 
+    def gradient_follows(self) -> bool:
+        return True
+
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         result: T = _compiled(function, static, varying_alike(arrays))
         return result

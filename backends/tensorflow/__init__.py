@@ -159,6 +159,9 @@ class TensorFlowBackend:
     def number(self, value: float, dtype: str) -> Array:
         return tf.constant(value, dtype=dtype)
 
+    def gradient_follows(self) -> bool:
+        return bool(tf.executing_eagerly())  # a graph may or may not be differentiated later
+
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         widths = tuple(tuple(x.shape[1:]) for x in tf.nest.flatten(arrays) if tf.is_tensor(x))
         result: T = _compiled(function, static, widths)(*arrays)

@@ -98,6 +98,12 @@ class Static:
         return self.reduction != "none"
 
     @property
+    def one_sided(self) -> bool:
+        """Whether a gradient can be made with the value: of a scalar, from tiles in which columns have no loss."""
+        sides = bool(self.roles.keys) and not self.roles.both_ways
+        return sides and self.scalar and self.plan.engine == "tiled"
+
+    @property
     def when_run(self) -> bool:
         """Whether the engine is chosen only when the program runs."""
         return self.plan.when_run
@@ -194,9 +200,10 @@ class Steps:
         if self.static.has_both:
             value, gradients = self._either(arrays, lambda steps: steps.value_and_gradient(arrays, wanted))
             return value, Saved(gradients=gradients)
-        if self.static.compiled:  # the same program, whatever is wanted later
-            wanted = (False,) * len(arrays)
         program = self._program(arrays)
+        made_forward = self.static.one_sided and program is Program.OWN and self.static.backend.gradient_follows()
+        if self.static.compiled and not made_forward:  # the same program, whatever is wanted later
+            wanted = (False,) * len(arrays)
         run = _at_once if program is Program.NONE else self.static.backend.run
         if program is not Program.SHARED:
             value, saved = run(_forward, (self.static, wanted), self.constants, arrays)

@@ -3,8 +3,9 @@
 A traced program has one shape and cannot read labels, so rows are sorted by label and padded to whole tiles, a mark says
 which rows are real, and a tile asks at run time whether it needs a mask. Negatives are swept in large tiles, of which most
 need none; positives in small ones, along the band where labels of rows and of columns meet, and nowhere else. Where the
-anchors are their own keys one triangle is visited, each tile for its rows and for its columns. Nothing here is updated in
-place: the compiler does that.
+anchors are their own keys one triangle is visited, each tile for its rows and for its columns. Where columns have no losses
+of their own a strip of rows is compared with all of them at once, and its gradient made from the logits that are there.
+Nothing here is updated in place: the compiler does that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from sincere_spec.interface import Part, TracingBackend
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import Fold, PairLoss, Pairs, Similarity
+
+STRIP = 1 << 22
+"""How many logits a strip has at most, 16 MB of float32: XLA keeps three or four arrays of as many."""
 
 
 class TileSums(NamedTuple):
@@ -159,8 +163,14 @@ class TracedSweep:
         made = _run(self, _sums_by_part, tuple(parts), stages)
         return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, made, strict=True)))
 
-    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> None:
-        """It has no strips."""
+    def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients] | None:
+        """One loop over strips as high as a tile; None where the number of columns is large, or known when the program runs."""
+        columns = self.columns.tiles
+        if self.both_roles or not isinstance(columns.used, int):
+            return None
+        if self.anchors.tiles.size * columns.count * columns.size > STRIP:
+            return None
+        return _either(self, lambda sweep: _in_strips(sweep, visit, needed))
 
     def gradients(self, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
         """The same loops again, which recompute the logits."""
@@ -191,6 +201,10 @@ class TracedSweep:
         t = part.scale * logits if part.scale != 1.0 else logits
         return t + part.offset if part.offset else t
 
+    def swept(self, over: Pairs, parts: tuple[Part, ...], stages: StageResults) -> TileSums:
+        """The sums of every row over its pairs of a kind."""
+        return _swept(self, over, parts, stages)
+
     def grid(self, side: PaddedRows, over: Pairs) -> Grid:
         """The tiles of a side in which pairs of a kind are swept: small ones where these are in a band."""
         return side.pieces if over is Pairs.POSITIVE and self.comparison.relation.sorted_by is not None else side.tiles
@@ -217,6 +231,36 @@ class TracedSweep:
 
 
 @dataclass(frozen=True)
+class TracedStrip(TracedSweep):
+    """Some rows against all columns, whose logits stay until the gradient of the rows is made."""
+
+    similarity: Array  # [rows, m]
+    logits_of_strip: Array  # [rows, m]
+
+    def swept(self, over: Pairs, parts: tuple[Part, ...], stages: StageResults) -> TileSums:
+        """The sums of every row over its pairs of a kind."""
+        return _summed(self, parts, self.logits_of_strip, self.pairs(over), WHOLE, stages)
+
+    def pairs(self, over: Pairs) -> Seen:
+        """The pairs of a kind, `[rows, m]`."""
+        kinds = self.comparison.pairs(self.anchors.attributes, self.columns.attributes, self.matrices)
+        real = self.anchors.real[:, None] & self.columns.real[None, :]
+        if over is Pairs.POSITIVE:
+            return Seen(kinds.positive & real, kinds.weight)
+        return Seen(kinds.negative & real)
+
+    def dlogits(self, cotangents: RowCotangents) -> Array:
+        """The derivative by each logit, `[rows, m]`."""
+        by_kind = {over: cotangents.over(over) for over in (Pairs.POSITIVE, Pairs.NEGATIVE)}
+        made = [
+            _dlogits(self, self.logits_of_strip, [self.pairs(over)], [WHOLE], own)
+            for over, own in by_kind.items()
+            if own.weights
+        ]
+        return sum(made[1:], start=made[0]) if made else self.xp.zeros_like(self.logits_of_strip)
+
+
+@dataclass(frozen=True)
 class Role:
     """Some rows as one of the two roles of a tile, and their part of any vector by row."""
 
@@ -227,6 +271,10 @@ class Role:
         """Its part of a vector, to be set against a tile."""
         part = self.at(vector)
         return part[:, None] if self.axis else part[None, :]
+
+
+WHOLE = Role(1, lambda vector: vector)
+"""All rows of a strip."""
 
 
 def fixed_shift_is_safe(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
@@ -339,7 +387,7 @@ def _row_sums(sweep: TracedSweep, parts: Sequence[Part], stages: StageResults) -
         own = tuple(part for part in parts if part.over is over)
         if own:
             keys = (own, filter(sweep.running, own), filter(_needs_slope_sum, own))
-            for whole, by_part, made in zip(found, keys, _swept(sweep, over, own, stages), strict=True):
+            for whole, by_part, made in zip(found, keys, sweep.swept(over, own, stages), strict=True):
                 whole.update(zip(by_part, made, strict=True))
     bounded = [part for part in parts if _is_exponential(part) and part not in found.maxima]
     found.maxima.update({part: sweep.nil + sweep.shift(part) for part in bounded})
@@ -566,39 +614,71 @@ def _dlogits(
     return xp.zeros_like(logits) if total is None else total
 
 
-def _gradients(
-    sweep: TracedSweep, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]
-) -> PairGradients:
-    xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
-    anchors, columns = sweep.anchors.embeddings, sweep.columns.embeddings  # [n, d], [m, d]
-    unit_slope = logit.unit_slope  # then Σ C s is Σ anchors * danchors: Euler's relation
-    wants_value = "temperature" in needed and not unit_slope
-    wants_sum = "bias" in needed or ("temperature" in needed and unit_slope and not isinstance(logit, Similarity))
-    wants_columns = "keys" in needed and not sweep.symmetric
-    wants_anchors = sweep.symmetric or "anchors" in needed or ("temperature" in needed and unit_slope)
+class Wanted(NamedTuple):
+    """What of a running gradient is needed. With a slope of 1 Σ C s is Σ anchors * danchors: Euler's relation."""
+
+    anchors: bool
+    columns: bool
+    sum_dlogits: bool
+    sum_dlogits_value: bool
+
+
+def _wanted(sweep: TracedSweep, needed: frozenset[str]) -> Wanted:
+    by_temperature, logit = "temperature" in needed, sweep.loss.logit
+    return Wanted(
+        anchors=sweep.symmetric or "anchors" in needed or (by_temperature and logit.unit_slope),
+        columns="keys" in needed and not sweep.symmetric,
+        sum_dlogits="bias" in needed or (by_temperature and logit.unit_slope and not isinstance(logit, Similarity)),
+        sum_dlogits_value=by_temperature and not logit.unit_slope,
+    )
+
+
+def _no_gradient(sweep: TracedSweep, wanted: Wanted) -> Flow:
+    xp, anchors, columns = sweep.xp, sweep.anchors.embeddings, sweep.columns.embeddings  # [n, d], [m, d]
     nil = xp.sum(anchors[:0, :])
-    flow = Flow(
-        xp.zeros_like(anchors) if wants_anchors else anchors[:0, :],
-        xp.zeros_like(columns) if wants_columns else columns[:0, :],
+    return Flow(
+        xp.zeros_like(anchors) if wanted.anchors else anchors[:0, :],
+        xp.zeros_like(columns) if wanted.columns else columns[:0, :],
         nil,
         nil,
     )
+
+
+def _by_similarity(
+    sweep: TracedSweep, wanted: Wanted, flow: Flow, dlogits: Array, similarity: Array | None, share: float = 1.0
+) -> tuple[Array, Flow]:
+    """From the derivative by some logits to that by their similarities; the sums of the former are added."""
+    xp, logit = sweep.xp, sweep.loss.logit
+    if wanted.sum_dlogits:
+        flow = flow._replace(sum_dlogits=flow.sum_dlogits + share * xp.sum(dlogits))
+    if wanted.sum_dlogits_value:
+        value = xp.sum(dlogits * logit.value(xp, similarity))
+        flow = flow._replace(sum_dlogits_value=flow.sum_dlogits_value + share * value)
+    return dlogits if logit.unit_slope else dlogits * logit.slope(xp, similarity), flow
+
+
+def _gradients(
+    sweep: TracedSweep, cotangents: RowCotangents, dpartner: Array | None, needed: frozenset[str]
+) -> PairGradients:
+    xp, backend, wanted = sweep.xp, sweep.backend, _wanted(sweep, needed)
+    anchors, columns = sweep.anchors.embeddings, sweep.columns.embeddings  # [n, d], [m, d]
+    nil = xp.sum(anchors[:0, :])
 
     def swept(flow: Flow, over: Pairs) -> Flow:
         own = cotangents.over(over)
         size = sweep.grid(sweep.anchors, over).size
 
         def begin(i: Any, flow: Flow) -> tuple[Array, Flow]:
-            return (backend.rows_of(flow.anchors, i * size, size) if wants_anchors else nil), flow
+            return (backend.rows_of(flow.anchors, i * size, size) if wanted.anchors else nil), flow
 
         def end(i: Any, state: tuple[Array, Flow]) -> Flow:
             row, flow = state
-            return flow._replace(anchors=backend.with_rows(flow.anchors, row, i * size)) if wants_anchors else flow
+            return flow._replace(anchors=backend.with_rows(flow.anchors, row, i * size)) if wanted.anchors else flow
 
         def visit(i: Any, j: Any, diagonal: bool, clear: Array | None, state: Any) -> tuple[Array, Flow]:
             row, flow = state
             roles = _roles(sweep, i, j, size)[: 2 if sweep.both_roles else 1]
-            similarity = None if isinstance(logit, Similarity) else _similarity(sweep, i, j, size)
+            similarity = None if isinstance(sweep.loss.logit, Similarity) else _similarity(sweep, i, j, size)
 
             def derivative(masked: bool) -> Array:
                 masks = _masks(sweep, over, i, j, size, roles) if masked else [ALL] * len(roles)
@@ -611,19 +691,12 @@ def _gradients(
                 else backend.when(clear, lambda: derivative(False), lambda: derivative(True))
             )
             share = 0.5 if diagonal else 1.0  # the diagonal's pairs are seen twice, from either end
-            if wants_sum:
-                flow = flow._replace(sum_dlogits=flow.sum_dlogits + share * xp.sum(dlogits))
-            if wants_value:
-                flow = flow._replace(
-                    sum_dlogits_value=flow.sum_dlogits_value + share * xp.sum(dlogits * logit.value(xp, similarity))
-                )
-            if not unit_slope:
-                dlogits = dlogits * logit.slope(xp, similarity)
+            dlogits, flow = _by_similarity(sweep, wanted, flow, dlogits, similarity, share)
             a = backend.rows_of(anchors, i * size, size)
             b = backend.rows_of(columns, j * size, size)
-            if wants_anchors:
+            if wanted.anchors:
                 row = row + backend.product(dlogits, b)
-            if diagonal or not (sweep.symmetric or wants_columns):
+            if diagonal or not (sweep.symmetric or wanted.columns):
                 return row, flow
             back = backend.product(xp.matrix_transpose(dlogits), a)
             whole = flow.anchors if sweep.symmetric else flow.columns
@@ -632,10 +705,18 @@ def _gradients(
 
         return _over_tiles(sweep, over, flow, begin, visit, end) if own.weights else flow
 
-    flow = swept(flow, Pairs.NEGATIVE)
+    flow = swept(_no_gradient(sweep, wanted), Pairs.NEGATIVE)
     if sweep.partners is None:
         flow = swept(flow, Pairs.POSITIVE)
-    if "temperature" in needed and unit_slope:
+    return _finished(sweep, wanted, flow, dpartner, needed)
+
+
+def _finished(
+    sweep: TracedSweep, wanted: Wanted, flow: Flow, dpartner: Array | None, needed: frozenset[str]
+) -> PairGradients:
+    """The gradient in the order in which rows came, with what partners give."""
+    xp, anchors, logit, nil = sweep.xp, sweep.anchors.embeddings, sweep.loss.logit, flow.sum_dlogits * 0.0
+    if "temperature" in needed and logit.unit_slope:
         along = xp.sum(anchors * flow.anchors)
         along = 0.5 * along if sweep.symmetric else along
         if not isinstance(logit, Similarity):
@@ -647,16 +728,90 @@ def _gradients(
         if sweep.both_ways:
             across = sweep.beside_partners(dpartner[sweep.offset :], sweep.columns, sweep.anchors)
             whole = dpartner[: sweep.offset] + across
-        if wants_anchors:
+        if wanted.anchors:
             flow = flow._replace(anchors=flow.anchors + whole[:, None] * sweep.partners)
         if "partners" in needed and sweep.aligned_with_columns:
             flow = flow._replace(columns=flow.columns + whole[:, None] * anchors)
         elif "partners" in needed:
             partners = sweep.anchors.restored(xp, whole[:, None] * anchors)
     return PairGradients(
-        anchors=sweep.anchors.restored(xp, flow.anchors) if wants_anchors else None,
-        keys=sweep.columns.restored(xp, flow.columns) if wants_columns else None,
+        anchors=sweep.anchors.restored(xp, flow.anchors) if wanted.anchors else None,
+        keys=sweep.columns.restored(xp, flow.columns) if wanted.columns else None,
         partners=partners,
         sum_dlogits=flow.sum_dlogits,
         sum_dlogits_value=flow.sum_dlogits_value,
     )
+
+
+class StripFlow(NamedTuple):
+    """What strips have made so far: by row the losses and the derivative by partners, `[n]`, and the gradient.
+
+    `sum_dlogits` and `sum_dlogits_value` are of rows and their partners.
+    """
+
+    losses: Array
+    dpartner: Array
+    flow: Flow
+    sum_dlogits: Array
+    sum_dlogits_value: Array
+
+
+def _in_strips(sweep: TracedSweep, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients]:
+    backend, wanted, size = sweep.backend, _wanted(sweep, needed), sweep.anchors.tiles.size
+    nil = sweep.xp.sum(sweep.anchors.embeddings[:0, :])
+
+    def add(i: Any, state: Any) -> StripFlow:
+        total, start = StripFlow(*state), i * size
+        strip = _strip(sweep, start, size)
+        found = visit(strip, lambda vector: backend.rows_of(vector, start, size))
+        total = total._replace(losses=backend.with_rows(total.losses, found.losses, start))
+        if found.partners is not None:
+            total = total._replace(
+                dpartner=backend.with_rows(total.dpartner, found.partners.dpartner, start),
+                sum_dlogits=total.sum_dlogits + found.partners.sum_dlogits,
+                sum_dlogits_value=total.sum_dlogits_value + found.partners.sum_dlogits_value,
+            )
+        return total._replace(flow=_add_strip(sweep, strip, wanted, Flow(*total.flow), found.cotangents, start))
+
+    first = StripFlow(sweep.nil, sweep.nil, _no_gradient(sweep, wanted), nil, nil)
+    total = StripFlow(*backend.loop(0, sweep.anchors.tiles.used, add, first))
+    made = _finished(sweep, wanted, Flow(*total.flow), total.dpartner if sweep.partnered else None, needed)
+    return total.losses, made._replace(
+        sum_dlogits=made.sum_dlogits + total.sum_dlogits,
+        sum_dlogits_value=made.sum_dlogits_value + total.sum_dlogits_value,
+    )
+
+
+def _strip(sweep: TracedSweep, start: Any, size: int) -> TracedStrip:
+    """So many rows from `start` on, and their logits."""
+    backend, xp, side, logit = sweep.backend, sweep.xp, sweep.anchors, sweep.loss.logit
+    rows = replace(
+        side,
+        embeddings=backend.rows_of(side.embeddings, start, size),
+        attributes={name: backend.rows_of(x, start, size) for name, x in side.attributes.items()},
+        real=backend.rows_of(side.real, start, size),
+    )
+    plain, across = isinstance(logit, Similarity), xp.matrix_transpose(sweep.columns.embeddings)
+    similarity = backend.product(rows.embeddings / sweep.comparison.temperature if plain else rows.embeddings, across)
+    given = {
+        "anchors": rows,
+        "partners": None if sweep.partners is None else backend.rows_of(sweep.partners, start, size),
+        "matrices": {name: backend.rows_of(x, start, size) for name, x in sweep.matrices.items()},
+    }
+    logits = similarity + sweep.comparison.bias if plain else sweep.logits(similarity)
+    return TracedStrip(**vars(sweep) | given, similarity=similarity, logits_of_strip=logits)
+
+
+def _add_strip(
+    sweep: TracedSweep, strip: TracedStrip, wanted: Wanted, flow: Flow, cotangents: RowCotangents, start: Any
+) -> Flow:
+    """Add the gradient of a strip's rows, and what they add to that of the columns."""
+    xp, backend = sweep.xp, sweep.backend
+    dlogits, flow = _by_similarity(sweep, wanted, flow, strip.dlogits(cotangents), strip.similarity)
+    if wanted.anchors:
+        row = backend.product(dlogits, sweep.columns.embeddings)
+        flow = flow._replace(anchors=backend.with_rows(flow.anchors, row, start))
+    if wanted.columns:
+        back = backend.product(xp.matrix_transpose(dlogits), strip.anchors.embeddings)
+        flow = flow._replace(columns=flow.columns + back)
+    return flow
