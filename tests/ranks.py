@@ -137,6 +137,33 @@ def even(rank: int) -> Any:
 
 
 @check
+def kernels_under_masks(rank: int) -> Any:
+    """Of half types, which kernels multiply as they came: how far the gradient is from that of float64."""
+    import torch
+
+    import sincere_spec as ss
+
+    generator = torch.Generator().manual_seed(2)
+    z, inside = batch()[0].to(torch.bfloat16), torch.rand(COUNT, generator=generator) < 0.7
+    other, found = z.flip(0), []
+    for name in ("sincere", "clip"):
+
+        def value(z: Any, other: Any, rows: Any, name: str = name, **options: Any) -> Any:
+            given = (batch()[1][rows],) if name == "sincere" else (other[rows],)
+            return ss.evaluate(getattr(ss.losses, name)(0.2), z, *given, where=inside[rows], **options)
+
+        whole = z.double().requires_grad_()
+        want = value(whole, other.double(), slice(None), engine="dense")
+        want.backward()
+        part = own(rank, z).clone().requires_grad_()
+        got = value(part, other, own(rank, torch.arange(COUNT)), across=world(), engine="kernel", tile=16)
+        got.backward()
+        far = (part.grad.double() / len(SIZES) - own(rank, whole.grad)).abs() / whole.grad.abs().max()
+        found += [abs(float(got.detach() / want.detach()) - 1.0), float(far.max()) if far.numel() else 0.0]
+    return max(found)
+
+
+@check
 def one_rank_has_all(rank: int) -> Any:
     return judged((15, 0, 0, 0), "tiled")
 

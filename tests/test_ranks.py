@@ -36,6 +36,11 @@ def test_every_loss_is_that_of_one_process(found: list[dict[str, Any]], name: st
         assert {case: far for case, far in by_case.items() if far > LIMIT} == {}
 
 
+def test_kernels_take_the_rows_inside_of_masks(found: list[dict[str, Any]], need: Any) -> None:
+    need("triton")
+    assert max(of(found, "kernels_under_masks")) < 1e-2
+
+
 MUTANTS = {"keys detached": 0.1, "no factor": 0.7, "local mean": 0.05, "samples not told apart": 0.05}
 MUTANTS |= {"words numbered by each rank": 0.05}
 

@@ -479,7 +479,8 @@ class RankedSteps:
         if collectives.on_host:
             wanted = tuple(name in membership.wanted for name in names)
         apart = not (collectives.on_host or membership.transposed)
-        opened = _of_the_batch(open_call(call, self.constants, arrays, exact=apart), membership)
+        opened = open_call(call, self.constants, arrays, exact=apart, take=collectives.on_host)
+        opened = _of_the_batch(opened, membership)
         shard = ranks.Shard(
             opened.comparison,
             collectives,

@@ -481,8 +481,14 @@ def _by_rows(static: Static) -> ByRows:
     return partial(in_blocks, static.backend) if static.plan.engine == "tiled" else _at_once
 
 
-def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False) -> Opened:
-    """The arrays of a call under their names; `exact` for operations outside of loops, as what is differentiated must be."""
+def open_call(
+    static: Static, constants: Sequence[Array], arrays: Sequence[Array], exact: bool = False, take: bool = False
+) -> Opened:
+    """The arrays of a call under their names.
+
+    `exact` is for operations outside of loops, as what is differentiated must be; `take` takes out the rows inside masks for
+    kernels, too.
+    """
     by_rows = _at_once if exact else _by_rows(static)
     count = len(static.reads)
     rows = columns = dict(zip(static.reads, constants, strict=False))
@@ -526,6 +532,9 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
         blocks=blocks,
         keys_of_each=static.keys_of_each,
     )
+    half = COMPUTE_DTYPE[static.kind] != static.kind
+    if half and not exact and _kernels(static, arrays[0]) is not None:
+        comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
     subset = None
     if where:
         inside = insides(static.backend, static.roles, given, where)
@@ -533,15 +542,12 @@ def open_call(static: Static, constants: Sequence[Array], arrays: Sequence[Array
             inside["has_partner"] = inside["has_partner"] & own_pairs
         comparison = replace(comparison, **inside)
         readable = static.backend.on_host if static.plan.is_dense or exact else static.backend.concrete
-        tiles = static.plan.engine != "kernel" or exact  # kernels take the masks, and read no array
+        tiles = static.plan.engine != "kernel" or exact or take  # kernels take the masks, and read no array
         tiles = tiles and static.keys_of_each is None  # of which each row keeps as many
         if static.plan.is_dense or exact:  # which has both directions in one matrix, and partners at the same place
             tiles = tiles and not (comparison.both_ways and comparison.columns_inside is not comparison.inside)
         if tiles and not static.backend.traces and all(readable(mask) for mask in where.values()):
             comparison, subset = take_inside(comparison)
-    half = COMPUTE_DTYPE[static.kind] != static.kind
-    if half and not exact and _kernels(static, arrays[0]) is not None:
-        comparison = replace(comparison, halves=_halves(static, xp, given, embedded))
     return Opened(static, given, embedded, comparison, subset, by_rows)
 
 

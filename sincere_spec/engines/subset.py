@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines.comparison import Comparison, Gradients
+from sincere_spec.engines.comparison import Comparison, Gradients, Halves
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,19 @@ def take_inside(comparison: Comparison) -> tuple[Comparison, Subset]:
         inside=None,
         columns_inside=None,
         partner_places=places,
+        halves=None if comparison.halves is None else _halves_of(xp, comparison.halves, anchors, keys),
         has_partner=None if has_partner is None else subset.inside_of(xp, has_partner),
         blocks={
             name: xp.matrix_transpose((keys or anchors).of(xp, xp.matrix_transpose(anchors.of(xp, x))))
             for name, x in comparison.blocks.items()
         },
     ), subset
+
+
+def _halves_of(xp: Namespace, halves: Halves, anchors: Taken, keys: Taken | None) -> Halves:
+    own = anchors.of(xp, halves.anchors), anchors.of(xp, halves.anchor_factors)
+    beside = (None, None) if keys is None else (keys.of(xp, halves.keys), keys.of(xp, halves.key_factors))
+    return Halves(own[0], beside[0], own[1], beside[1])
 
 
 def _taken(comparison: Comparison, inside: Array) -> Taken:
