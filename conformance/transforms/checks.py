@@ -224,8 +224,8 @@ def _outcome(outcome: str) -> str:
 def prepare(framework: str) -> None:
     """What must be said before a framework runs: the backend of Keras, and two processors to distribute over."""
     os.environ["KERAS_BACKEND"] = framework
-    if framework == "tensorflow":
-        import_module(f"{__package__}.tensorflow").prepare()
+    if framework in ("jax", "tensorflow"):
+        import_module(f"{__package__}.{framework}").prepare()
 
 
 def check(framework: Framework, unit: Unit) -> list[Result]:

@@ -8,12 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from sincere_spec.conformance.transforms.checks import Asked, Check, by_name
 
 Found = Mapping[str, Any]
 RATE = 2.0**-10
 STEPS = 3
+
+
+def prepare() -> None:
+    """Two devices; JAX takes no such word once it runs."""
+    jax.config.update("jax_num_cpu_devices", 2)  # type: ignore[no-untyped-call]
 
 
 def grad(asked: Asked) -> Found:
@@ -29,6 +35,11 @@ def value_and_grad(asked: Asked) -> Found:
 def jit(asked: Asked) -> Found:
     """Compiled, labels and parameters as arguments."""
     return by_name(*jax.jit(jax.value_and_grad(asked.loss))(asked.arrays, asked.integers))
+
+
+def jit_of_rows(asked: Asked) -> Found:
+    """Row losses under a cotangent that makes them their mean."""
+    return by_name(*jax.jit(jax.value_and_grad(_mean_of_rows(asked)))(asked.arrays, asked.integers))
 
 
 def vmap(asked: Asked) -> Found:
@@ -103,6 +114,15 @@ def debug_nans(asked: Asked) -> Found:
 
 def export(asked: Asked) -> Found:
     """For any number of rows, with its gradient."""
+    return _exported(asked.loss, asked)
+
+
+def export_of_rows(asked: Asked) -> Found:
+    """The same of row losses."""
+    return _exported(_mean_of_rows(asked), asked)
+
+
+def _exported(loss: Callable[..., Any], asked: Asked) -> Found:
     import jax.export as exports
 
     (rows,) = exports.symbolic_shape("n")
@@ -111,9 +131,23 @@ def export(asked: Asked) -> Found:
         return jax.ShapeDtypeStruct((rows, *x.shape[1:]) if x.ndim else (), x.dtype)  # type: ignore[no-untyped-call]
 
     shapes = jax.tree.map(shape, (asked.arrays, asked.integers))
-    made = exports.export(jax.jit(jax.value_and_grad(asked.loss)))(*shapes)
+    made = exports.export(jax.jit(jax.value_and_grad(loss)))(*shapes)
     again = exports.deserialize(made.serialize())
     return by_name(*again.call(asked.arrays, asked.integers))  # type: ignore[no-untyped-call]
+
+
+def shard_map(asked: Asked) -> Found:
+    """Each device has the loss of its own batch; here of the two of `Asked.batch`."""
+    mesh = jax.make_mesh((2,), ("batches",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    batches, everywhere = P("batches"), P()  # type: ignore[no-untyped-call]
+
+    def local(arrays: Any, integers: Any) -> Any:
+        value, gradients = jax.value_and_grad(asked.loss)({name: x[0] for name, x in arrays.items()}, integers)
+        return jax.tree.map(lambda x: x[None], (value, gradients))
+
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(batches, everywhere), out_specs=batches)
+    values, gradients = jax.jit(mapped)(asked.batch, asked.integers)
+    return by_name(values, gradients, "batch.")
 
 
 def donated(asked: Asked) -> Found:
@@ -124,6 +158,11 @@ def donated(asked: Asked) -> Found:
     if not all(x.is_deleted() for x in arrays.values() if x.ndim):
         raise AssertionError("expected the buffers to be reused")
     return found
+
+
+def _mean_of_rows(asked: Asked) -> Callable[..., Any]:
+    """A cotangent of 1 / n for each row: all rows of these cases count, so its gradient is that of the mean."""
+    return lambda arrays, integers: jnp.mean(asked.loss(arrays, integers, "none"))
 
 
 def _along(asked: Asked) -> Callable[..., Any]:
@@ -137,6 +176,7 @@ CHECKS: dict[str, Check] = {
     "grad": grad,
     "value-and-grad": value_and_grad,
     "jit": jit,
+    "jit-rows": jit_of_rows,
     "vmap": vmap,
     "jacrev": jacrev,
     "jvp": jvp,
@@ -146,5 +186,7 @@ CHECKS: dict[str, Check] = {
     "checkpoint": checkpoint,
     "debug-nans": debug_nans,
     "export": export,
+    "export-rows": export_of_rows,
+    "shard-map": shard_map,
     "donate": donated,
 }

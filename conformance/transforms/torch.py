@@ -53,6 +53,11 @@ def compiled(asked: Asked, dynamic: bool) -> Found:
     return _backward(program, _leaves(asked.arrays), asked.integers)
 
 
+def compiled_rows(asked: Asked) -> Found:
+    """The row losses of any number of rows, under a cotangent that makes them their mean."""
+    return _mean_of_rows(_program(asked, dynamic=True, reduction="none"), asked)
+
+
 def compiled_twice(asked: Asked) -> Found:
     """A second derivative through a compiled graph."""
     program = _program(asked, dynamic=False)
@@ -61,24 +66,35 @@ def compiled_twice(asked: Asked) -> Found:
 
 
 @cache
-def _program(asked: Asked, dynamic: bool) -> Any:
+def _program(asked: Asked, dynamic: bool, reduction: str = "mean") -> Any:
     """A compiled loss, kept for the next transform of it: a compilation takes seconds."""
     torch.compiler.reset()  # the programs of other losses count towards the limit of this one's
-    return torch.compile(asked.loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    loss = partial(asked.loss, reduction=reduction)
+    return torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
 
 
-def exported(asked: Asked) -> Found:
-    """A program for any number of rows, made from another batch."""
+def exported(asked: Asked, strict: bool) -> Found:
+    """A program for any number of rows, made from another batch, saved and loaded."""
+    return _backward(_saved_and_loaded(asked, strict), _leaves(asked.arrays), asked.integers)
 
+
+def exported_rows(asked: Asked) -> Found:
+    """The same of row losses."""
+    return _mean_of_rows(_saved_and_loaded(asked, strict=False, reduction="none"), asked)
+
+
+def _saved_and_loaded(asked: Asked, strict: bool, reduction: str = "mean") -> Any:
     class Module(torch.nn.Module):
         def forward(self, arrays: dict[str, Any], integers: dict[str, Any]) -> Any:
-            return asked.loss(arrays, integers)
+            return asked.loss(arrays, integers, reduction)
 
     rows = torch.export.Dim("rows", min=2)
     arrays, integers = asked.another
     shapes = tuple({name: {0: rows} if x.ndim else None for name, x in part.items()} for part in (arrays, integers))
-    program = torch.export.export(Module(), (_leaves(arrays), integers), dynamic_shapes=shapes)
-    return _backward(program.module(), _leaves(asked.arrays), asked.integers)
+    program = torch.export.export(Module(), (_leaves(arrays), integers), dynamic_shapes=shapes, strict=strict)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.export.save(program, Path(folder, "loss.pt2"))
+        return torch.export.load(Path(folder, "loss.pt2")).module()
 
 
 def traced(asked: Asked) -> Found:
@@ -215,6 +231,11 @@ def _backward(loss: Callable[..., Any], leaves: dict[str, Any], integers: dict[s
     return by_name(value, {name: x.grad for name, x in leaves.items()})
 
 
+def _mean_of_rows(loss: Callable[..., Any], asked: Asked) -> Found:
+    """The gradient of row losses under a cotangent of 1 / n each: all rows of these cases count, so it is that of the mean."""
+    return _backward(lambda arrays, integers: loss(arrays, integers).mean(), _leaves(asked.arrays), asked.integers)
+
+
 def _second(loss: Callable[..., Any], asked: Asked) -> Found:
     leaves, along = _leaves(asked.arrays), asked.direction
     first = torch.autograd.grad(loss(leaves, asked.integers), tuple(leaves.values()), create_graph=True)
@@ -229,8 +250,11 @@ CHECKS: dict[str, Check] = {
     "forward-mode": forward_mode,
     "compile": partial(compiled, dynamic=False),
     "compile-dynamic": partial(compiled, dynamic=True),
+    "compile-rows": compiled_rows,
     "compile-double-backward": compiled_twice,
-    "export": exported,
+    "export": partial(exported, strict=False),
+    "export-strict": partial(exported, strict=True),
+    "export-rows": exported_rows,
     "jit-trace": traced,
     "make-fx": partial(made_fx, mode="symbolic"),
     "make-fx-real": partial(made_fx, mode="real"),
