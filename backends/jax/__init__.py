@@ -123,7 +123,8 @@ class JaxBackend:
 
     def differentiable(self, steps: Differentiable, *arrays: Array) -> Array:
         # A rule's gradient is rounded before it meets the cotangent: in half precision it could vanish.
-        arrays = tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in arrays)
+        full = (jnp.promote_types(x.dtype, jnp.float32) for x in arrays)
+        arrays = tuple(x if x.dtype == kind else x.astype(kind) for x, kind in zip(arrays, full, strict=True))
         if steps.static.scalar:
             return scalar_value(steps.static, steps.constants, arrays)
         try:

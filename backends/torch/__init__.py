@@ -34,6 +34,8 @@ DTYPE_NAMES = {x: str(x).removeprefix("torch.") for x in vars(torch).values() if
 class TorchBackend:
     """Tensors on any device, eager and traced."""
 
+    __slots__ = ()  # a compiler need not guard that no method is in the adapter's own dictionary
+
     name = "torch"
     traces = False
 

@@ -365,8 +365,8 @@ def _named_by_labels(sides: Sides, labels: Labels | InPlaceOfLabels, call: Call)
         named = {"labels": (labels, shape[0])} | ({} if keys is None else {"key_labels": (call.key_labels, columns)})
         own, *others = as_integers(backend, first, named)
         own = sides.by_row(own)  # sample by sample: the views of a sample are neighbours, and share its label
-    if ids is None:
-        samples = [backend.indices(first)] + ([] if keys is None else [-1 - backend.indices(keys)])
+    if ids is None:  # counted beside labels, which no transform of JAX has in its hands
+        samples = [backend.indices(own)] + ([] if keys is None else [-1 - backend.indices(others[0])])
     else:
         named = {"ids": (ids, first.shape[0])} | ({} if keys is None else {"key_ids": (key_ids, columns)})
         samples = as_integers(backend, first, named)

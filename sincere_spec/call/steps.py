@@ -32,7 +32,7 @@ from sincere_spec.engines.padded import fitted
 from sincere_spec.engines.parts import Residuals
 from sincere_spec.engines.subset import Subset, put_back, take_inside
 from sincere_spec.interface import Kernels, readers
-from sincere_spec.spec.dictionaries import decode, encode
+from sincere_spec.spec.dictionaries import changed, decode, encode
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import PairLoss, Roles, Word
 
@@ -121,15 +121,18 @@ class Static:
         logit, shared, engine, tile = self.loss.logit, self.keys_of_each is None, self.plan.engine, self.plan.tile
         given = (self.backend, arrays[0], self._sizes(arrays), logit, self.relation, shared)
         plan = choose(*given, engine, tile)
-        static, count = replace(self, plan=replace(plan, reason="")), len(constants) - len(self.held)
-        if all(self.backend.on_host(x) for x in constants[count:]):
-            numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
-            static, constants = replace(static, numbers=tuple(numbers), held=()), constants[:count]
+        changes: dict[str, Any] = {"plan": Plan(plan.backend, plan.engine, plan.tile, "")}
         if self.samples is Samples.ANYWHERE and {"label", "sample"} <= set(self.reads):
             rows = columns = dict(zip(self.reads, constants, strict=False))
             if self.apart:
                 columns = dict(zip(self.reads, constants[len(self.reads) :], strict=False))
-            static = replace(static, samples=where_samples_repeat(self.backend, rows, columns))
+            changes["samples"] = where_samples_repeat(self.backend, rows, columns)
+        count = len(constants) - len(self.held)
+        if all(self.backend.on_host(x) for x in constants[count:]):
+            numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
+            changes |= {"numbers": tuple(numbers), "held": ()}
+            constants = constants[:count]
+        static = replace(self, **changes)
         return Steps(static, constants)
 
     def rows_with_loss(self, arrays: Sequence[Array]) -> Any:
@@ -143,7 +146,7 @@ class Static:
 
     def described(self) -> dict[str, Any]:
         """All but the adapter as plain values."""
-        result: dict[str, Any] = encode(replace(self, backend=None))
+        result: dict[str, Any] = encode(changed(self, backend=None))
         return result
 
 
@@ -332,7 +335,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     numbers = {name: x for name, x in given.items() if isinstance(x, float)}
     loss, fixed_shift, asked = problem.loss, None, plan.tile
     if backend.traces or plan.when_run:  # numbers that change from step to step are not part of the structure
-        loss = replace(loss, temperature=1.0, bias=0.0)
+        loss = changed(loss, temperature=1.0, bias=0.0)
         if plan.engine in ("tiled", "auto") and not plan.when_run:
             sizes = (size for size in problem.sizes if isinstance(size, int))
             tile = plan.rows_of_tile

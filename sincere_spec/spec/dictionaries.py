@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.checks import shown
 
+T = TypeVar("T")
 DEEPEST = 32  # levels; the records of the package have five
+
+
+def fields_of(kind: type) -> tuple[str, ...]:
+    """The names of the fields of a class of records."""
+    return tuple(f.name for f in fields(kind))
+
+
+def changed(record: T, **changes: Any) -> T:
+    """The record with other values of some fields; `dataclasses.replace`, every step of which a compiler would guard."""
+    return type(record)(**{name: getattr(record, name) for name in fields_of(type(record))} | changes)
 
 
 def encode(value: object) -> Any:
@@ -19,7 +30,7 @@ def encode(value: object) -> Any:
     if isinstance(value, Enum):
         return {"type": type(value).__name__, "value": value.value}
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        return {"type": type(value).__name__} | {name: encode(getattr(value, name)) for name in fields_of(type(value))}
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
