@@ -270,3 +270,9 @@ def test_the_oracle_computes_with_mpmath_alone_and_is_checked_without_it() -> No
 def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert not [name for name in MODULES if drawers & set(name.split("."))]
+
+
+def test_the_whole_is_understood_from_at_most_800_lines() -> None:
+    path = ["spec/words.py", "losses/sincere.py", "engines/README.md", "engines/dense.py"]
+    lines = {name: len((ROOT / "sincere_spec" / name).read_text(encoding="utf-8").splitlines()) for name in path}
+    assert sum(lines.values()) <= 800, lines
