@@ -39,6 +39,7 @@ class RowOrder:
     order: Array | None  # [n]
     classes: list[int]
     strips: tuple[Strip, ...]
+    inverse: Array | None = None  # [n], of `order`
 
     @property
     def labels(self) -> Array:
@@ -53,6 +54,10 @@ class RowOrder:
     def of(self, rows: slice) -> Attributes:
         """The attributes of some rows."""
         return {name: x[rows, ...] for name, x in self.attributes.items()}
+
+    def beside(self, xp: Namespace, attributes: Attributes) -> RowOrder:
+        """The same order of other rows, whose labels are these."""
+        return replace(self, attributes={name: self.sorted(xp, x) for name, x in attributes.items()})
 
     def cut(self, size: int) -> RowOrder:
         """The same order in strips of at most so many rows, where all labels ascend."""
@@ -75,7 +80,7 @@ class RowOrder:
 
     def restored(self, xp: Namespace, x: Array) -> Array:
         """The inverse of `sorted`."""
-        return x if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
+        return x if self.inverse is None else xp.take(x, self.inverse, axis=0)
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ def sort_rows(backend: Backend, attributes: Attributes, tile: int, views: int | 
         attributes={name: x if order is None else xp.take(x, order, axis=0) for name, x in attributes.items()},
         order=order,
         classes=classes,
+        inverse=None if order is None else xp.argsort(order),
         strips=tuple(strip for start, stop in pairwise(ends) for strip in _strips(classes, start, stop, tile)),
     )
 

@@ -62,7 +62,12 @@ def take_inside(comparison: Comparison) -> tuple[Comparison, Subset]:
         keys = anchors if same else _taken(comparison, comparison.columns_inside)
     subset = Subset(anchors, keys, comparison.both_ways)
     rows = {name: anchors.of(xp, x) for name, x in comparison.rows.items()}
-    columns = rows if keys is None else {name: keys.of(xp, x) for name, x in comparison.columns.items()}
+    columns = rows
+    if keys is not None:  # what either side has in common stays one array
+        common = comparison.rows if same else {}
+        columns = {
+            name: rows[name] if common.get(name) is x else keys.of(xp, x) for name, x in comparison.columns.items()
+        }
     has_partner, partners = comparison.has_partner, comparison.partners
     places = None
     if comparison.both_ways and keys is not None and keys is not anchors:  # rows without a partner have any place

@@ -67,7 +67,7 @@ class TiledSweep:
     rows: Array  # [n, d], sorted
     keys: Array  # [m, d], sorted; `rows` where the anchors are their own keys
     matrices: Attributes  # [n, m] each, sorted
-    partners: Array | None  # [n, d], in the order of `rows`
+    aligned: Array | None  # [n], the similarity of each of `rows` to its partner
     scratch: Array  # [tile * tile]
     masked: bool  # whether every tile needs a mask
     shifts: Mapping[Part, float | None]  # what arguments of exponentials are relative to; None for a running maximum
@@ -184,23 +184,24 @@ class TiledSweep:
     @property
     def partnered(self) -> bool:
         """Whether each row has its one positive beside the columns."""
-        return self.partners is not None
+        return self.aligned is not None
 
     def partner_similarities(self) -> Array:
         """The similarity of each row to its partner, `[rows]`."""
-        similarity = self.xp.sum(self.rows * self.partners, axis=1)
+        aligned = cast(Array, self.aligned)
         if not self.both_ways:
-            return similarity
-        return self.xp.concat([similarity, self.beside_partners(similarity, self.anchors, self.columns, 1)], axis=0)
+            return aligned
+        across = self.of_partners(self.anchors.restored(self.xp, aligned), self.columns.length, 1)
+        return self.xp.concat([aligned, self.columns.sorted(self.xp, across)], axis=0)
 
-    def beside_partners(self, vector: Array, side: RowOrder, other: RowOrder, number: int) -> Array:
-        """A vector by row of one side, `[side.length]`, for the partners of these rows on the other, `[other.length]`."""
+    def of_partners(self, vector: Array, length: int, number: int) -> Array:
+        """A vector by row of one side for the partners of these rows on the other, `[length]`, as both came."""
         places = self.comparison.partner_places
         if places is None:
             return vector
-        if 0 in (side.length, other.length):
-            return self._zeros()[: other.length]
-        return other.sorted(self.xp, self.xp.take(side.restored(self.xp, vector), places[number], axis=0))
+        if 0 in (vector.shape[0], length):
+            return self._zeros()[:length]
+        return self.xp.take(vector, places[number], axis=0)
 
     def unsorted(self, vector: Array) -> Array:
         """Row results of both sides in the order in which the rows came."""
@@ -296,7 +297,7 @@ class TiledSweep:
                 "anchors": order.alone(strip),
                 "rows": self.rows[of, :],
                 "matrices": {name: x[of, :] for name, x in self.matrices.items()},
-                "partners": None if self.partners is None else self.partners[of, :],
+                "aligned": None if self.aligned is None else self.aligned[of],
             }
             return StripSweep(**vars(self) | own, span=of, logits_of_strip=kept)
 
@@ -356,11 +357,16 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         anchors, columns = laid
     else:
         anchors = columns = sort_rows(backend, comparison.rows, tile, views)
-        if comparison.keys is not None:
+        if comparison.keys is not None and comparison.columns["label"] is comparison.rows["label"]:
+            columns = anchors.beside(xp, comparison.columns)
+        elif comparison.keys is not None:
             columns = sort_rows(backend, comparison.columns, tile, views)
     rows = keys = anchors.sorted(xp, comparison.anchors)
     if comparison.keys is not None:
         keys = columns.sorted(xp, comparison.keys)
+    aligned: Array = None
+    if comparison.partners is not None:
+        aligned = anchors.sorted(xp, xp.sum(comparison.anchors * comparison.partners, axis=1))
     return TiledSweep(
         comparison=comparison,
         xp=xp,
@@ -370,7 +376,7 @@ def lay_out(comparison: Comparison, laid: tuple[RowOrder, RowOrder] | tuple[()],
         rows=rows,
         keys=keys,
         matrices={name: _sorted_matrix(xp, x, anchors, columns) for name, x in comparison.blocks.items()},
-        partners=None if comparison.partners is None else anchors.sorted(xp, comparison.partners),
+        aligned=aligned,
         scratch=backend.scratch(comparison.anchors, min(tile, anchors.length) * min(tile, columns.length)),
         masked=comparison.masked,
         shifts=_shifts(comparison, loss),
@@ -544,7 +550,7 @@ class Totals:
 
 def _own_partners(sweep: TiledSweep) -> bool:
     """Whether each row's partner is the key at its place: then one sum is for both."""
-    return sweep.partners is sweep.keys
+    return sweep.partnered and sweep.comparison.partners is sweep.comparison.keys
 
 
 def _totals(sweep: TiledSweep, needed: frozenset[str]) -> Totals:
@@ -650,26 +656,30 @@ def _kept_dlogits(sweep: StripSweep, tile: Tile, cotangents: RowCotangents, weig
 
 def _finished(sweep: TiledSweep, totals: Totals, dpartner: Array | None, needed: frozenset[str]) -> PairGradients:
     """The gradient in the order in which rows came, with what partners give."""
-    own, d_partners, anchors = _own_partners(sweep), None, sweep.rows
+    xp, comparison, d_partners = sweep.xp, sweep.comparison, None
+    anchors = sweep.anchors.restored(xp, totals.anchors)
+    keys: Array = None
+    if not sweep.symmetric and totals.columns is not None:
+        keys = sweep.columns.restored(xp, totals.columns)
     if dpartner is not None:
-        n = sweep.anchors.length
-        along = dpartner[:n]
+        n, partners = sweep.anchors.length, cast(Array, comparison.partners)
+        own = _own_partners(sweep) and "partners" in needed
+        along = sweep.anchors.restored(xp, dpartner[:n])
         if sweep.both_ways:
-            along = along + sweep.beside_partners(dpartner[n:], sweep.columns, sweep.anchors, 0)
+            along = along + sweep.of_partners(sweep.columns.restored(xp, dpartner[n:]), n, 0)
         along = along[:, None]  # [n, 1]
         for here in (strip.rows for strip in sweep.anchors.strips):
-            totals.anchors[here, :] += along[here, :] * cast(Array, sweep.partners)[here, :]
-            if own and "partners" in needed:
-                totals.columns[here, :] += along[here, :] * anchors[here, :]
+            anchors[here, :] += along[here, :] * partners[here, :]
+            if own:
+                keys[here, :] += along[here, :] * comparison.anchors[here, :]
         if "partners" in needed and not own:
-            d_partners = sweep.anchors.restored(sweep.xp, along * anchors)
-    keys = None if sweep.symmetric or totals.columns is None else sweep.columns.restored(sweep.xp, totals.columns)
+            d_partners = along * comparison.anchors
     return PairGradients(
-        anchors=sweep.anchors.restored(sweep.xp, totals.anchors),
+        anchors=anchors,
         keys=keys,
         partners=d_partners,
         sum_dlogits=totals.sum_dlogits,
-        sum_dlogits_value=totals.sum_dlogits_value * sweep.comparison.temperature,  # tiles have value(s) / temperature
+        sum_dlogits_value=totals.sum_dlogits_value * comparison.temperature,  # tiles have value(s) / temperature
     )
 
 
