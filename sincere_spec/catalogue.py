@@ -72,7 +72,7 @@ def _entry(loss: losses.table.BuiltIn) -> Entry:
         summary=" ".join(summary.split()),
         source=" ".join(source.split()).rstrip(":"),
         formula=tuple(formula),
-        stages=tuple(str(stage) for stage in record.stages),
+        stages=tuple(str(stage) for stage in (*record.stages, *record.combined)),
         loss=" ".join(str(term) for term in record.terms).removeprefix("+ "),
         record=record,
     )

@@ -358,6 +358,12 @@ def _(x: Any) -> Any:
     return -2.0 * s[own].mean() + (s[~own] ** 2).mean()
 
 
+@formula("f-MICL with the cosine")
+def _(x: Any) -> Any:
+    critic = cosine(x.a, x.a) / T
+    return (critic[~diagonal()] - 1.0).exp().mean() - (unit(x.a) * unit(x.b)).sum(1).mean() / T
+
+
 @formula("Hard-negative contrastive loss")
 def _(x: Any) -> Any:
     s, positive, negative = views(x)

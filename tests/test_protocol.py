@@ -17,7 +17,7 @@ from frameworks import load
 import sincere_spec as ss
 from sincere_spec import losses
 from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
-from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Rows, Similarity, Stage, Term
+from sincere_spec.spec.words import Combine, Fold, Logit, PairLoss, Pairs, Rows, Similarity, Stage, Term
 
 RECORDS: dict[str, tuple[PairLoss, PairLoss]] = {
     "sincere": (losses.sincere(0.3, epsilon=0.25), losses.sincere(0.3, epsilon=0.5)),
@@ -115,6 +115,9 @@ def test_words_compare_and_print() -> None:
     assert str(Stage("r", Fold.EXP, Pairs.OTHERS, scale=-2.0, offset=-1.0)) == "r = sum exp(-2 a - 1) over others"
     assert str(Stage("r", Fold.SIGMOID_SQUARED, Pairs.OTHERS, minus="n")) == "r = sum sigmoid(a - n)^2 over others"
     assert str(Term("n", -2.0, 1.0, Rows.SEVERAL_POSITIVES)) == "- 2 n + 1 [several positives]"
+    of = (Term("up"), Term("down", -2.0, 1.0))
+    assert str(Combine("r", Fold.SOFTPLUS, of)) == "r = softplus(up - 2 down + 1)"
+    assert str(Combine("r", Fold.LOGSUMEXP, of)) == "r = logsumexp(up, - 2 down + 1)"
 
 
 # --- what is no record ----------------------------------------------------------------------------------------------------------
@@ -124,6 +127,21 @@ SUM = Stage("attract", Fold.LINEAR, Pairs.POSITIVE)
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "two stages of one name": ({"stages": (LSE, LSE)}, "two stages.*'noise'"),
+    "a combination with a stage's name": (
+        {"combined": (Combine("noise", Fold.EXP, (Term("attract"),)),)},
+        "two stages.*'noise'",
+    ),
+    "a combination of a later one": (
+        {"combined": (Combine("a", Fold.EXP, (Term("b"),)), Combine("b", Fold.EXP, (Term("noise"),)))},
+        "names 'b', but the stages are noise, attract",
+    ),
+    "a stage that subtracts a combination": (
+        {
+            "stages": (LSE, replace(SUM, minus="level")),
+            "combined": (Combine("level", Fold.LOGSUMEXP, (Term("noise"),)),),
+        },
+        "'attract' subtracts 'level'",
+    ),
     "a stage that subtracts a later one": (
         {"stages": (replace(SUM, minus="noise"), LSE)},
         "'attract' subtracts 'noise'",
@@ -271,6 +289,35 @@ OWN: dict[str, PairLoss] = {
         (Term("noise", 2.0), Term("pull", -1.0)),
         Similarity(),
         temperature=0.6,
+    ),
+    "combinations of stages": PairLoss(
+        "own_combinations",
+        Labelled(),
+        (
+            Stage("near", Fold.LOGSUMEXP, Pairs.POSITIVE, scale=-0.5),
+            Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE, mean=True),
+            Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
+        ),
+        (Term("bell", 0.5), Term("power", rows=Rows.SEVERAL_POSITIVES), Term("margin", 0.25), Term("noise", 0.125)),
+        Similarity(),
+        temperature=0.6,
+        combined=(
+            Combine("level", Fold.LOGSUMEXP, (Term("near"), Term("noise", 0.5, 0.25), Term("margin", -1.0))),
+            Combine("power", Fold.EXP, (Term("level", -0.5), Term("noise", 0.25))),
+            Combine("bell", Fold.SIGMOID_SQUARED, (Term("power"), Term("near", -0.5, 0.1))),
+        ),
+    ),
+    "combinations of towers": PairLoss(
+        "own_towers",
+        Towers(both_ways=True),
+        (Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE, scale=1.5), Stage("own", Fold.LINEAR, Pairs.POSITIVE)),
+        (Term("robust", 2.0), Term("square", 0.25, 0.5)),
+        ArcLength(0.9),
+        temperature=0.5,
+        combined=(
+            Combine("robust", Fold.SOFTPLUS, (Term("noise", 0.5), Term("own", -1.0))),
+            Combine("square", Fold.SQUARE, (Term("robust"), Term("own", 0.5))),
+        ),
     ),
     "paired views": PairLoss(
         "own_pairs",

@@ -50,7 +50,9 @@ def test_records_that_are_equal_but_differ_are_told_apart() -> None:
     kept = []
     for loss in (positive, negative):
         ss.evaluate(loss, ROWS, LABELS)
-        kept += [terms[1].coefficient for (_, given), (_, terms) in prune._remembered.values() if given is loss.terms]
+        kept += [
+            terms[1].coefficient for (_, given, _), (_, terms, _) in prune._remembered.values() if given is loss.terms
+        ]
     assert [str(coefficient) for coefficient in kept] == ["0.0", "-0.0"]
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import sincere_spec as ss
 from sincere_spec import losses, spec
 from sincere_spec.spec import (
+    Combine,
     CosineSchedule,
     Fold,
     Labelled,
@@ -42,6 +43,7 @@ from sincere_spec.spec.words import Word
 
 STAGE = Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE)
 TERM = Term("noise")
+COMBINE = Combine("sum", Fold.EXP, (TERM,))
 RECORD = PairLoss("mine", Labelled(), (STAGE,), (TERM,), Similarity())
 COSINE, SHIFTED = CosineSchedule(0.1, 0.2), ShiftedSchedule(0.1, 0.2)
 GROUPED = relations.EqualGroup("group")
@@ -53,7 +55,7 @@ RELATIONS = (
     relations.GivenPositives(),
     relations.OverlappingSets(jaccard=True),
 )
-WORDS = (STAGE, TERM, RECORD, COSINE, SHIFTED, Towers(both_ways=True), Roles(("a",)), *RELATIONS)
+WORDS = (STAGE, TERM, COMBINE, RECORD, COSINE, SHIFTED, Towers(both_ways=True), Roles(("a",)), *RELATIONS)
 
 NO_NUMBERS = (None, True, "0.1", math.nan, math.inf, -math.inf, 10**400, 1j, Decimal("0.1"), [0.1], np.asarray(0.1), {})
 NO_TEXTS = (None, 1, b"noise", ["noise"], Fold.EXP)
@@ -84,6 +86,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "logit": (None, "Similarity", Similarity, Labelled()),
     "stages": (None, STAGE, "abc", (None,), (TERM,), {STAGE}),
     "terms": (None, TERM, "abc", (1,), (STAGE,)),
+    "of": (None, TERM, "noise", ("noise",), (STAGE,)),
+    "combined": (None, COMBINE, "abc", (STAGE,), (TERM,)),
     "temperature": (*(x for x in NO_NUMBERS if not isinstance(x, np.ndarray)), 0, 0.0, -0.1),
     "bias": tuple(x for x in NO_NUMBERS if not isinstance(x, np.ndarray)),
     "minimum": (*NO_NUMBERS, 0, -0.1),
@@ -219,6 +223,7 @@ EVERY = [
     losses.clip(),
     losses.f_micl("tsallis", order=1.5),
     replace(RECORD, logit=Steeper()),
+    replace(RECORD, terms=(Term("sum"),), combined=(COMBINE,)),
 ]
 LEAVES = (
     st.none()
@@ -268,6 +273,7 @@ def typed(value: Any) -> bool:
         "float | Array": float,
         "tuple[Stage, ...]": tuple,
         "tuple[Term, ...]": tuple,
+        "tuple[Combine, ...]": tuple,
         "Any": object,
     } | {one.__name__: one for one in (Fold, Pairs, Rows, Logit, spec.Arrangement)}
     return all(

@@ -13,6 +13,7 @@ from typing import Any
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.call.check import Problem
 from sincere_spec.engines.comparison import pairs
+from sincere_spec.engines.rows import KEEPING_NOTHING
 from sincere_spec.errors import EmptyBatchWarning
 from sincere_spec.spec.relations import SameLabel
 from sincere_spec.spec.words import Fold, Pairs
@@ -97,11 +98,14 @@ def rows_that_count(problem: Problem) -> int:
 
 def _needs_negatives(problem: Problem) -> bool:
     """Whether a row without negatives does not count."""
-    stages = {stage.name: stage for stage in problem.loss.stages}
-    return any(
-        stages[term.stage].fold is Fold.LOGSUMEXP and stages[term.stage].over is Pairs.NEGATIVE
-        for term in problem.loss.terms
-    )
+    negative = {
+        stage.name for stage in problem.loss.stages if stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.NEGATIVE
+    }
+    for one in problem.loss.combined:
+        of = [term.stage in negative for term in one.of]
+        if all(of) if one.fold is Fold.LOGSUMEXP else one.fold in KEEPING_NOTHING and any(of):
+            negative.add(one.name)
+    return any(term.stage in negative for term in problem.loss.terms)
 
 
 def _by_pairs(problem: Problem) -> int:

@@ -16,19 +16,19 @@ from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.parts import STAGE, TakenApart, parts_of, taken_apart
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single, WeightedStage
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term, Word
+from sincere_spec.spec.words import Combine, Fold, PairLoss, Pairs, Rows, Stage, Term, Word
 
 LOGIT = Stage("", Fold.LINEAR, over=Pairs.POSITIVE)
 """The sum of the positives' logits: where there is one, its logit."""
 
 
-Words: TypeAlias = tuple[tuple[Stage, ...], tuple[Term, ...]]
-"""The stages and terms of a loss."""
+Words: TypeAlias = tuple[tuple[Stage, ...], tuple[Term, ...], tuple[Combine, ...]]
+"""The stages and terms of a loss, and what is combined."""
 
 LIMIT = 256
 """How many rewritings are remembered."""
 
-OWN = frozenset({Stage, Term, WeightedStage, TakenApart, Single})
+OWN = frozenset({Stage, Term, Combine, WeightedStage, TakenApart, Single})
 """Words that hold numbers alone. A user's own could hold an array, which must not be kept."""
 
 
@@ -46,8 +46,10 @@ class Rewriting(Enum):
 class Rewritten(PairLoss):
     """A loss with other stages and terms, which are not checked again."""
 
-    def __init__(self, loss: PairLoss, stages: tuple[Stage, ...], terms: tuple[Term, ...]) -> None:
-        given = (loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias)
+    def __init__(
+        self, loss: PairLoss, stages: tuple[Stage, ...], terms: tuple[Term, ...], combined: tuple[Combine, ...]
+    ) -> None:
+        given = (loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias, combined)
         for field, value in zip(FIELDS, given, strict=True):
             object.__setattr__(self, field, value)
 
@@ -57,7 +59,7 @@ del Word.known["Rewritten"]  # no dictionary has it
 FIELDS = tuple(field.name for field in fields(PairLoss))
 
 # By the identity of what was given, which an entry keeps alive: equal records may differ, as 0.0 and -0.0 do.
-_remembered: dict[tuple[int, int, Rewriting], tuple[Words, Words]] = {}
+_remembered: dict[tuple[int, int, int, Rewriting], tuple[Words, Words]] = {}
 
 
 def specialise(comparison: Comparison) -> PairLoss:
@@ -97,12 +99,12 @@ def prune_terms(backend: Backend, loss: PairLoss, counts: Counts) -> tuple[PairL
 
 def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> PairLoss:
     """A loss rewritten one way, or as it was rewritten before."""
-    given = (loss.stages, loss.terms)
+    given = (loss.stages, loss.terms, loss.combined)
     if not backend.concrete(like):
         return Rewritten(loss, *_REWRITE[how](given))
-    key = (id(loss.stages), id(loss.terms), how)
+    key = (id(loss.stages), id(loss.terms), id(loss.combined), how)
     found = _remembered.get(key)
-    if found is None or found[0][0] is not loss.stages or found[0][1] is not loss.terms:
+    if found is None or any(one is not other for one, other in zip(found[0], given, strict=True)):
         found = (given, _REWRITE[how](given))
         if all(type(word) in OWN for words in given for word in words):
             if len(_remembered) >= LIMIT:
@@ -113,29 +115,35 @@ def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> P
 
 def _weighted(given: Words) -> Words:
     """The same with weights in the stages that are over positives alone: in a denominator each counts once."""
-    stages, terms = given
-    return tuple(
-        taken_apart(
-            WeightedStage(**{name: getattr(stage, name) for name in STAGE}) if stage.over is Pairs.POSITIVE else stage
-        )
-        for stage in stages
-    ), terms
+    stages, terms, combined = given
+    return (
+        tuple(
+            taken_apart(
+                WeightedStage(**{name: getattr(stage, name) for name in STAGE})
+                if stage.over is Pairs.POSITIVE
+                else stage
+            )
+            for stage in stages
+        ),
+        terms,
+        combined,
+    )
 
 
 def _with_one_kind(given: Words, kind: Rows) -> Words:
     """The same loss for rows that all are of one kind, or do not count."""
-    stages, terms = given
+    stages, terms, combined = given
     kept = [term for term in terms if term.rows in (kind, Rows.ALL)]
     terms = tuple(term if term.rows is Rows.ALL else replace(term, rows=Rows.ALL) for term in kept)
     if not terms:
-        return tuple(taken_apart(stage) for stage in stages), given[1]
-    needed = {term.stage for term in terms}
+        return tuple(taken_apart(stage) for stage in stages), given[1], combined
+    needed = {term.stage for term in (*terms, *_terms_of(combined))}
     needed |= {term.folded.minus for term in terms if isinstance(term, Single) and term.folded.minus}
     for stage in reversed(stages):
         if stage.name in needed and stage.minus is not None:
             needed.add(stage.minus)
     own = Pairs.POSITIVE if kind is Rows.ONE_POSITIVE else None  # a mean of one is no mean
-    return tuple(
+    stages = tuple(
         taken_apart(
             replace(stage, mean=False)
             if stage.mean and stage.over is own and not parts_of(stage)[0].weighted
@@ -143,14 +151,20 @@ def _with_one_kind(given: Words, kind: Rows) -> Words:
         )
         for stage in stages
         if stage.name in needed
-    ), terms
+    )
+    return stages, terms, combined
+
+
+def _terms_of(combined: tuple[Combine, ...]) -> list[Term]:
+    """What combinations are of."""
+    return [term for one in combined for term in one.of]
 
 
 def _with_singles(given: Words) -> Words:
     """The same loss, with no pass over all pairs for what only rows of one positive fold."""
-    stages, terms = given
+    stages, terms, combined = given
     kinds: dict[str, set[Rows]] = {}
-    for term in terms:
+    for term in (*terms, *_terms_of(combined)):
         kinds.setdefault(term.stage, set()).add(term.rows)
     folded = {
         stage.name: stage
@@ -160,7 +174,7 @@ def _with_singles(given: Words) -> Words:
         and stage.fold is not Fold.LOGSUMEXP
     }
     if not folded:
-        return tuple(taken_apart(stage) for stage in stages), terms
+        return tuple(taken_apart(stage) for stage in stages), terms, combined
     stages = tuple(stage for stage in stages if stage.name not in folded)
     logit = next((stage for stage in stages if replace(stage, name="", mean=False) == LOGIT), None)
     if logit is None:
@@ -172,7 +186,7 @@ def _with_singles(given: Words) -> Words:
             return term
         return Single(logit.name, term.coefficient, term.constant, term.rows, folded=folded[term.stage])
 
-    return tuple(taken_apart(stage) for stage in stages), tuple(single(term) for term in terms)
+    return tuple(taken_apart(stage) for stage in stages), tuple(single(term) for term in terms), combined
 
 
 _REWRITE: dict[Rewriting, Callable[[Words], Words]] = {

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add, and_, or_
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.errors import unknown_choice
 from sincere_spec.spec import elementwise
-from sincere_spec.spec.words import Fold, PairLoss, Pairs, Rows, Stage, Term
+from sincere_spec.spec.words import Combine, Fold, PairLoss, Pairs, Rows, Stage, Term
 
 REDUCTIONS = ("mean", "pairs", "batch", "sum", "none")
 
 
 FULL_OF_POSITIVES = frozenset({Pairs.POSITIVE, Pairs.OTHERS})
+
+KEEPING_NOTHING = frozenset({Fold.LINEAR, Fold.SQUARE})
+"""What makes nothing of a log-sum-exp over nothing; of -inf the others make 0."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,74 @@ def empty_stages(loss: PairLoss, counts: Counts) -> dict[str, Array | None]:
     return {stage.name: without_pairs(loss, counts, stage) for stage in loss.stages}
 
 
+def empty_sums(loss: PairLoss, counts: Counts) -> dict[str, Array | None]:
+    """By stage and combination, in which rows it is a log-sum-exp over nothing, or made of one; None if in none."""
+    found: dict[str, Array | None] = {
+        stage.name: without_pairs(loss, counts, stage) if stage.fold is Fold.LOGSUMEXP else None
+        for stage in loss.stages
+    }
+    for one in loss.combined:
+        masks = [found[term.stage] for term in one.of]
+        there = [mask for mask in masks if mask is not None]
+        if one.fold is Fold.LOGSUMEXP:
+            found[one.name] = reduce(and_, there) if len(there) == len(masks) else None
+        else:
+            found[one.name] = reduce(or_, there) if there and one.fold in KEEPING_NOTHING else None
+    return found
+
+
+def combine(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts) -> dict[str, Array]:
+    """The stages, and what is combined of them, `[rows]`; 0 where it is of nothing."""
+    found, empty = dict(stages), empty_sums(loss, counts)
+    for one in loss.combined:
+        if one.fold is Fold.LOGSUMEXP:
+            found[one.name] = _log_of_sum(xp, one, found, empty)
+            continue
+        t, nothing = combined_argument(xp, one, found, empty)
+        value = elementwise.value(xp, one.fold, t)
+        found[one.name] = value if nothing is None else xp.where(nothing, 0.0, value)
+    return found
+
+
+def combined_argument(
+    xp: Namespace, one: Combine, found: Mapping[str, Array], empty: Mapping[str, Array | None]
+) -> tuple[Array, Array | None]:
+    """What a combination folds, `[rows]`, and in which rows that is of nothing; it is 0 there."""
+    t = reduce(add, (_scaled(term, found[term.stage]) for term in one.of))
+    masks = [mask for mask in (empty[term.stage] for term in one.of) if mask is not None]
+    nothing = reduce(or_, masks) if masks else None
+    return (t if nothing is None else xp.where(nothing, 0.0, t)), nothing
+
+
+def _scaled(term: Term, x: Array) -> Array:
+    x = x if term.coefficient == 1.0 else term.coefficient * x
+    return x + term.constant if term.constant else x
+
+
+def _log_of_sum(xp: Namespace, one: Combine, found: Mapping[str, Array], empty: Mapping[str, Array | None]) -> Array:
+    """Log Σ exp of the terms of a combination, without those of nothing; 0 where all are."""
+    total, nothing = _scaled(one.of[0], found[one.of[0].stage]), empty[one.of[0].stage]
+    for term in one.of[1:]:
+        x, without = _scaled(term, found[term.stage]), empty[term.stage]
+        both = xp.logaddexp(total, x)
+        both = both if without is None else xp.where(without, total, both)
+        total = both if nothing is None else xp.where(nothing, x, both)
+        nothing = None if nothing is None or without is None else nothing & without
+    return total if nothing is None else xp.where(nothing, 0.0, total)
+
+
 def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
     """Which rows do not count: those without a positive, or with a log-sum-exp term over nothing. None if all count."""
     stages = {stage.name: stage for stage in loss.stages}
+    combined = empty_sums(loss, counts) if loss.combined else {}
     result = counts.lacking(Pairs.POSITIVE)
     for term in loss.terms:
+        if term.stage not in stages:
+            rows, empty = counts.of_kind(term.rows), combined[term.stage]
+            if empty is not None:
+                empty = empty if rows is None else empty & rows
+                result = empty if result is None else result | empty
+            continue
         stage = stages[term.stage]
         # With a positive, only a set of negatives can be empty.
         if stage.fold is Fold.LOGSUMEXP and (stage.over is Pairs.NEGATIVE or stage.minus):
@@ -148,6 +216,8 @@ def without_uncounted(xp: Namespace, loss: PairLoss, counts: Counts, vector: Arr
 def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts) -> Array:
     """The loss of each row from its stages; 0 where the row does not count."""
     over = {stage.name: stage.over for stage in loss.stages}
+    if loss.combined:
+        stages = combine(xp, loss, stages, counts)
     by_kind: dict[Rows, Array] = {}
     of_one_pair: list[Array] = []  # 0 in all other rows
     for term in loss.terms:
@@ -159,7 +229,7 @@ def losses(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: C
         if term.coefficient != 1.0 and not subtracted:
             summand = term.coefficient * summand
         if term.constant:
-            empty = counts.lacking(over[term.stage])
+            empty = counts.lacking(over[term.stage]) if term.stage in over else None
             constant = summand + term.constant
             summand = constant if empty is None else xp.where(empty, summand, constant)
         elif single:
@@ -239,7 +309,32 @@ def term_cotangents(
                 through = slope if scale == -1.0 else -share
                 result[folded.minus] = result[folded.minus] + through if folded.minus in result else through
         result[term.stage] = result[term.stage] + share if term.stage in result else share
+    if loss.combined:
+        _through_combined(xp, loss, combine(xp, loss, stages, counts), counts, result)
     return result
+
+
+def _through_combined(
+    xp: Namespace, loss: PairLoss, found: Mapping[str, Array], counts: Counts, result: dict[str, Array]
+) -> None:
+    """Add the derivative by what combinations are of, from that by these, and take the latter out."""
+    empty = empty_sums(loss, counts)
+    for one in reversed(loss.combined):
+        if one.name not in result:
+            continue
+        cotangent, exponential = result.pop(one.name), one.fold is Fold.LOGSUMEXP
+        if not exponential:
+            t, nothing = combined_argument(xp, one, found, empty)
+            cotangent = cotangent * elementwise.slope(xp, one.fold, t)
+            cotangent = cotangent if nothing is None else xp.where(nothing, 0.0, cotangent)
+        for term in one.of:
+            share = cotangent
+            if exponential:
+                nothing, t = empty[term.stage], _scaled(term, found[term.stage]) - found[one.name]
+                share = cotangent * xp.exp(t if nothing is None else xp.where(nothing, 0.0, t))
+                share = share if nothing is None else xp.where(nothing, 0.0, share)
+            share = share if term.coefficient == 1.0 else term.coefficient * share
+            result[term.stage] = result[term.stage] + share if term.stage in result else share
 
 
 def check_reduction(reduction: str) -> None:

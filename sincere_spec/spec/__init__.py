@@ -17,6 +17,7 @@ from sincere_spec.spec.relations import (
 )
 from sincere_spec.spec.words import (
     Arrangement,
+    Combine,
     Fold,
     Logit,
     PairLoss,
@@ -31,6 +32,7 @@ from sincere_spec.spec.words import (
 
 __all__ = [
     "Arrangement",
+    "Combine",
     "CosineSchedule",
     "DistinctSameLabel",
     "EqualGroup",

@@ -30,14 +30,24 @@ def term(word: Any) -> str:
     return text if word.rows.value == "all" else f"{text} [{word.rows.value.replace('_', ' ')}]"
 
 
+def combination(word: Any) -> str:
+    """A function of stages, such as `rest = softplus(noise - attract)`."""
+    if word.fold.value == "logsumexp":
+        return f"{word.name} = logsumexp({', '.join(_sum((one,)) for one in word.of)})"
+    return f"{word.name} = {FUNCTIONS[word.fold.value].format(_sum(word.of))}"
+
+
+def _sum(terms: Any) -> str:
+    return " ".join(str(one) for one in terms).removeprefix("+ ")
+
+
 def loss(record: Any) -> str:
     """A whole record, on one line."""
     numbers = f"temperature={record.temperature!r}"
     if not isinstance(record.bias, float) or record.bias:
         numbers += f", bias={record.bias!r}"
-    stages = "; ".join(str(one) for one in record.stages)
-    terms = " ".join(str(one) for one in record.terms).removeprefix("+ ")
-    return f"<{record.name}: {numbers}, logit={record.logit!r}; {stages}; loss = {terms}>"
+    stages = "; ".join(str(one) for one in (*record.stages, *record.combined))
+    return f"<{record.name}: {numbers}, logit={record.logit!r}; {stages}; loss = {_sum(record.terms)}>"
 
 
 def _signed(number: float) -> str:

@@ -15,6 +15,7 @@ log-sum-exp    log Σ_j exp(a_ij): the log of a softmax's denominator; a_ij minu
 fold           what a stage does with a row of masked logits: a log-sum-exp, or a sum of an elementwise function ψ
 stage          one masked reduction of each row of logits: r_i
 term           one summand of the row's loss: coefficient * r_i + constant
+combination    a function of a row's stages: it costs a vector, and no pass over pairs (`Combine`)
 counts         a row counts if it has a positive and no log-sum-exp of its terms is over an empty set; "mean" is over these
 engine         how a record is evaluated: dense (the N x M matrix), tiled (a tile at a time), kernel (device code)
 tile           a block of rows by a block of columns; no larger array of pairs exists in the tiled engine
@@ -144,6 +145,35 @@ class Term(Word):
         return printing.term(self)
 
 
+TERMS = checks.several(Term)
+
+
+@dataclass(frozen=True)
+class Combine(Word):
+    """A function of a row's stages, and of combinations before it: ψ(t) with t = Σ coefficient r_i + constant over its terms.
+
+    With the fold LOGSUMEXP it is log Σ exp(coefficient r_i + constant). It makes no pass over pairs. A log-sum-exp over nothing
+    is -inf: EXP, SOFTPLUS, SIGMOID_SQUARED and HINGE make 0 of it and the row counts, LINEAR and SQUARE make nothing of it, and
+    LOGSUMEXP leaves it out and is nothing where all are.
+    """
+
+    name: str
+    fold: Fold
+    of: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        checks.check_fields(self, name=checks.TEXT, fold=FOLD, of=TERMS)
+        if not self.of:
+            raise OptionError(f"Combine {self.name!r}: expected the stages that it is of; got none.")
+        if any(term.rows is not Rows.ALL for term in self.of):
+            raise OptionError(
+                f"Combine {self.name!r}: its terms are of all rows; give a kind of rows to the loss's term."
+            )
+
+    def __str__(self) -> str:
+        return printing.combination(self)
+
+
 class Logit(Word, ABC):
     """How a similarity becomes a logit, before the division by the temperature.
 
@@ -237,7 +267,7 @@ class Arrangement(Word, ABC):
 
 
 ARRANGEMENT, LOGIT = checks.instance(Arrangement), checks.instance(Logit)
-STAGES, TERMS = checks.several(Stage), checks.several(Term)
+STAGES, COMBINED = checks.several(Stage), checks.several(Combine)
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,7 +276,8 @@ class PairLoss(Word):
 
     Give one to `evaluate` or `value_and_gradient`. One of your own, written with the words of `sincere_spec.spec`, has
     values, gradients and every engine with no further code. `temperature` and `bias` may be 0-d arrays, which then
-    receive gradients (such a record is not hashable where its framework's arrays are not); nothing else may.
+    receive gradients (such a record is not hashable where its framework's arrays are not); nothing else may. Terms name
+    stages, or what is `combined` of them.
 
     Raises:
         OptionError: a field of another type, a stage or term that names no stage, or a number that is not finite.
@@ -273,6 +304,7 @@ class PairLoss(Word):
     logit: Logit
     temperature: float | Array = 1.0
     bias: float | Array = 0.0
+    combined: tuple[Combine, ...] = ()
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -284,6 +316,7 @@ class PairLoss(Word):
             logit=LOGIT,
             temperature=checks.TEMPERATURE,
             bias=checks.PARAMETER,
+            combined=COMBINED,
         )
         checks.hold_no_array(self.arrangement)
         checks.hold_no_array(self.logit)
@@ -297,12 +330,21 @@ class PairLoss(Word):
                     "earlier log-sum-exp stage."
                 )
             folds[stage.name] = stage.fold
+        known = dict.fromkeys(folds)
+        for one in self.combined:
+            if one.name in known:
+                raise OptionError(f"{self.name}: two stages are called {one.name!r}; give each a name of its own.")
+            self._check_names(one.of, known)
+            known[one.name] = None
         if not self.terms:
             raise OptionError(f"{self.name}: a loss needs at least one term.")
-        for term in self.terms:
-            if term.stage not in folds:
+        self._check_names(self.terms, known)
+
+    def _check_names(self, terms: tuple[Term, ...], known: Mapping[str, None]) -> None:
+        for term in terms:
+            if term.stage not in known:
                 raise OptionError(
-                    f"{self.name}: a term names {term.stage!r}, but the stages are {', '.join(folds) or 'none'}."
+                    f"{self.name}: a term names {term.stage!r}, but the stages are {', '.join(known) or 'none'}."
                 )
 
     def __repr__(self) -> str:
