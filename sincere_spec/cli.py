@@ -321,6 +321,13 @@ def bench(
     crossover: Annotated[
         bool, typer.Option("--crossover", help="Only find from how many pairs on tiles are faster; prints the table.")
     ] = False,
+    relations: Annotated[
+        bool,
+        typer.Option(
+            "--relations",
+            help="Instead measure what where, ignore and relations cost; benchmarks/relations if not said.",
+        ),
+    ] = False,
 ) -> None:
     """Speed and memory, forward and backward, against the plain formula and installed peers.
 
@@ -338,7 +345,8 @@ def bench(
         if adopt:
             status = command.adopt(adopt)
         elif render:
-            status = command.render(output or command.RESULTS)
+            folder = output or (command.RELATION_RESULTS if relations else command.RESULTS)
+            status = command.render(folder, relations=relations)
         else:
             chosen = command.settings(
                 frameworks=_words("--framework", framework),
@@ -353,8 +361,10 @@ def bench(
                 quick=quick,
                 peers=peers,
                 memory=memory,
+                relations=relations,
             )
-            folder = output or (command.QUICK_RESULTS if quick else command.RESULTS)
+            committed = command.RELATION_RESULTS if relations else command.RESULTS
+            folder = output or (command.QUICK_RESULTS if quick else committed)
             status = (
                 command.crossover(chosen, quick=quick)
                 if crossover

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from sincere_spec.bench.cases import Program, draw, programs, record, shape
 from sincere_spec.bench.frameworks import Place, load
 from sincere_spec.bench.peers import PEERS
 from sincere_spec.bench.process import Died, Process, Stopped, environment
+from sincere_spec.bench.relations import relations
 from sincere_spec.bench.resident import Peak, resident
 from sincere_spec.bench.results import Memory, Overhead, Result, Time
 from sincere_spec.bench.settings import DEFAULT_LOSSES, ENGINES, LOSSES, Settings
@@ -117,6 +119,29 @@ def test_the_unit_runs(framework_name: str, need: Any) -> None:
     load(framework_name, Place("cpu", "float32", 1)).products(16, 8, 48)(20)
 
 
+SAID = [(name, loss) for name, relation in relations().items() for loss in relation.losses]
+
+
+@pytest.mark.parametrize("framework_name", ["numpy", "torch", "jax", "tensorflow"])
+@pytest.mark.parametrize(("name", "loss"), SAID)
+def test_a_program_says_its_relation(framework_name: str, name: str, loss: str, need: Any) -> None:
+    """In every framework it has the value that it has in NumPy, which is not that of the plain loss."""
+    need(framework_name)
+
+    def value(framework: str, relation: str) -> float:
+        bench, program = load(framework, Place("cpu", "float64", 1)), Program("ours", "dense", relation=relation)
+        inputs = draw(loss, 24, 8, 5, relation)
+        arrays = bench.arrays(inputs)
+        found = bench.step(bench.ours(loss, program), program, arrays, len(inputs.embeddings))()
+        assert len(flat(found[1])) in (1, len(inputs.embeddings))
+        return number(found[0])
+
+    want = value("numpy", name)
+    assert value(framework_name, name) == pytest.approx(want, rel=1e-10)
+    same = name == "positives-bool"  # these are the labels
+    assert (want == pytest.approx(value("numpy", ""), rel=1e-10)) == same
+
+
 def test_the_similarity_matrix_has_the_size() -> None:
     for loss in LOSSES:
         inputs = draw(loss, 32, 8, 5)
@@ -161,6 +186,28 @@ def test_a_run_of_numpy() -> None:
     assert all(row.inputs == 16 * 8 * 4 + 16 * 8 and row.gradients == 16 * 8 * 4 for row in result.memory)
     assert len(result.overhead[0].checks) == 2
     assert results.from_json(results.to_json(result)).times[0].program == result.times[0].program
+
+
+@LINUX
+def test_a_run_of_relations() -> None:
+    """Each relation of each loss is timed beside what it is measured against, and the peak of those that multiply classes."""
+    settings = replace(QUICK, losses=LOSSES, engines=("dense",), memory_sizes=(24,), sizes=(24,), relations=True)
+    told: list[str] = []
+    result = measure.measure("numpy", settings, told.append)
+    assert len(told) == measure.count(settings)
+    times = {(row.program, row.loss): row for row in result.times}
+    assert all(row.status == "ok" and len(row.cpu) == 2 for row in times.values())
+    assert times.keys() >= {(f"dense+{name}", loss) for name, loss in SAID}
+    assert times.keys() >= {("dense", loss) for _, loss in SAID}
+    assert [row.program for row in result.memory] == ["dense", "dense+overlap-any", "dense+overlap-jaccard"]
+    text = report.relations([result])
+    rows = re.findall(r"^\| `([a-z-]+)` \| `([a-z_]+)` \| (\d+\.\d\d) \|$", text, re.MULTILINE)
+    assert [(name, loss) for name, loss, _ in rows] == SAID
+    for name, loss, ratio in rows:
+        against = relations()[name].against
+        plain = times[f"dense+{against}" if against else "dense", loss]
+        assert float(ratio) == round(min(times[f"dense+{name}", loss].cpu) / min(plain.cpu), 2)
+    assert text.count("dense+overlap") == 2
 
 
 def test_the_limit_on_a_device_is_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +371,19 @@ def test_the_page_has_the_tables_of_the_committed_results() -> None:
     found = results.read(folder) if folder.is_dir() else []
     text = page.read_text(encoding="utf-8")
     assert report.block(text) == report.render(found, report.link(folder, page)), "run sincere-spec bench --render"
+
+
+def test_the_page_of_relations_has_the_tables_of_the_committed_results() -> None:
+    """And the peak of classes in common is a third of a matrix of 12 000 x 12 000 numbers, and less."""
+    found = results.read(ROOT / command.RELATION_RESULTS)
+    assert {result.framework for result in found} >= {"torch", "numpy"}
+    text = (ROOT / command.RELATION_PAGE).read_text(encoding="utf-8")
+    assert report.block(text) == report.relations(found), "run sincere-spec bench --relations --render"
+    for result in found:
+        assert {row.status for row in (*result.times, *result.memory)} == {"ok"}
+        peaks = {row.program: row.extra for row in result.memory if row.size == 12000}
+        assert {"auto+overlap-any", "auto+overlap-jaccard"} <= peaks.keys()
+        assert max(peaks.values()) < 200 * 10**6
 
 
 # --- the crossover ---

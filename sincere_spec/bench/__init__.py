@@ -1,8 +1,10 @@
 """Speed and memory of the losses, against the plain formula in the same framework and against installed peers.
 
     settings    what a run measures, and its limits
+    inputs      what a loss is timed on
     cases       the losses, their inputs, and the programs that are compared
     frameworks  one module each: arrays, gradients, the unit product, the plain formulas
+    relations   what a call may say of its pairs, beside the plain loss
     peers       other packages' losses, as their users call them
     worker      the process that measures; prints one JSON line for each event
     resident    the memory of a process, as the system counts it

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.peers import PEERS
+from sincere_spec.bench.relations import relations
 from sincere_spec.bench.settings import KERNELS, SEED, Function
 from sincere_spec.spec.words import PairLoss
-
-if TYPE_CHECKING:
-    import numpy
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """NumPy values: the embeddings that receive a gradient, and the labels if the loss has any."""
-
-    embeddings: tuple[numpy.ndarray, ...]
-    labels: numpy.ndarray | None
 
 
 @dataclass(frozen=True)
 class Program:
     """One way to compute a loss: an engine of ours, the plain formula, or a peer.
 
-    mode   how the framework runs it: "" as its users do by default, "xla" or "compiled" by its compiler
-    tile   rows of a tile, for our tiled engine; None chooses
+    mode      how the framework runs it: "" as its users do by default, "xla" or "compiled" by its compiler
+    tile      rows of a tile, for our tiled engine; None chooses
+    relation  what the call says of its pairs, of `relations`; "" for the plain loss
     """
 
     kind: str
     name: str
     mode: str = ""
     tile: int | None = None
+    relation: str = ""
 
     def __str__(self) -> str:
-        return self.name + (f"@{self.tile}" if self.tile else "") + (f"-{self.mode}" if self.mode else "")
+        tile, mode = f"@{self.tile}" if self.tile else "", f"-{self.mode}" if self.mode else ""
+        return self.name + tile + mode + (f"+{self.relation}" if self.relation else "")
 
 
 def shape(loss: str) -> str:
@@ -52,27 +46,33 @@ def record(loss: str) -> PairLoss:
     return made
 
 
-def draw(loss: str, size: int, dim: int, classes: int) -> Inputs:
+def draw(loss: str, size: int, dim: int, classes: int, relation: str = "") -> Inputs:
     """Inputs of which the similarity matrix has size x size entries; the second of a pair is a noisy first."""
     import numpy as np
 
     random = np.random.default_rng(SEED)
     if shape(loss) == "labelled":
-        return Inputs((random.normal(size=(size, dim)),), random.integers(0, classes, size))
-    rows = size // 2 if shape(loss) == "views" else size
-    first = random.normal(size=(rows, dim))
-    return Inputs((first, first + random.normal(size=(rows, dim))), None)
+        found = Inputs((random.normal(size=(size, dim)),), random.integers(0, classes, size))
+    else:
+        rows = size // 2 if shape(loss) == "views" else size
+        first = random.normal(size=(rows, dim))
+        found = Inputs((first, first + random.normal(size=(rows, dim))), None)
+    return relations()[relation].draw(random, found, classes) if relation else found
 
 
-def ours(loss: str, program: Program) -> Function:
-    """Our function, for the arrays of any framework but NumPy, whose gradients are not automatic."""
+def ours(loss: str, program: Program, function: Function | None = None) -> Function:
+    """Our function: `evaluate`, or another with its arguments where gradients are not automatic."""
     from sincere_spec import evaluate
 
     made, tile = record(loss), program.tile
     engine: Any = program.name
+    called = function or evaluate
 
     def value(*arrays: Any) -> Any:
-        return evaluate(made, *arrays, engine=engine, tile=tile)
+        more: dict[str, Any] = {}
+        if program.relation:
+            arrays, more = relations()[program.relation].arguments(*arrays)
+        return called(made, *arrays, engine=engine, tile=tile, **more)
 
     return value
 

@@ -26,6 +26,9 @@ from sincere_spec.bench.settings import (
     QUICK_LOSSES,
     QUICK_MEMORY_SIZE,
     QUICK_SIZES,
+    RELATION_MEMORY_SIZE,
+    RELATION_RUNS,
+    RELATION_SIZES,
     SMALLEST_MEMORY_SIZE,
     Settings,
 )
@@ -38,6 +41,7 @@ DONE, FAILED, CANNOT = 0, 1, 2
 RESULTS = Path("benchmarks/results")
 QUICK_RESULTS = Path("report/bench")  # a quick run never replaces committed results
 PAGE = Path("docs/speed.md")
+RELATION_RESULTS, RELATION_PAGE = Path("benchmarks/relations"), Path("docs/relations.md")
 
 
 class CannotRun(Exception):
@@ -58,6 +62,7 @@ def settings(
     quick: bool = False,
     peers: bool = True,
     memory: bool = True,
+    relations: bool = False,
 ) -> Settings:
     """The settings of a run; raises `CannotRun` for what cannot be run here."""
     for keyword, values, choices in (
@@ -86,6 +91,23 @@ def settings(
         found = tuple(name for name in found if name != "numpy")
     if not found:
         raise CannotRun("no framework is installed that runs there; pip install 'sincere-spec[torch]', for one.")
+    if relations:
+        return Settings(
+            frameworks=found,
+            losses=tuple(dict.fromkeys(losses)) or LOSSES,
+            sizes=tuple(sorted(set(sizes))) or RELATION_SIZES,
+            engines=tuple(dict.fromkeys(engines)) or ("auto",),
+            dim=dim,
+            classes=classes,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            runs=3 if quick else RELATION_RUNS,
+            peers=False,
+            memory=memory,
+            memory_sizes=(RELATION_MEMORY_SIZE,),
+            relations=True,
+        )
     chosen = tuple(sorted(set(sizes))) or (QUICK_SIZES if quick else DEFAULT_SIZES)
     wanted = tuple(dict.fromkeys(losses)) or (QUICK_LOSSES if quick else DEFAULT_LOSSES)
     # A size that was named is measured for memory too, however small.
@@ -137,13 +159,15 @@ def run(chosen: Settings, *, output: Path, as_json: bool) -> int:
         sys.stdout.write(json.dumps([json.loads(results.to_json(result)) for result in measured], indent=2) + "\n")
     else:
         for result in measured:
-            Console().print(report.render([result], str(output)), markup=False, soft_wrap=True)
+            said = report.relations([result]) if chosen.relations else report.render([result], str(output))
+            Console().print(said, markup=False, soft_wrap=True)
     console.print(f"Written to {output}: {', '.join(f'{result.file}.json' for result in measured)}", markup=False)
-    _figures(measured, output, console)
+    if not chosen.relations:
+        _figures(measured, output, console)
     return status
 
 
-def render(output: Path) -> int:
+def render(output: Path, *, relations: bool = False) -> int:
     """Figures of the results in a folder, and the tables of the page; the exit status."""
     from rich.console import Console
 
@@ -151,6 +175,8 @@ def render(output: Path) -> int:
     if not output.is_dir():
         raise CannotRun(f"{output} is no folder with results; run sincere-spec bench first.")
     found = results.read(output)
+    if relations:
+        return _rewrite(RELATION_PAGE, report.relations(found), f"{len(found)} results", console)
     if find_spec("matplotlib") is None and found:
         raise CannotRun("figures need matplotlib; pip install 'sincere-spec[bench]'.")
     _figures(found, output, console)
@@ -159,16 +185,20 @@ def render(output: Path) -> int:
         run = device.read(folder)
         _figures(device.results(run), folder, console)
         parts.append(device.render(run, report.link(folder, PAGE)))
-    if not PAGE.exists():
-        console.print(f"There is no {PAGE} here; the tables are in no file.")
+    return _rewrite(PAGE, "\n\n".join(parts), f"{len(found)} results", console)
+
+
+def _rewrite(page: Path, tables: str, of: str, console: Console) -> int:
+    """Write tables into a page; the exit status."""
+    if not page.exists():
+        console.print(f"There is no {page} here; the tables are in no file.")
         return DONE
-    text = PAGE.read_text(encoding="utf-8")
     try:
-        new = report.rewrite(text, "\n\n".join(parts))
+        new = report.rewrite(page.read_text(encoding="utf-8"), tables)
     except ValueError as error:
-        raise CannotRun(f"{PAGE}: {error}") from error
-    PAGE.write_text(new, encoding="utf-8")
-    console.print(f"{PAGE} has the tables of {len(found)} results.")
+        raise CannotRun(f"{page}: {error}") from error
+    page.write_text(new, encoding="utf-8")
+    console.print(f"{page} has the tables of {of}.")
     return DONE
 
 

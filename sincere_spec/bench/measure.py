@@ -11,6 +11,7 @@ from typing import Any
 
 from sincere_spec.bench.cases import Program, programs
 from sincere_spec.bench.process import Died, Process, Stopped
+from sincere_spec.bench.relations import relations
 from sincere_spec.bench.results import Memory, Overhead, Result, Time, commit, machine
 from sincere_spec.bench.settings import (
     LARGEST_AUTO_SIZE,
@@ -46,6 +47,8 @@ class Job:
 
 def plan(framework: str, settings: Settings) -> list[Job]:
     """The jobs of a framework: overhead first, then by size, memory before time, since it finds the limits."""
+    if settings.relations:
+        return relation_plan(settings)
     jobs = [Job("overhead", loss, OVERHEAD_SIZE, ()) for loss in settings.losses]
     for loss in settings.losses:
         found = programs(framework, loss, settings.engines, settings.device, settings.peers)
@@ -64,6 +67,24 @@ def plan(framework: str, settings: Settings) -> list[Job]:
             if together:
                 jobs.append(Job("time", loss, size, tuple(together)))
             jobs += [Job("time", loss, size, (program,)) for program in found if program.kind == "peer"]
+    return jobs
+
+
+def relation_plan(settings: Settings) -> list[Job]:
+    """The jobs of a run of relations: of a loss in turn with the plain one, and peaks of those that multiply classes."""
+    jobs, table = [], relations()
+    for loss in settings.losses:
+        said = {name: relation for name, relation in table.items() if loss in relation.losses}
+        names = dict.fromkeys(("", *(relation.against for relation in said.values()), *said))
+        if settings.memory:
+            multiplied = ("", *(name for name in said if name.startswith("overlap")))
+            alone = [Program("ours", engine, relation=name) for engine in settings.engines for name in multiplied]
+            if len(multiplied) > 1:
+                jobs += [Job("memory", loss, size, (program,)) for size in settings.memory_sizes for program in alone]
+        for size in settings.sizes if said else ():
+            for engine in settings.engines:
+                programs_ = tuple(Program("ours", engine, relation=name) for name in names)
+                jobs.append(Job("time", loss, size, programs_))
     return jobs
 
 

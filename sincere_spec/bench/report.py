@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+from sincere_spec.bench.relations import relations as table_of_relations
 from sincere_spec.bench.results import Memory, Overhead, Result, Time
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -64,11 +65,7 @@ def link(folder: Path, page: Path) -> str:
 def _heading(results: Sequence[Result]) -> str:
     machines = {_machine(result) for result in results}
     runs = max(result.settings["runs"] for result in results)
-    versions = {
-        f"{result.framework} {result.versions.get(result.framework, '?')} at commit {result.commit[:10]}"
-        f"{'+' if result.commit.endswith('+') else ''}, {result.date[:10]}"
-        for result in results
-    }
+    versions = {_version(result) for result in results}
     busy = [share for result in results if (share := _share(result)) is not None and share < BUSY]
     lines = [
         f"Measured on {'; '.join(sorted(machines))}. {'; '.join(sorted(versions))}.",
@@ -81,6 +78,12 @@ def _heading(results: Sequence[Result]) -> str:
             f"**The machine was busy**: one thread had as little as {min(busy):.0%} of a processor; trust units, not ms."
         )
     return "\n".join(lines)
+
+
+def _version(result: Result) -> str:
+    changed = "+" if result.commit.endswith("+") else ""
+    version = result.versions.get(result.framework, "?")
+    return f"{result.framework} {version} at commit {result.commit[:10]}{changed}, {result.date[:10]}"
 
 
 def _machine(result: Result) -> str:
@@ -98,6 +101,50 @@ def _share(result: Result) -> float | None:
         return None
     shares = [cpu / wall for row in result.times for cpu, wall in zip(row.cpu, row.seconds, strict=True) if wall > 0.01]
     return median(shares) if shares else None
+
+
+# --- relations ---
+
+
+def relations(results: Sequence[Result]) -> str:
+    """What relations cost: their time over that of the plain loss, and the peaks of those that multiply classes."""
+    if not results:
+        return NOTHING
+    sizes = {result.framework: sorted({row.size for row in result.times}) for result in results}
+    columns = [(result, size) for result in results for size in sizes[result.framework]]
+    rows = []
+    for name, relation in table_of_relations().items():
+        for loss in relation.losses:
+            cells = [_ratio(result, loss, size, name, relation.against) for result, size in columns]
+            if any(cells):
+                rows.append([f"`{name}`", f"`{loss}`", *cells])
+    head = ["", "time / plain loss", *(f"{result.framework}, N = {size}" for result, size in columns)]
+    peaks = [
+        [result.framework, f"`{row.loss}`", f"`{row.program}`", str(row.size), _bytes(row)]
+        for result in results
+        for row in result.memory
+    ]
+    named = ["", "peak beside inputs and gradients", "program", "N", ""]
+    machines = "; ".join(sorted({_machine(result) for result in results}))
+    busy = [share for result in results if (share := _share(result)) is not None]
+    runs = max(result.settings["runs"] for result in results)
+    said = f"The least processor time of {runs} calls in turn, forward and backward."
+    if busy:
+        said += f" One thread had as little as {min(busy):.0%} of a processor."
+    said = f"{machines}. {'; '.join(map(_version, results))}.\n{said}"
+    return "\n\n".join(filter(None, (said, table(head, rows), table(named, peaks))))
+
+
+def _ratio(result: Result, loss: str, size: int, relation: str, against: str) -> str:
+    """The processor time of a relation over that of what it is measured against."""
+    (engine,) = result.settings["engines"]
+    said = _find(result.times, loss, size, f"{engine}+{relation}")
+    plain = _find(result.times, loss, size, f"{engine}+{against}" if against else engine)
+    if said is None or plain is None:
+        return ""
+    if not said.cpu or not plain.cpu:
+        return _why(said if not said.cpu else plain)
+    return f"{min(said.cpu) / min(plain.cpu):.2f}"
 
 
 # --- tables ---

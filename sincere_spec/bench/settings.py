@@ -36,6 +36,11 @@ SINGLE_SIZE = 65536
 # Up to here auto is timed; above, it is the engine that it names, which is timed under its own name.
 LARGEST_AUTO_SIZE = 4096
 OVERHEAD_SIZE = 8
+# What relations cost is a ratio of a few hundredths: more runs, and a size for matrices and one for tiles.
+RELATION_SIZES = (1024, 4096)
+RELATION_RUNS = 9
+# Where N x N numbers are 576 MB, the classes of rows must not be multiplied at once.
+RELATION_MEMORY_SIZE = 12000
 SEED = 20240817
 
 
@@ -43,7 +48,7 @@ SEED = 20240817
 class Settings:
     """A run. `seconds` limits one call of a program that is not ours, and `bytes` the memory of any program.
 
-    `large` are the losses that are measured above LARGEST_MATRIX_SIZE.
+    `large` are the losses that are measured above LARGEST_MATRIX_SIZE. With `relations` a run is of what these cost.
     """
 
     frameworks: tuple[str, ...] = FRAMEWORKS
@@ -62,6 +67,7 @@ class Settings:
     memory_sizes: tuple[int, ...] = tuple(size for size in DEFAULT_SIZES if size >= SMALLEST_MEMORY_SIZE)
     seconds: float = 60.0
     own_seconds: float = 900.0
+    relations: bool = False
     bytes: int = 8 * 10**9
 
 

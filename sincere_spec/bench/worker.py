@@ -17,8 +17,9 @@ from math import ceil
 from time import perf_counter, process_time, sleep
 from typing import Any, TextIO
 
-from sincere_spec.bench.cases import Inputs, Program, draw, record
+from sincere_spec.bench.cases import Program, draw, record
 from sincere_spec.bench.frameworks import Framework, Place, Step, load
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.peers import find
 from sincere_spec.bench.resident import Peak, release, resident
 from sincere_spec.bench.settings import SINGLE_SIZE
@@ -49,9 +50,9 @@ class Worker:
         """One event."""
         print(json.dumps({"event": event, **fields}), file=self.out, flush=True)
 
-    def inputs(self, loss: str, size: int) -> tuple[Inputs, tuple[Any, ...]]:
+    def inputs(self, loss: str, size: int, relation: str = "") -> tuple[Inputs, tuple[Any, ...]]:
         """The inputs and their arrays."""
-        inputs = draw(loss, size, self.dim, self.classes)
+        inputs = draw(loss, size, self.dim, self.classes, relation)
         return inputs, self.framework.arrays(inputs)
 
     def step(self, loss: str, program: Program, arrays: tuple[Any, ...], embeddings: int) -> Step:
@@ -81,7 +82,8 @@ class Worker:
         self.tell("start", program=name)
         try:
             if single and not self.framework.compiles:
-                inputs, small = self.inputs(loss, WARM_SIZE)  # one call is enough, so the warm-up is a small one
+                # one call is enough, so the warm-up is a small one
+                inputs, small = self.inputs(loss, WARM_SIZE, program.relation)
                 self.step(loss, program, small, len(inputs.embeddings))()
             step = self.step(loss, program, arrays, embeddings)
             start = perf_counter()
@@ -104,9 +106,10 @@ class Worker:
         loss, size = job["loss"], job["size"]
         programs = [Program(**fields) for fields in job["programs"]]
         single = size >= SINGLE_SIZE
-        inputs, arrays = self.inputs(loss, size)
+        of = {relation: self.inputs(loss, size, relation) for relation in {program.relation for program in programs}}
         steps: list[tuple[str, Step, int, int]] = []
         for program in programs:
+            inputs, arrays = of[program.relation]
             begun = self.begin(loss, program, arrays, len(inputs.embeddings), single)
             if begun is None:
                 continue
@@ -160,12 +163,12 @@ class Worker:
         """The peak of one call above the level before it, in this process, which does nothing else."""
         loss, size, program = job["loss"], job["size"], Program(**job["program"])
         name = str(program)
-        small_inputs, small = self.inputs(loss, min(WARM_SIZE, size))
+        small_inputs, small = self.inputs(loss, min(WARM_SIZE, size), program.relation)
         warm = self.begin(loss, program, small, len(small_inputs.embeddings), single=False)
         if warm is None:
             return
         del warm, small
-        inputs, arrays = self.inputs(loss, size)
+        inputs, arrays = self.inputs(loss, size, program.relation)
         embeddings = len(inputs.embeddings)
         input_bytes, gradient_bytes = _bytes(arrays), _bytes(arrays[:embeddings])
         del inputs, small_inputs

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from sincere_spec.bench.cases import Inputs, Program
+from sincere_spec.bench.cases import Program
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.settings import Function
 
 Step = Callable[[], Any]  # one forward and backward, finished when it returns
@@ -29,7 +30,7 @@ class Framework(Protocol):
     compiles: bool
 
     def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
-        """The embeddings, then the labels, on the device."""
+        """The embeddings, then the labels, then what a relation holds, on the device."""
 
     def plain(self, loss: str) -> Function:
         """The usual formula of the loss, without a thought for memory."""

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Inputs, Program
+from sincere_spec.bench.cases import Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.settings import Function
 
 Array = jax.Array
@@ -36,7 +37,8 @@ class Jax:
 
     def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
         labels = () if inputs.labels is None else (jnp.asarray(inputs.labels, dtype=jnp.int32),)
-        return (*(jnp.asarray(x, dtype=self.place.dtype) for x in inputs.embeddings), *labels)
+        beside = (jnp.asarray(x, dtype=self.place.dtype if x.dtype.kind == "f" else None) for x in inputs.beside)
+        return (*(jnp.asarray(x, dtype=self.place.dtype) for x in inputs.embeddings), *labels, *beside)
 
     def plain(self, loss: str) -> Function:
         return PLAIN[loss]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 import sincere_spec as ss
-from sincere_spec.bench.cases import Inputs, Program, record
+from sincere_spec.bench import cases
+from sincere_spec.bench.cases import Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.settings import Function
 
 Array = np.ndarray[Any, Any]
@@ -33,15 +35,14 @@ class Numpy:
 
     def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
         labels = () if inputs.labels is None else (inputs.labels,)
-        return (*(x.astype(self.dtype) for x in inputs.embeddings), *labels)
+        beside = (x.astype(self.dtype) if x.dtype.kind == "f" else x for x in inputs.beside)
+        return (*(x.astype(self.dtype) for x in inputs.embeddings), *labels, *beside)
 
     def plain(self, loss: str) -> Function:
         return PLAIN[loss]
 
     def ours(self, loss: str, program: Program) -> Function:
-        made, tile = record(loss), program.tile
-        engine: Any = program.name
-        return lambda *arrays: ss.value_and_gradient(made, *arrays, engine=engine, tile=tile)
+        return cases.ours(loss, program, ss.value_and_gradient)
 
     def step(self, function: Function, program: Program, arrays: tuple[Any, ...], embeddings: int) -> Step:
         return lambda: function(*arrays)

@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Inputs, Program
+from sincere_spec.bench.cases import Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.settings import Function
 
 
@@ -31,7 +32,8 @@ class TensorFlow:
 
     def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
         labels = () if inputs.labels is None else (tf.constant(inputs.labels, dtype=tf.int32),)
-        return (*(tf.cast(tf.constant(x), self.place.dtype) for x in inputs.embeddings), *labels)
+        beside = (tf.cast(x, self.place.dtype) if x.dtype.kind == "f" else tf.constant(x) for x in inputs.beside)
+        return (*(tf.cast(tf.constant(x), self.place.dtype) for x in inputs.embeddings), *labels, *beside)
 
     def plain(self, loss: str) -> Function:
         return PLAIN[loss]

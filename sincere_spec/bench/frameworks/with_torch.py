@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from sincere_spec.bench import cases
-from sincere_spec.bench.cases import Inputs, Program
+from sincere_spec.bench.cases import Program
 from sincere_spec.bench.frameworks import Place, Step
+from sincere_spec.bench.inputs import Inputs
 from sincere_spec.bench.settings import Function
 
 Tensor = torch.Tensor
@@ -36,7 +37,11 @@ class Torch:
     def arrays(self, inputs: Inputs) -> tuple[Any, ...]:
         labels = () if inputs.labels is None else (torch.tensor(inputs.labels, device=self.device),)
         leaves = (torch.tensor(x, dtype=self.dtype, device=self.device, requires_grad=True) for x in inputs.embeddings)
-        return (*leaves, *labels)
+        beside = (
+            torch.tensor(x, dtype=self.dtype if x.dtype.kind == "f" else None, device=self.device)
+            for x in inputs.beside
+        )
+        return (*leaves, *labels, *beside)
 
     def plain(self, loss: str) -> Function:
         return PLAIN[loss]
