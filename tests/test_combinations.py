@@ -159,6 +159,8 @@ def check(framework: str, shape: str, formula: str, empty: bool, **engine: Any) 
 @pytest.mark.parametrize("empty", [False, True], ids=["all pairs", "rows without negatives"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_combination_is_its_function(framework: str, shape: str, empty: bool, engine: str) -> None:
+    if framework == "tensorflow" and engine == "tiled" and shape != "labelled":
+        pytest.skip("TensorFlow never frees a program, and traces are JAX's: one shape is compiled there")
     check(framework, shape, "keeping", empty, **ENGINES[engine])
 
 

@@ -179,6 +179,49 @@ def test_a_temperature_learns_in_a_model(keras: ModuleType) -> None:
     assert float(model.log_temperature) not in (-2.66, np.float32(-2.66))
 
 
+ADDED: dict[str, tuple[Any, Any]] = {
+    "groups": (np.asarray([4, 1, 4, 0, 2, 1, 4]), lambda a, b, said: ss.clip_loss(a, b, ignore=ss.same(said))),
+    "a matrix": (WEIGHTS, lambda a, b, said: ss.nt_xent_loss(a, b, ignore=said[:, None] - said[None, :] > 1.25)),
+    "a guide": (
+        np.float32(draw(6, rows=7)["rows"]),
+        lambda a, b, said: ss.info_nce_loss(a, b, ignore=ss.guide(said, said + 0.5)),
+    ),
+    "weights": (
+        WEIGHTS,
+        lambda a, b, said: ss.supcon_loss(a, ss.positives((said[:, None] - 0.5 * said[None, :]) ** 2), keys=b),
+    ),
+    "rows": (LABELS > 0, lambda a, b, said: ss.siglip_loss(a, b, where=said)),
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_a_model_adds_the_loss_of_what_labels_cannot_say(keras: ModuleType, kind: str) -> None:
+    """By `add_loss`: what is said of the batch is an input by row, which `fit` shuffles, and matrices are made of it there."""
+    said, loss = ADDED[kind]
+    said = np.float32(said) if said.dtype == np.float64 else said
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = keras.layers.Dense(4, use_bias=False)
+
+        def call(self, inputs: Any) -> Any:
+            a, b, said = inputs
+            self.add_loss(loss(self.tower(a), self.tower(b), said))
+            return a
+
+    a, b = (np.float32(VIEWS[:, view]) for view in range(2))
+    model = Model()
+    model([a, b, said])
+    weight = np.float32(draw(8, rows=4)["rows"])
+    model.set_weights([weight])
+    model.compile(keras.optimizers.SGD(0.1))
+    history = losses_of(model.fit((a, b, said), batch_size=7, verbose=0))
+    x, y = (np.float64(rows) @ np.float64(weight) for rows in (a, b))
+    assert close(history, [loss(x, y, said.astype(np.float64) if said.dtype == np.float32 else said)])
+    assert not np.array_equal(model.get_weights()[0], weight)
+
+
 # --- the loss of a batch ---
 
 

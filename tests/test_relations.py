@@ -767,3 +767,69 @@ def test_a_graph_of_tensorflow_has_relations_of_any_number_of_rows(framework: st
     }
     for name, (got, want) in pairs.items():
         assert float(got) == pytest.approx(float(want), rel=1e-12), name
+
+
+# The calls of the page of relations, each with arrays of the framework as arguments of a program.
+
+FIRST, SECOND = SETUPS["clip"].arrays.values()
+PROGRAMS: dict[str, tuple[tuple[np.ndarray, ...], Callable[..., Any]]] = {
+    "rows that take part": ((FIRST, LABELS, GROUPS > 0), lambda z, y, real: ss.supcon_loss(z, y, where=real)),
+    "a queue filled in part": (
+        (FIRST, SECOND, SECOND[:9], QUEUE_GROUPS < 4),
+        lambda q, p, queue, filled: ss.info_nce_loss(q, p, queue, where=(None, None, filled)),
+    ),
+    "repeated captions": ((FIRST, SECOND, GROUPS), lambda a, b, c: ss.clip_loss(a, b, ignore=ss.same(c))),
+    "a guide": (
+        (FIRST, SECOND, *(GUIDES[name] for name in ("first", "second"))),
+        lambda q, p, gq, gp: ss.info_nce_loss(q, p, ignore=ss.guide(gq, gp, margin=0.05)),
+    ),
+    "pairs left out": ((FIRST, SECOND, MATRIX), lambda a, b, mask: ss.nt_xent_loss(a, b, ignore=mask)),
+    "pairs left out for two reasons": (
+        (FIRST, SECOND, GROUPS, MATRIX),
+        lambda a, b, c, mask: ss.siglip_loss(a, b, ignore=(ss.same(c), mask)),
+    ),
+    "pairs": ((FIRST, MATRIX), lambda z, pairs: ss.sincere_loss(z, ss.positives(pairs))),
+    "weights": ((FIRST, WEIGHTS), lambda z, weights: ss.supcon_loss(z, ss.positives(weights))),
+    "several labels": ((FIRST, HOT), lambda z, hot: ss.supcon_loss(z, ss.overlap(hot, "any"))),
+    "shares of several labels": (
+        (FIRST, HOT, SECOND[:9], KEY_HOT),
+        lambda z, hot, keys, key_hot: ss.supcon_loss(z, ss.overlap((hot, key_hot), "jaccard"), keys=keys),
+    ),
+    "negatives of each query": (
+        (*OWN.arrays.values(), FILLED),
+        lambda q, p, n, there: ss.info_nce_loss(q, p, n, where=(None, None, there)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_call_of_the_page_is_a_program(framework: str, name: str) -> None:
+    """In NumPy as it is; in torch by Dynamo, under jit in JAX, and in a graph of TensorFlow."""
+    here, (arrays, call) = load(framework), PROGRAMS[name]
+    want, program = float(call(*arrays)), call
+    if framework == "torch":
+        import torch
+
+        program = torch.compile(call, backend="eager", fullgraph=True)
+    elif framework == "jax":
+        program = here.compile(call)
+    elif framework == "tensorflow":
+        import tensorflow as tf
+
+        program = tf.function(call)
+    got = program(*(here.array(x) for x in arrays))
+    assert float(here.numbers(got)) == pytest.approx(want, rel=1e-12)
+
+
+def test_classes_in_common_make_no_matrix_of_pairs() -> None:
+    """The peak, of which N x N numbers would be four times as much."""
+    import tracemalloc
+
+    n, generator = 2048, np.random.default_rng(0)
+    z, hot = generator.normal(size=(n, 32)), generator.random((n, 32)) < 0.1
+    ss.value_and_gradient(losses.supcon(T), z, ss.overlap(hot, "jaccard"), engine="tiled", tile=128)
+    tracemalloc.start()
+    ss.value_and_gradient(losses.supcon(T), z, ss.overlap(hot, "jaccard"), engine="tiled", tile=128)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * n * n / 4

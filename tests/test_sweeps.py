@@ -14,6 +14,7 @@ import sincere_spec as ss
 from sincere_spec.backends import by_root
 from sincere_spec.engines import family, rows, tiled, traced
 from sincere_spec.engines.comparison import Comparison, Samples
+from sincere_spec.spec import Combine, Fold, Labelled, Pairs, Similarity, Stage, Term
 from sincere_spec.spec.relations import Attributes, Relation, SameLabel
 from sincere_spec.spec.words import PairLoss
 
@@ -22,6 +23,18 @@ RECORDS = {
     "supcon": ss.losses.supcon(0.2),
     "supcon in": ss.losses.supcon(0.2, "in"),
     "decoupled": ss.losses.decoupled(0.2),
+    "combinations": PairLoss(
+        "combinations",
+        Labelled(),
+        (Stage("near", Fold.LOGSUMEXP, Pairs.POSITIVE, scale=-1.0), Stage("far", Fold.LOGSUMEXP, Pairs.NEGATIVE)),
+        (Term("push"), Term("gap", 0.5)),
+        Similarity(),
+        temperature=0.5,
+        combined=(
+            Combine("push", Fold.SOFTPLUS, (Term("far", 0.5),)),
+            Combine("gap", Fold.LOGSUMEXP, (Term("near"), Term("push", 2.0))),
+        ),
+    ),
 }
 SHARDS = [slice(0, 7), slice(7, 7), slice(7, 12), slice(12, 20)]
 N, D = 20, 5
