@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 import ranks
 
 import sincere_spec as ss
+from sincere_spec.bench import ranks as bench
+from sincere_spec.engines import ranks as engine
+from sincere_spec.engines import tiled
+from sincere_spec.engines.comparison import Samples
 
 pytestmark = pytest.mark.framework("torch")
 LIMIT = 1e-12
@@ -159,6 +164,29 @@ def test_what_is_not_served_is_refused_by_name(found: list[dict[str, Any]], name
 def test_a_group_that_does_not_divide_the_ranks_is_refused(found: list[dict[str, Any]]) -> None:
     kinds = [error[0] for error in of(found, "a_group_that_does_not_divide")]
     assert kinds == ["EngineUnavailable"] * 3 + ["OptionError"]
+
+
+def test_a_row_among_its_gathered_keys_needs_no_mask_beyond_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many pairs are looked at as where no row is among its keys; a mask on every tile would look at all."""
+    seen, blocks, against_all = [], tiled.TiledSweep.blocks, engine.against_all
+
+    def counted(sweep: Any, tile: Any, piece: Any, logits: Any) -> Any:
+        seen[-1] += (piece.rows.stop - piece.rows.start) * (piece.columns.stop - piece.columns.start)
+        return blocks(sweep, tile, piece, logits)
+
+    monkeypatch.setattr(tiled.TiledSweep, "blocks", counted)
+    for samples in (None, Samples.DISTINCT, Samples.ANYWHERE):
+
+        def chosen(shard: Any, samples: Samples | None = samples) -> Any:
+            (one,) = against_all(shard)
+            return [one if samples is None else replace(one, samples=samples)]
+
+        monkeypatch.setattr(engine, "against_all", chosen)
+        seen.append(0)
+        bench.measure("sincere", 2048, 8, 4, 528, 1)
+    own, without, masked = seen
+    assert own == without
+    assert 4 * own < masked
 
 
 def test_what_can_be_shared() -> None:

@@ -120,7 +120,7 @@ def value_and_gradient(
     something that a mask could hide is not finite. With the reduction "none" the value is that of each row, without a sum.
     """
     xp, collectives = shard.xp, shard.collectives
-    owned = [_statistics(lay_out, comparison, reduction) for comparison in _against_all(shard)]
+    owned = [_statistics(lay_out, comparison, reduction) for comparison in against_all(shard)]
     if reduction == "none":
         losses = [own.sweep.unsorted(own.losses) for own in owned]
         whole = losses[0] if len(losses) == 1 else xp.concat(losses, axis=0)
@@ -139,7 +139,7 @@ def value_and_gradient(
     return value, totals[0], _gradients(shard, owned, cotangents, lay_out, needed)
 
 
-def _against_all(shard: Shard) -> list[Comparison]:
+def against_all(shard: Shard) -> list[Comparison]:
     """What this rank sweeps: its own rows against the columns of all ranks; both ways two of these."""
     c = shard.comparison
     if c.keys is None:  # each row is among its keys
