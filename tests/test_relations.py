@@ -415,6 +415,17 @@ def test_frameworks_differentiate_negatives_of_each_query(framework: str, option
         assert distance(here.numbers(got[name]), want[name]) <= 1e-11, name
 
 
+@pytest.mark.parametrize("engine", ["dense", "tiles of 8"])
+def test_queries_of_no_negatives_are_those_of_an_empty_queue(framework: str, engine: str) -> None:
+    """Each has loss 0, and gradients have the shapes of their arrays."""
+    here = load(framework)
+    q, p, n = here.arrays({**OWN.arrays, "negatives": np.zeros((N, 0, D))}).values()
+    value, gradient = ss.value_and_gradient(losses.info_nce(T), q, p, n, **ENGINES[engine])
+    assert float(here.numbers(value)) == 0.0
+    assert [tuple(x.shape) for x in gradient] == [(N, D), (N, D), (N, 0, D)]
+    assert not any(np.any(here.numbers(x)) for x in gradient)
+
+
 def test_negatives_of_each_query_that_do_not_fit_are_refused(framework: str) -> None:
     here = load(framework)
     q, p, n = here.arrays(OWN.arrays).values()

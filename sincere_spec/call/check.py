@@ -108,9 +108,9 @@ class Problem:
 
     @property
     def keys_of_each(self) -> int | None:
-        """How many keys each anchor has of its own; None where all are compared with all."""
+        """How many keys each anchor has of its own; None where all are compared with all, be it with none."""
         shape = self.shapes[self.roles.keys[0]] if self.roles.queue else ()
-        return shape[1] if len(shape) == 3 else None
+        return (shape[1] or None) if len(shape) == 3 else None
 
     @property
     def arguments(self) -> dict[str, Array]:
