@@ -85,6 +85,25 @@ def test_one_program_serves_all_sizes_and_temperatures_and_gives_the_eager_bits(
             assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), rows
 
 
+@pytest.mark.parametrize("name", ["where", "ignore"])
+def test_one_program_serves_all_masks(name: str) -> None:
+    import torch
+
+    def loss(z: Any, y: Any, mask: Any) -> Any:
+        ignore = ss.same(y + mask) if name == "ignore" else None
+        return ss.sincere_loss(z, y, where=mask if name == "where" else None, ignore=ignore)
+
+    def given(rows: int) -> tuple[Any, Any, Any]:
+        return *batch(rows, rows), torch.rand(rows, generator=torch.Generator().manual_seed(rows)) < 0.7
+
+    program, _ = compiled(loss)
+    program(*given(40))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for rows in (40, 300):
+            got, want = (value_and_gradient(f, *given(rows)) for f in (program, loss))
+            assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), rows
+
+
 def test_without_dynamic_there_are_two_graphs_for_five_sizes() -> None:
     program, graphs = compiled(LOSSES["sincere"], dynamic=None)
     for rows in SIZES:
@@ -437,6 +456,33 @@ print(step(n))
 def test_a_compiled_step_of_16384_rows_holds_no_matrix(name: str, tmp_path: Path) -> None:
     """Beside its inputs 4 N D numbers and 64 MB; the matrix alone would be 1 GB."""
     assert int(python(MEMORY.format(name=name), tmp_path)) < 64e6 + 4 * 16384 * 128 * 4
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_a_step_is_captured_in_a_cuda_graph(engine: str) -> None:
+    """It reads nothing back from the device, so that the graph serves other values of these shapes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("a CUDA graph is captured on a CUDA device, and there is none")
+
+    def step(z: Any, y: Any) -> tuple[Any, Any]:
+        return value_and_gradient(lambda z, y: ss.sincere_loss(z, y, engine=engine), z, y)
+
+    z, y = batch(300)
+    z, y = z.detach().cuda().requires_grad_(), y.cuda()
+    other = torch.cuda.Stream()
+    other.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(other):
+        step(z, y)
+    torch.cuda.current_stream().wait_stream(other)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = step(z, y)
+    with torch.no_grad():
+        z.copy_(batch(300, 1)[0])
+    graph.replay()
+    torch.testing.assert_close(got, step(z, y))
 
 
 # --- losses by row --------------------------------------------------------------------------------------------------------

@@ -350,7 +350,10 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     names = tuple(related.rows)
     attributes = [side[name] for side in (related.rows, *([related.columns] if apart else [])) for name in names]
     blocks = (*related.blocks.values(), *(() if related.own_pairs is None else (related.own_pairs,)))
-    masks = list({id(mask): mask for mask in problem.where.values()}.values())  # one for several arrays is one constant
+    masks: list[Array] = []
+    for mask in problem.where.values():
+        if not any(mask is other for other in masks):  # one for several arrays is one constant
+            masks.append(mask)
     held = tuple(name for name, x in given.items() if isinstance(x, float) and name not in numbers)
     static = Static(
         backend=backend,

@@ -28,13 +28,11 @@ def rows_that_take_part(
         given = dict(zip(names, where, strict=True))
     else:
         given = {name: where for name in names if name not in BESIDE}
-    made: dict[int, Array] = {}  # one mask for several arrays stays one object
     found: dict[str, Array] = {}
     for name, mask in given.items():
-        if mask is not None:
-            if id(mask) not in made:
-                made[id(mask)] = _mask(backend, mask, name, shapes[name], like)
-            found[name] = made[id(mask)]
+        if mask is not None:  # one mask for several arrays stays one object; by `is`: a compiler would guard an id
+            same = next((found[other] for other in found if given[other] is mask), None)
+            found[name] = _mask(backend, mask, name, shapes[name], like) if same is None else same
     return found
 
 
