@@ -16,7 +16,7 @@ INSTALLED := $(VENV)/.installed-$(shell find sincere_spec backends conformance -
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install verify test test-triton36 docs bench device lint format
+.PHONY: help install verify test test-triton36 test-oldest docs bench device lint format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +50,20 @@ test-triton36:
 	  triton==3.6.0 'numpy<2.4' array-api-compat hypothesis pytest pytest-timeout pytest-xdist
 	@PYTHONPATH=. $(TRITON36)/bin/python -m pytest tests/test_kernels.py --framework torch \
 	  -W 'ignore:Conversion of an array with ndim:DeprecationWarning' $(ARGS)
+
+# The oldest versions that pyproject.toml allows, as it declares them, in an environment of their own. PyPI has the oldest torch
+# for Linux with CUDA alone, 3 GB: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has it without. A framework that
+# FRAMEWORKS does not name is not installed, and its tests are skipped.
+OLDEST     := .venv-oldest
+FRAMEWORKS ?= torch jax tensorflow keras
+FLOORS      = $(shell for extra in dependencies verify $(FRAMEWORKS); do grep "^$$extra = " pyproject.toml; done \
+                | grep -oE '[a-z0-9-]+>=[0-9.]+' | sed 's/>=/==/')
+test-oldest:
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check $(FLOORS) \
+	  hypothesis pytest pytest-timeout pytest-xdist
+	@PYTHONPATH=. $(OLDEST)/bin/python -m pytest tests/test_losses.py tests/test_gradients.py tests/test_keras.py \
+	  tests/test_readme.py tests/test_tensorflow.py $(ARGS)
 
 lint: install
 	$(IN)/ruff check .

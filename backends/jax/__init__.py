@@ -54,7 +54,8 @@ class JaxBackend:
         return "cuda" if kind == "gpu" else kind
 
     def concrete(self, x: Array) -> bool:
-        return not isinstance(x, jax.core.Tracer)
+        # JAX 0.5 calls rules with NumPy's arrays, which have no devices.
+        return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
 
     def on_host(self, x: Array) -> bool:
         return self.concrete(x) and all(device.platform == "cpu" for device in x.devices())
