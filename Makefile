@@ -64,6 +64,7 @@ test-oldest:
 	  hypothesis pytest pytest-timeout pytest-xdist
 	@PYTHONPATH=. $(OLDEST)/bin/python -m pytest tests/test_losses.py tests/test_gradients.py tests/test_keras.py \
 	  tests/test_readme.py tests/test_tensorflow.py $(ARGS)
+	@PYTHONPATH=. $(OLDEST)/bin/python -m sincere_spec verify --framework numpy
 
 lint: install
 	$(IN)/ruff check .
