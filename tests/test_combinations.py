@@ -239,3 +239,30 @@ def test_a_batch_in_which_no_combination_counts_is_named() -> None:
 def test_a_combination_is_of_stages(of: tuple[Term, ...], words: str) -> None:
     with pytest.raises(ss.OptionError, match=words):
         Combine("sum", Fold.EXP, of)
+
+
+@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+def test_what_overflows_in_a_row_that_does_not_count_is_in_no_gradient(options: dict[str, Any]) -> None:
+    stages = (Stage("own", Fold.LINEAR, Pairs.POSITIVE, mean=True),)
+    combined = (Combine("r", Fold.EXP, (Term("own"),)),)
+    terms = (Term("r", rows=Rows.ONE_POSITIVE),)
+    loss = PairLoss("one", Labelled(), stages, terms, Similarity(), 0.01, combined=combined)
+    z = np.asarray([[1.0, 0.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
+    value, gradient = ss.value_and_gradient(loss, z, [0, 0, 1, 1, 1], **options)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(gradient))
+    assert not np.any(gradient[2:])
+
+
+def test_a_stage_may_have_any_name() -> None:
+    names = ("near", "the positive's logit")
+    found = []
+    for name in names:
+        stages = (
+            Stage(name, Fold.LOGSUMEXP, Pairs.NEGATIVE),
+            Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, -1.0, minus=name),
+        )
+        terms = (Term("margin", rows=Rows.ONE_POSITIVE), Term(name, 0.1))
+        loss = PairLoss("mine", Labelled(), stages, terms, Similarity(), T)
+        found.append(ss.evaluate(loss, np.random.default_rng(0).normal(size=(N, D)), LABELS))
+    assert found[0] == found[1]

@@ -13,6 +13,7 @@ import pytest
 from catalogue import CALLS
 
 import sincere_spec as ss
+from sincere_spec.spec import Combine, Fold, Labelled, PairLoss, Pairs, Similarity, Stage, Term
 
 pytestmark = [
     pytest.mark.framework("torch"),
@@ -102,6 +103,26 @@ def test_one_program_serves_all_masks(name: str) -> None:
         for rows in (40, 300):
             got, want = (value_and_gradient(f, *given(rows)) for f in (program, loss))
             assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), rows
+
+
+def test_records_that_differ_in_one_choice_have_programs_of_their_own() -> None:
+    import torch
+
+    from sincere_spec.torch import SupConLoss
+
+    z, y = batch(12)[0].detach(), torch.arange(12) % 4
+    modules = [SupConLoss(temperature=0.5, summation=kind) for kind in ("out", "in")]
+    for module in modules:
+        assert torch.equal(torch.compile(module, backend="eager")(z, y), module(z, y))
+
+    def combined(fold: Fold, over: Pairs) -> PairLoss:
+        stages = (Stage("far", Fold.LOGSUMEXP, over), Stage("own", Fold.LINEAR, Pairs.POSITIVE, mean=True))
+        gap = Combine("gap", fold, (Term("far"), Term("own", -1.0)))
+        return PairLoss("mine", Labelled(), stages, (Term("gap"),), Similarity(), 0.5, combined=(gap,))
+
+    program = torch.compile(lambda loss, z, y: ss.evaluate(loss, z, y), backend="eager")
+    for fold, over in ((Fold.SQUARE, Pairs.OTHERS), (Fold.SOFTPLUS, Pairs.OTHERS), (Fold.SOFTPLUS, Pairs.NEGATIVE)):
+        assert torch.equal(program(combined(fold, over), z, y), ss.evaluate(combined(fold, over), z, y))
 
 
 def test_without_dynamic_there_are_two_graphs_for_five_sizes() -> None:
@@ -429,6 +450,7 @@ def test_value_and_gradient_inside_a_program() -> None:
 MEMORY = """
 import sys, torch, resource
 import sincere_spec as ss
+from sincere_spec.spec import Combine, Fold, Labelled, PairLoss, Pairs, Similarity, Stage, Term
 torch.set_num_threads(1)
 n, d = 16384, 128
 losses = {{

@@ -151,6 +151,28 @@ def test_a_row_whose_partner_is_outside_has_no_loss_and_is_a_negative(
         np.testing.assert_allclose(here.numbers(got), want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_a_row_outside_has_no_loss_in_any_arrangement_with_partners(framework: str, engine: str) -> None:
+    here, rng, inside = load(framework), np.random.default_rng(3), np.asarray([True, False])
+    q, p = (here.array(x) for x in rng.normal(size=(2, 2, 3)))
+    own = here.array(rng.normal(size=(2, 2, 3)))
+    for loss, *arrays in ((ss.losses.info_nce(0.5), q, p, own), (ss.losses.siglip(0.5, -1.0), q, p)):
+        rows = here.numbers(ss.evaluate(loss, *arrays, where=inside, reduction="none", engine=engine))
+        assert rows[0] > 0.0
+        assert rows[1] == 0.0
+    value, gradients = ss.value_and_gradient(ss.losses.info_nce(0.5), q, p, own, where=np.zeros(2, bool), engine=engine)
+    assert float(here.numbers(value)) == 0.0
+    assert not any(np.any(here.numbers(x)) for x in gradients)
+
+
+def test_towers_have_as_many_row_losses_where_one_has_no_row_inside(framework: str) -> None:
+    here, rng = load(framework), np.random.default_rng(4)
+    a, b = (here.array(x) for x in rng.normal(size=(2, 3, 3)))
+    for options in ENGINES:
+        rows = ss.clip_loss(a, b, where=(np.zeros(3, bool), np.ones(3, bool)), reduction="none", **options)
+        np.testing.assert_array_equal(here.numbers(rows), np.zeros(6))
+
+
 def test_no_row_inside_is_an_empty_batch(framework: str) -> None:
     here = load(framework)
     z = here.array(np.full((4, 3), np.nan))

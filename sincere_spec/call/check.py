@@ -126,6 +126,14 @@ def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Map
     return Call(loss, arguments, **keywords)
 
 
+def read_choices(loss: PairLoss) -> list[str]:
+    """The enums of a record: torch.compile guards a member whose value is read, and none that is only hashed."""
+    choices = [choice for stage in loss.stages for choice in (stage.fold, stage.over)]
+    return [
+        choice.value for choice in (*choices, *(term.rows for term in loss.terms), *(x.fold for x in loss.combined))
+    ]
+
+
 def check(call: Call) -> Problem:
     """Check a call and put its arguments in their roles; raises before any arithmetic."""
     loss, arguments, temperature = call.loss, call.arguments, call.temperature
@@ -133,6 +141,7 @@ def check(call: Call) -> Problem:
         raise OptionError(
             f"expected a loss record, such as sincere_spec.losses.sincere(0.1); got {type(loss).__name__}."
         )
+    read_choices(loss)
     if not isinstance(call.normalize, bool):
         raise OptionError(f"normalize must be True or False; got {call.normalize!r}.")
     check_reduction(call.reduction)

@@ -158,7 +158,8 @@ def nothing(comparison: Comparison) -> Array | None:
     rest = xp.sum(comparison.compared * 0.0) + comparison.temperature * 0.0 + comparison.bias * 0.0
     if partners is not None:
         rest = rest + xp.sum(partners * 0.0)
-    return xp.sum(anchors * 0.0, axis=1) + rest
+    sides = (anchors, comparison.compared) if comparison.both_ways else (anchors,)
+    return xp.concat([xp.sum(side * 0.0, axis=1) for side in sides], axis=0) + rest
 
 
 def zeros(comparison: Comparison) -> Gradients:

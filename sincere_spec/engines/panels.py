@@ -126,11 +126,18 @@ def panels_of(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
         n, (other, others) = backend.length(comparison.anchors), _panel(xp, similarity, seen, ways)
         negative = replace(negative, turned=(other.mask, other.ceiling))
         number = xp.concat([number[:n], others[n:]], axis=0)
-    if comparison.has_partner is None:
+    there = _rows_with_partner(comparison)
+    if there is None:
         counts = rows.Counts(xp.ones_like(number), number, full=rows.FULL_OF_POSITIVES)
         return {Pairs.POSITIVE: Panel(aligned), Pairs.NEGATIVE: negative}, counts
-    positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
+    positive, positives = _panel(xp, aligned, there[:, None])
     return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
+
+
+def _rows_with_partner(comparison: Comparison) -> Array | None:
+    """Which rows take part, and their partners with them, `[rows]`; None if all do."""
+    there, inside = comparison.has_partner, comparison.rows_inside
+    return inside if there is None else there if inside is None else there & inside
 
 
 def _own_panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
@@ -142,9 +149,9 @@ def _own_panels(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts
         negative, number = Panel(similarity), xp.zeros_like(aligned[:, 0]) + float(similarity.shape[1])
     else:
         negative, number = _panel(xp, similarity, seen)
-    positive, positives = Panel(aligned), xp.ones_like(number)
-    if comparison.has_partner is not None:
-        positive, positives = _panel(xp, aligned, comparison.has_partner[:, None])
+    positive, positives, there = Panel(aligned), xp.ones_like(number), _rows_with_partner(comparison)
+    if there is not None:
+        positive, positives = _panel(xp, aligned, there[:, None])
     return {Pairs.POSITIVE: positive, Pairs.NEGATIVE: negative}, rows.Counts(positives, number)
 
 

@@ -178,7 +178,10 @@ def _with_singles(given: Words) -> Words:
     stages = tuple(stage for stage in stages if stage.name not in folded)
     logit = next((stage for stage in stages if replace(stage, name="", mean=False) == LOGIT), None)
     if logit is None:
-        logit = replace(LOGIT, name="the positive's logit")
+        name, taken = "the positive's logit", {x.name for x in given[0]} | {x.name for x in combined}
+        while name in taken:
+            name += "'"
+        logit = replace(LOGIT, name=name)
         stages = (*stages, logit)
 
     def single(term: Term) -> Term:

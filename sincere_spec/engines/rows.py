@@ -325,7 +325,8 @@ def _through_combined(
         cotangent, exponential = result.pop(one.name), one.fold is Fold.LOGSUMEXP
         if not exponential:
             t, nothing = combined_argument(xp, one, found, empty)
-            cotangent = cotangent * elementwise.slope(xp, one.fold, t)
+            slope = elementwise.slope(xp, one.fold, t)  # of a row that does not count it may be infinite
+            cotangent = xp.where(cotangent == 0.0, 0.0, cotangent * slope)
             cotangent = cotangent if nothing is None else xp.where(nothing, 0.0, cotangent)
         for term in one.of:
             share = cotangent
