@@ -1,6 +1,6 @@
 """What torch.compile adds to a call: forward and backward, eager and compiled in turn, on one thread, in processor time.
 
-`python benchmarks/compiled.py benchmarks/compiled.json` writes the times, and prints them as the table of docs/speed.md.
+`python benchmarks/compiled.py benchmarks/compiled.json` writes the times, and prints them as the table of docs/transforms.md.
 """
 
 from __future__ import annotations

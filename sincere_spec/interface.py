@@ -278,13 +278,13 @@ class TracingBackend(Backend, Protocol):
         """
 
     def copies(self, x: Array) -> int:
-        """On how many devices all tiles beside an array would be computed, as far as it is known; whole matrices are divided."""
+        """How many devices would each compute all tiles of a sharded array; 1 where that is not known, or it is not sharded."""
 
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""
 
     def gradient_follows(self) -> bool:
-        """Whether `forward`, asked for what `backward` wants, is so only where a gradient is made then."""
+        """Whether `forward` is called with gradients wanted only where one follows, so that it may make the gradient itself."""
 
     def run(self, function: Callable[..., T], static: Hashable, *arrays: Any) -> T:
         """`function(static, *arrays)`, compiled once for each static part and each shape of the arrays."""

@@ -162,6 +162,33 @@ def test_a_traced_program_has_strips_where_all_columns_take_part_and_are_few(
     assert traced_strips == [None]
 
 
+@pytest.mark.framework("jax")
+def test_a_traced_strip_is_mapped_and_sharded(traced_strips: list[Any]) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(7)
+    q, p, queue = (jnp.asarray(rng.normal(size=shape)) for shape in ((2, 12, 5), (2, 12, 5), (11, 5)))
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("x")
+
+    def gradients(**options: Any) -> list[Any]:
+        def loss(q: Any, p: Any) -> Any:
+            return ss.info_nce_loss(q, p, queue, temperature=0.3, **options)
+
+        def mean(q: Any, p: Any) -> Any:
+            return jax.lax.pmean(loss(q[0], p[0]), "x")
+
+        sharded = jax.shard_map(mean, mesh=mesh, in_specs=(rows, rows), out_specs=jax.sharding.PartitionSpec())
+        return [jax.vmap(jax.grad(loss, (0, 1)))(q, p), jax.grad(sharded, (0, 1))(q, p)]
+
+    got = gradients(engine="tiled", tile=8)
+    assert traced_strips
+    assert None not in traced_strips
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(gradients(engine="dense")), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.framework("torch")
 def test_a_gradient_made_forward_is_scaled_again_and_again() -> None:
     import torch

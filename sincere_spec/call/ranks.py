@@ -478,8 +478,8 @@ class RankedSteps:
         collectives, names = membership.collectives, call.names
         if collectives.on_host:
             wanted = tuple(name in membership.wanted for name in names)
-        apart = not (collectives.on_host or membership.transposed)
-        opened = open_call(call, self.constants, arrays, exact=apart, take=collectives.on_host)
+        own_programs = not (collectives.on_host or membership.transposed)
+        opened = open_call(call, self.constants, arrays, exact=own_programs, take=collectives.on_host)
         opened = _of_the_batch(opened, membership)
         shard = ranks.Shard(
             opened.comparison,
@@ -492,7 +492,7 @@ class RankedSteps:
         needed = call.roles.holding([name for name, want in zip(names, wanted, strict=True) if want])
         zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
         value, shares, gradients = ranks.value_and_gradient(
-            shard, call.reduction, layout(call, apart), non_finite(opened, zero), needed
+            shard, call.reduction, layout(call, own_programs), non_finite(opened, zero), needed
         )
         if collectives.on_host and shares is not None:
             membership.shares.append(shares)

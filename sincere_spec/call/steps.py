@@ -449,8 +449,8 @@ def _names(key: Key) -> list[str]:
     return [name for name, want in zip(key[0].names, key[1], strict=True) if want]
 
 
-def layout(static: Static, apart: bool = False) -> family.LayOut:
-    """How the plan's engine lays a comparison out; where sweeps stand `apart` each is a program of its own."""
+def layout(static: Static, own_programs: bool = False) -> family.LayOut:
+    """How the plan's engine lays a comparison out; with `own_programs` each sweep is a compiled program."""
     tile = static.plan.rows_of_tile
 
     def lay_out(given: Comparison, laid: tuple[Any, ...]) -> family.Sweep:
@@ -460,7 +460,7 @@ def layout(static: Static, apart: bool = False) -> family.LayOut:
         if kernels is not None:
             return kernel.lay_out(given, laid, kernels, tile)
         if static.backend.traces:
-            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift, apart=apart)
+            return traced.lay_out(given, laid, tile=tile, fixed_shift=static.fixed_shift, own_programs=own_programs)
         return tiled.lay_out(given, laid, tile=tile)
 
     return lay_out

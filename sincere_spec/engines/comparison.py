@@ -84,12 +84,12 @@ class Comparison:
         return self.backend.namespace(self.anchors)
 
     @property
-    def taken_apart(self) -> tuple[Comparison, tuple[Any, ...]]:
-        """What hashes, and the arrays: `put_together` is the inverse."""
+    def static_and_arrays(self) -> tuple[Comparison, tuple[Any, ...]]:
+        """What hashes, and the arrays: `with_arrays` is the inverse."""
         nothing: dict[str, Any] = dict.fromkeys(ARRAYS)
         return replace(self, **nothing), tuple(getattr(self, name) for name in ARRAYS)
 
-    def put_together(self, arrays: tuple[Any, ...]) -> Comparison:
+    def with_arrays(self, arrays: tuple[Any, ...]) -> Comparison:
         """The same comparison with these arrays."""
         return replace(self, **dict(zip(ARRAYS, arrays, strict=True)))
 

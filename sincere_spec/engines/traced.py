@@ -50,6 +50,13 @@ class Seen(NamedTuple):
 ALL = Seen()
 
 
+def _of_kind(kinds: Kinds, over: Pairs, real: Array) -> Seen:
+    """The pairs of a kind of which neither end is padding."""
+    if over is Pairs.POSITIVE:
+        return Seen(kinds.positive & real, kinds.weight)
+    return Seen(kinds.negative & real)
+
+
 class Flow(NamedTuple):
     """The running gradient by sorted rows of both sides, Σ C and Σ C value(s); C is the derivative by a logit."""
 
@@ -71,7 +78,7 @@ class TracedSweep:
     partners: Array | None  # [tiles * tile, d], in the order of the anchors
     matrices: Attributes  # [tiles * tile, tiles * tile] each, in the order of rows and of columns
     fixed_shift: bool | None  # whether `fixed_shift_is_safe`; None asks at run time
-    apart: bool  # whether each sweep is a program of its own, in what is none
+    own_programs: bool  # whether each sweep is a compiled program, because the call is none
 
     @property
     def backend(self) -> TracingBackend:
@@ -164,7 +171,7 @@ class TracedSweep:
         return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, made, strict=True)))
 
     def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients] | None:
-        """One loop over strips as high as a tile; None where the number of columns is large, or known when the program runs."""
+        """One loop over strips as high as a tile; None for too many columns, or if their number is known at run time only."""
         columns = self.columns.tiles
         if self.both_roles or not isinstance(columns.used, int):
             return None
@@ -225,9 +232,7 @@ class TracedSweep:
             kinds = Kinds(*(None if x is None else across(x) for x in self.comparison.pairs(column, row, blocks)))
         else:
             kinds = self.comparison.pairs(row, column, blocks)
-        if over is Pairs.POSITIVE:
-            return Seen(kinds.positive & real, kinds.weight)
-        return Seen(kinds.negative & real)
+        return _of_kind(kinds, over, real)
 
 
 @dataclass(frozen=True)
@@ -244,10 +249,7 @@ class TracedStrip(TracedSweep):
     def pairs(self, over: Pairs) -> Seen:
         """The pairs of a kind, `[rows, m]`."""
         kinds = self.comparison.pairs(self.anchors.attributes, self.columns.attributes, self.matrices)
-        real = self.anchors.real[:, None] & self.columns.real[None, :]
-        if over is Pairs.POSITIVE:
-            return Seen(kinds.positive & real, kinds.weight)
-        return Seen(kinds.negative & real)
+        return _of_kind(kinds, over, self.anchors.real[:, None] & self.columns.real[None, :])
 
     def dlogits(self, cotangents: RowCotangents) -> Array:
         """The derivative by each logit, `[rows, m]`."""
@@ -301,10 +303,10 @@ def _either(sweep: TracedSweep, run: Callable[[TracedSweep], T]) -> T:
 
 
 def _run(sweep: TracedSweep, function: Callable[..., T], static: Any, *arrays: Any) -> T:
-    """A function of a sweep, of what is no array, and of arrays; as a program of its own where the sweep stands apart."""
-    if not sweep.apart:
+    """A function of a sweep, of what is no array, and of arrays; as a compiled program where each sweep is one."""
+    if not sweep.own_programs:
         return _either(sweep, lambda sweep: function(sweep, static, *arrays))
-    bare, given = sweep.comparison.taken_apart
+    bare, given = sweep.comparison.static_and_arrays
     key = (function, static, bare, sweep.anchors.tiles.size, sweep.fixed_shift)
     found: T = sweep.backend.run(_of_laid, key, given, sweep.laid, arrays)
     return found
@@ -313,7 +315,7 @@ def _run(sweep: TracedSweep, function: Callable[..., T], static: Any, *arrays: A
 def _of_laid(key: tuple[Any, ...], given: tuple[Any, ...], laid: tuple[Any, ...], arrays: tuple[Any, ...]) -> Any:
     """What a function makes of a sweep that is made again, of arrays that lie in tiles already."""
     function, static, bare, tile, fixed_shift = key
-    sweep = lay_out(bare.put_together(given), laid, tile, fixed_shift)
+    sweep = lay_out(bare.with_arrays(given), laid, tile, fixed_shift)
     return _either(sweep, lambda sweep: function(sweep, static, *arrays))
 
 
@@ -341,7 +343,7 @@ def _gradients_by_part(
 
 
 def lay_out(
-    comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shift: bool | None, apart: bool = False
+    comparison: Comparison, laid: tuple[Any, ...], tile: int, fixed_shift: bool | None, own_programs: bool = False
 ) -> TracedSweep:
     """A comparison laid out for tiles of so many rows."""
     backend, xp, loss, partners = comparison.backend, comparison.xp, specialise(comparison), comparison.partners
@@ -371,7 +373,7 @@ def lay_out(
         partners=partners,
         matrices=matrices,
         fixed_shift=fixed_shift,
-        apart=apart,
+        own_programs=own_programs,
     )
 
 
@@ -760,8 +762,8 @@ def _in_strips(sweep: TracedSweep, visit: Visit, needed: frozenset[str]) -> tupl
     backend, wanted, size = sweep.backend, _wanted(sweep, needed), sweep.anchors.tiles.size
     nil = sweep.xp.sum(sweep.anchors.embeddings[:0, :])
 
-    def add(i: Any, state: Any) -> StripFlow:
-        total, start = StripFlow(*state), i * size
+    def add(i: Any, total: StripFlow) -> StripFlow:
+        start = i * size
         strip = _strip(sweep, start, size)
         found = visit(strip, lambda vector: backend.rows_of(vector, start, size))
         total = total._replace(losses=backend.with_rows(total.losses, found.losses, start))
@@ -771,11 +773,11 @@ def _in_strips(sweep: TracedSweep, visit: Visit, needed: frozenset[str]) -> tupl
                 sum_dlogits=total.sum_dlogits + found.partners.sum_dlogits,
                 sum_dlogits_value=total.sum_dlogits_value + found.partners.sum_dlogits_value,
             )
-        return total._replace(flow=_add_strip(sweep, strip, wanted, Flow(*total.flow), found.cotangents, start))
+        return total._replace(flow=_add_strip(sweep, strip, wanted, total.flow, found.cotangents, start))
 
     first = StripFlow(sweep.nil, sweep.nil, _no_gradient(sweep, wanted), nil, nil)
-    total = StripFlow(*backend.loop(0, sweep.anchors.tiles.used, add, first))
-    made = _finished(sweep, wanted, Flow(*total.flow), total.dpartner if sweep.partnered else None, needed)
+    total: StripFlow = backend.loop(0, sweep.anchors.tiles.used, add, first)
+    made = _finished(sweep, wanted, total.flow, total.dpartner if sweep.partnered else None, needed)
     return total.losses, made._replace(
         sum_dlogits=made.sum_dlogits + total.sum_dlogits,
         sum_dlogits_value=made.sum_dlogits_value + total.sum_dlogits_value,
@@ -809,9 +811,9 @@ def _add_strip(
     xp, backend = sweep.xp, sweep.backend
     dlogits, flow = _by_similarity(sweep, wanted, flow, strip.dlogits(cotangents), strip.similarity)
     if wanted.anchors:
-        row = backend.product(dlogits, sweep.columns.embeddings)
+        row = backend.product(dlogits, sweep.columns.embeddings)  # [rows, d]
         flow = flow._replace(anchors=backend.with_rows(flow.anchors, row, start))
     if wanted.columns:
-        back = backend.product(xp.matrix_transpose(dlogits), strip.anchors.embeddings)
+        back = backend.product(xp.matrix_transpose(dlogits), strip.anchors.embeddings)  # [m, d]
         flow = flow._replace(columns=flow.columns + back)
     return flow
