@@ -38,6 +38,7 @@ class Part:
 
 PARTS = (
     Part("correct", "every loss, dtype and ragged size within the suite's tolerance", "torch", 130.0, 12),
+    Part("suite", "the conformance suite by every engine", "torch", 90.0, 12),
     Part("repeat", "the same bits in every repetition", "torch", 20.0),
     Part("crossovers", "from how many pairs on tiles and kernels are faster", "torch", 90.0),
     Part("shapes", "the shapes of the kernels, timed", "torch", 80.0),

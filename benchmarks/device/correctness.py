@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -139,7 +139,7 @@ def judged(package: Package, asked: Question, dtype: str) -> Row:
 
 
 def correct(asked: Asked) -> Iterator[Row]:
-    """Ragged batches, by dtype; then the suite's ordinary case of every loss."""
+    """Ragged batches of every loss by kernels, dtype after dtype."""
     package = Package(OnDevice(frameworks.start("torch"), asked.device))
     sizes, dtypes = ({40: (17,)}, DTYPES[:2]) if asked.rehearse else (SIZES, DTYPES)
     names = [name for name, _ in ragged(1, 1)]
@@ -148,10 +148,48 @@ def correct(asked: Asked) -> Iterator[Row]:
     every += [(name, 1, 40) for name in mine if name in SINGLE]
     batches = {(size, width): dict(ragged(size, width)) for _, size, width in every}
     cases = [question(f"{name} N={size} D={width}", batches[size, width][name]) for name, size, width in every]
-    ordinary = [one for row, one in questions.ordinary(questions.of_suite()).items() if row in mine]
     for dtype in dtypes:
-        for one in [*cases, *ordinary[: 2 if asked.rehearse else None]]:
+        for one in cases:
             yield judged(package, one, dtype)
+
+
+def suite(asked: Asked) -> Iterator[Row]:
+    """Every case of the conformance suite by every engine: for each kind of loss, engine and dtype the worst verdict."""
+    package = Package(OnDevice(frameworks.start("torch"), asked.device))
+    cases = questions.of_suite()
+    rows = asked.mine(sorted(questions.ordinary(cases)))  # by loss, so that no two processes compile the same
+    if asked.rehearse:
+        rows, cases = rows[:1], tuple(questions.ordinary(cases).values())
+    for dtype in DTYPES[:2] if asked.rehearse else DTYPES:
+        for row in rows:
+            mine = [one for one in cases if one.row == row and dtype in one.dtypes]
+            for engine in ("kernel", "tiled", "dense"):
+                yield summed_up(package, mine, dtype, engine)
+
+
+def summed_up(package: Package, cases: Sequence[Question], dtype: str, engine: str) -> Row:
+    """The number of right verdicts on cases of one kind of loss, the worst ratio, and the first that is not right.
+
+    Kernels refuse the relations that they do not know: such a case has no verdict.
+    """
+    results = [result for one in cases for result in judge.ask(package, one, dtype, engine)]
+    right = [result for result in results if result.status == "pass"]
+    refused = [result for result in results if result.status == "unsupported" and engine == "kernel"]
+    bad = [result for result in results if result not in right and result not in refused]
+    place: Row = {
+        "case": cases[0].row,
+        "dtype": dtype,
+        "engine": engine,
+        "verdicts": len(right),
+        "refused": len(refused),
+    }
+    row: Row = {"status": "right", **place, "ratio": max((x.ratio for x in right if x.ratio is not None), default=None)}
+    if bad:
+        first = bad[0]
+        status = "wrong" if any(result.status == "fail" for result in bad) else "failed"
+        row |= {"status": status, "reason": f"{first.case}, {first.quantity} by {first.route}: {first.reason}"}
+        return row | {"reason": f"{row['reason']}, and {len(bad) - 1} more"} if len(bad) > 1 else row
+    return row if right else row | {"status": "failed", "reason": "no case was asked"}
 
 
 def repeat(asked: Asked) -> Iterator[Row]:

@@ -42,6 +42,7 @@ class Asked:
 Rows = Callable[[Asked], Iterator[Row]]
 PARTS = {
     "correct": "correctness",
+    "suite": "correctness",
     "repeat": "correctness",
     "million": "correctness",
     "pallas": "correctness",

@@ -15,7 +15,7 @@ from sincere_spec.bench.results import Memory, Result, Time
 from sincere_spec.call.plan import crossovers
 
 SCHEMA = 1
-PARTS = ("correct", "repeat", "crossovers", "shapes", "bench", "million", "pallas")
+PARTS = ("correct", "suite", "repeat", "crossovers", "shapes", "bench", "million", "pallas")
 ITEMSIZE = {"bfloat16": 2, "float32": 4}
 PROGRAMS = ("kernel", "tiled", "dense", "auto-compiled", "plain", "plain-compiled")
 
@@ -85,7 +85,7 @@ def adopt(folder: Path, crossovers_file: Path, shapes_file: Path) -> list[str]:
     A part that is not there, or has no complete setting, leaves its table as it is.
     """
     parts = read(folder)
-    wrong = [name for name in ("correct", "repeat") if name in parts and parts[name].status == "wrong"]
+    wrong = [name for name in ("correct", "suite", "repeat") if name in parts and parts[name].status == "wrong"]
     if wrong:
         raise ValueError(f"{folder}: {', '.join(wrong)} is wrong: times of wrong results decide nothing.")
     said = []
