@@ -241,19 +241,6 @@ def test_a_combination_is_of_stages(of: tuple[Term, ...], words: str) -> None:
         Combine("sum", Fold.EXP, of)
 
 
-@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
-def test_what_overflows_in_a_row_that_does_not_count_is_in_no_gradient(options: dict[str, Any]) -> None:
-    stages = (Stage("own", Fold.LINEAR, Pairs.POSITIVE, mean=True),)
-    combined = (Combine("r", Fold.EXP, (Term("own"),)),)
-    terms = (Term("r", rows=Rows.ONE_POSITIVE),)
-    loss = PairLoss("one", Labelled(), stages, terms, Similarity(), 0.01, combined=combined)
-    z = np.asarray([[1.0, 0.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
-    value, gradient = ss.value_and_gradient(loss, z, [0, 0, 1, 1, 1], **options)
-    assert np.isfinite(value)
-    assert np.all(np.isfinite(gradient))
-    assert not np.any(gradient[2:])
-
-
 def test_a_stage_may_have_any_name() -> None:
     names = ("near", "the positive's logit")
     found = []

@@ -79,7 +79,7 @@ def of_positives(
                 pull = xp.exp(xp.where(mask, t - peaks[part][:, None], 0.0))
             else:
                 pull = elementwise.slope(xp, part.fold, t)
-            pull = xp.where(mask, weight[:, None] * pull, 0.0)
+            pull = xp.where(mask, rows.weighed_slopes(xp, part.fold, pull, weight[:, None]), 0.0)
             total, size = total + pull, size + xp.abs(pull)
     largest = xp.max(xp.abs(logits), axis=1, keepdims=True)  # of which an exponential has the absolute rounding
     rounding = ROUNDINGS[backend.dtype_name(logits)] * size * (1.0 + largest)

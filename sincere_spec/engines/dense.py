@@ -120,9 +120,12 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
                 folds.maxima[part] = sums[part] + EMPTY_MAXIMUM
                 continue
-            arguments = _arguments(backend, part, panel, logits[part.over], folds.results, part == last[part.over])
+            shift = None if known is None else shift_of(part, loss.logit, *known)
+            ends, idle = part == last[part.over], None
+            if part.fold is Fold.EXP and shift != 0.0:  # it may overflow, also where it is for nothing
+                idle = rows.without_effect(loss, counts, [one.name for one in loss.stages if part in parts_of(one)])
+            arguments = _arguments(backend, part, panel, logits[part.over], folds.results, ends, idle)
             if part.fold is Fold.LOGSUMEXP:
-                shift = None if known is None else shift_of(part, loss.logit, *known)
                 entries, folds.maxima[part] = _exponentials(backend, panel, arguments, shift)
             else:
                 entries = [elementwise.value(xp, part.fold, t) for t in arguments]
@@ -157,22 +160,27 @@ def _known_bounds(comparison: Comparison) -> tuple[float, float, str] | None:
 
 
 def _arguments(
-    backend: Backend, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array], last: bool
+    backend: Backend, part: Part, panel: Panel, logits: Array, results: Mapping[str, Array], last: bool, idle: Array
 ) -> list[Array]:
     """What a part folds, each way, or once for both. Where there is no such pair it is what folds to 0.
 
-    It is hidden before the fold, since it could overflow. The last part takes the logits themselves, to be overwritten.
+    It is hidden before the fold, since it could overflow, as is an exponential in rows where it is `idle`. The last part takes
+    the logits themselves, to be overwritten.
     """
     found: list[Array] = []
     if part.minus is None and panel.mask is None and not last:
         logits = logits + 0.0
-    alike = [None] * (1 if panel.turned is None else len(panel.ways))
-    for way, reference in enumerate(alike if part.minus is None else panel.beside(results[part.minus])):
+    one = panel.turned is None and part.minus is None and idle is None
+    alike = [None] * (1 if one else len(panel.ways))
+    references = alike if part.minus is None else panel.beside(results[part.minus])
+    without = alike if idle is None else panel.beside(idle)
+    for way, (reference, hidden) in enumerate(zip(references, without, strict=True)):
         t = logits if reference is None else logits - reference
         if part.scale != 1.0:
             t = part.scale * t
         if part.offset:
             t = t + part.offset
+        t = t if hidden is None else backend.namespace(t).where(hidden, -INFINITY, t)
         at_zero = part.fold in (Fold.LINEAR, Fold.SQUARE)
         found.append(panel.fill_masked(backend, t, 0.0 if at_zero else -INFINITY, way))
     return found

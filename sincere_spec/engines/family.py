@@ -393,5 +393,5 @@ def _partner_dlogits(sweep: Sweep, similarity: Array, cotangents: RowCotangents,
         there, t = _partner_argument(sweep, part, similarity, cotangents.stages, counts)
         exponential = part.fold is Fold.LOGSUMEXP
         slope = xp.exp(t - cotangents.maxima[part]) if exponential else elementwise.slope(xp, part.fold, t)
-        total = total + xp.where(there, slope * weight, 0.0)
+        total = total + xp.where(there, rows.weighed_slopes(xp, part.fold, slope, weight), 0.0)
     return total

@@ -9,7 +9,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from sincere_spec.arrays import Array, Namespace
-from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, without_pairs
+from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, weighed_slopes, without_pairs
 from sincere_spec.interface import Part
 from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage, Word
 
@@ -212,7 +212,7 @@ def part_weights(
     cotangents = term_cotangents(xp, loss, results, counts, row_cotangents)
     for stage in reversed(loss.stages):
         if stage.minus is not None and stage.name in cotangents:
-            through = cotangents[stage.name] * slopes[stage.name]
+            through = weighed_slopes(xp, stage.fold, slopes[stage.name], cotangents[stage.name])
             cotangents[stage.minus] = cotangents[stage.minus] + through if stage.minus in cotangents else through
     weights: dict[Part, Array] = {}
     for stage in loss.stages:

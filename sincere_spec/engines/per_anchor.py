@@ -15,6 +15,7 @@ from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.family import Ordered, PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.parts import EMPTY_MAXIMUM
 from sincere_spec.engines.prune import specialise
+from sincere_spec.engines.rows import weighed_slopes
 from sincere_spec.interface import Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.words import Fold, PairLoss
@@ -116,7 +117,7 @@ class PerAnchorSweep:
                     slope = xp.exp(t - cotangents.maxima[part][rows][:, None])
                 else:
                     slope = elementwise.slope(xp, part.fold, t)
-                slope = slope * weight[rows][:, None]
+                slope = weighed_slopes(xp, part.fold, slope, weight[rows][:, None])
                 pull = pull + (slope if mask is None else xp.where(mask, slope, 0.0))
             total, moment = total + xp.sum(pull), moment + xp.sum(pull * logit.value(xp, similarity))
             pull = pull if logit.unit_slope else pull * logit.slope(xp, similarity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add, and_, or_
@@ -152,18 +152,24 @@ def combine(xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: 
         if one.fold is Fold.LOGSUMEXP:
             found[one.name] = _log_of_sum(xp, one, found, empty)
             continue
-        t, nothing = combined_argument(xp, one, found, empty)
+        t, nothing = combined_argument(xp, loss, one, found, counts, empty)
         value = elementwise.value(xp, one.fold, t)
         found[one.name] = value if nothing is None else xp.where(nothing, 0.0, value)
     return found
 
 
 def combined_argument(
-    xp: Namespace, one: Combine, found: Mapping[str, Array], empty: Mapping[str, Array | None]
+    xp: Namespace,
+    loss: PairLoss,
+    one: Combine,
+    found: Mapping[str, Array],
+    counts: Counts,
+    empty: Mapping[str, Array | None],
 ) -> tuple[Array, Array | None]:
-    """What a combination folds, `[rows]`, and in which rows that is of nothing; it is 0 there."""
+    """What a combination folds, `[rows]`, and in which rows that is of nothing, or for nothing and might overflow: it is 0."""
     t = reduce(add, (_scaled(term, found[term.stage]) for term in one.of))
-    masks = [mask for mask in (empty[term.stage] for term in one.of) if mask is not None]
+    idle = without_effect(loss, counts, (one.name,)) if one.fold is Fold.EXP else None
+    masks = [mask for mask in (idle, *(empty[term.stage] for term in one.of)) if mask is not None]
     nothing = reduce(or_, masks) if masks else None
     return (t if nothing is None else xp.where(nothing, 0.0, t)), nothing
 
@@ -205,6 +211,22 @@ def uncounted(loss: PairLoss, counts: Counts) -> Array | None:
                 empty = empty if rows is None else empty & rows
                 result = empty if result is None else result | empty
     return result
+
+
+def without_effect(loss: PairLoss, counts: Counts, names: Collection[str]) -> Array | None:
+    """Rows whose loss some stages are not in, as these do not count, or subtract an empty stage, or no term is for their kind."""
+    rows = uncounted(loss, counts)
+    for stage in loss.stages:
+        if stage.name in names and stage.minus is not None:
+            empty = rows_with_empty_reference(loss, counts, stage.minus)
+            rows = empty if rows is None else rows if empty is None else rows | empty
+    used = {stage.minus for stage in loss.stages} | {term.stage for one in loss.combined for term in one.of}
+    kinds = {term.rows for term in loss.terms if term.stage in names}
+    if len(kinds) != 1 or used.intersection(names):
+        return rows
+    own = counts.of_kind(*kinds)
+    others = None if own is None else ~own
+    return others if rows is None else rows if others is None else rows | others
 
 
 def without_uncounted(xp: Namespace, loss: PairLoss, counts: Counts, vector: Array) -> Array:
@@ -282,6 +304,12 @@ def weights(xp: Namespace, loss: PairLoss, reduction: str, counts: Counts, insid
     return share if total is None else share / total
 
 
+def weighed_slopes(xp: Namespace, fold: Fold, slopes: Array, weight: Array) -> Array:
+    """Slopes times weights; 0 where the weight is 0, as in a row that does not count: an exponential may be infinite there."""
+    weighed = slopes * weight
+    return xp.where(weight == 0.0, 0.0, weighed) if fold is Fold.EXP else weighed
+
+
 def term_cotangents(
     xp: Namespace, loss: PairLoss, stages: Mapping[str, Array], counts: Counts, row_cotangents: Array
 ) -> dict[str, Array]:
@@ -300,7 +328,7 @@ def term_cotangents(
             share = term.coefficient * share
         if isinstance(term, Single):
             folded, there, t = term.argument(xp, loss, stages, counts)
-            share = share * elementwise.slope(xp, folded.fold, t)
+            share = weighed_slopes(xp, folded.fold, elementwise.slope(xp, folded.fold, t), share)
             if there is not rows:
                 share = xp.where(there, share, 0.0)
             slope, scale = share, folded.scale
@@ -324,9 +352,8 @@ def _through_combined(
             continue
         cotangent, exponential = result.pop(one.name), one.fold is Fold.LOGSUMEXP
         if not exponential:
-            t, nothing = combined_argument(xp, one, found, empty)
-            slope = elementwise.slope(xp, one.fold, t)  # of a row that does not count it may be infinite
-            cotangent = xp.where(cotangent == 0.0, 0.0, cotangent * slope)
+            t, nothing = combined_argument(xp, loss, one, found, counts, empty)
+            cotangent = cotangent * elementwise.slope(xp, one.fold, t)
             cotangent = cotangent if nothing is None else xp.where(nothing, 0.0, cotangent)
         for term in one.of:
             share = cotangent

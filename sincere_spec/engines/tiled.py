@@ -20,8 +20,9 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Samples
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.layout import Piece, RowOrder, Strip, Tile, sort_rows, tiles_of
-from sincere_spec.engines.parts import SPREAD, exponential, levels_of, shift_of
+from sincere_spec.engines.parts import SPREAD, levels_of, shift_of
 from sincere_spec.engines.prune import specialise
+from sincere_spec.engines.rows import weighed_slopes
 from sincere_spec.interface import EagerBackend, Part
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import Attributes
@@ -70,7 +71,7 @@ class TiledSweep:
     aligned: Array | None  # [n], the similarity of each of `rows` to its partner
     scratch: Array  # [tile * tile]
     masked: bool  # whether every tile needs a mask
-    shifts: Mapping[Part, float | None]  # what arguments of exponentials are relative to; None for a running maximum
+    shifts: Mapping[Part, float | None]  # what arguments of exponentials can be relative to; None: they are not bounded
     multiplied: frozenset[Part]  # sums of softplus whose exponentials stay in range as products of `FACTORS`
 
     @property
@@ -117,6 +118,10 @@ class TiledSweep:
         """What all arguments of a part's exponential are relative to; None for a running maximum."""
         shift: float | None = self.shifts.get(part)
         return shift
+
+    def may_overflow(self, part: Part) -> bool:
+        """Whether an exponential that is summed as it is may be infinite."""
+        return part.fold is Fold.EXP and self.shift(part) != 0.0
 
     def similarities(self, piece: Piece) -> Array:
         """The similarities of a piece, in an array that the next one overwrites."""
@@ -390,12 +395,13 @@ def _sorted_matrix(xp: Namespace, x: Array, anchors: RowOrder, columns: RowOrder
 
 
 def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:
-    """What the arguments of each part's exponential are relative to, on unit rows; None for a running maximum."""
+    """What the arguments of each part's exponential can be relative to, on unit rows; None where they are not bounded."""
     if not comparison.unit_rows:
         return {}
     kind = comparison.backend.dtype_name(comparison.anchors)
     temperature, bias = float(comparison.temperature), float(comparison.bias)
-    return {part: shift_of(part, loss.logit, temperature, bias, kind) for part in exponential(loss)}
+    parts = (part for level in levels_of(loss) for part in level if part.fold in (Fold.LOGSUMEXP, Fold.EXP))
+    return {part: shift_of(part, loss.logit, temperature, bias, kind) for part in parts}
 
 
 def _multiplied(comparison: Comparison, loss: PairLoss) -> frozenset[Part]:
@@ -648,6 +654,8 @@ def _kept_dlogits(sweep: StripSweep, tile: Tile, cotangents: RowCotangents, weig
             maximum = cotangents.maxima[part]
             slope -= xp.where(maximum > -float("inf"), maximum, 0.0)[:, None]  # what is masked is -inf, and 0 below
             slope = sweep.backend.exp_of(slope)
+        if sweep.may_overflow(part):
+            slope = xp.where((weight == 0.0)[:, None], 0.0, slope)
         if weighed:
             slope *= weight[:, None]
         total = slope if total is None else total + slope
@@ -701,7 +709,10 @@ def _negative_dlogits(sweep: TiledSweep, tile: Tile, logits: Array, masks: Masks
             both = weight[rows_][:, None]
             for columns, _ in others:
                 both = both + weight[columns][None, :]
-            dlogits *= both
+            if sweep.may_overflow(part):
+                dlogits = weighed_slopes(xp, part.fold, dlogits, both)
+            else:
+                dlogits *= both
         total = dlogits if total is None else total + dlogits
     return xp.zeros_like(logits) if total is None else _masked(xp, tile, total, masks, 0.0)
 
@@ -721,6 +732,7 @@ def _block_dlogits(sweep: TiledSweep, block: Block, cotangents: RowCotangents) -
             slope = xp.exp(t - cotangents.maxima[part][block.span][:, None])
         else:
             slope = elementwise.slope(xp, part.fold, t)
-        dlogits = xp.where(mask, _weighed(part, block, slope) * weight[block.span][:, None], 0.0)
+        dlogits = weighed_slopes(xp, part.fold, _weighed(part, block, slope), weight[block.span][:, None])
+        dlogits = xp.where(mask, dlogits, 0.0)
         total = dlogits if total is None else total + dlogits
     return xp.zeros_like(block.logits) if total is None else total

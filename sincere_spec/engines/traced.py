@@ -20,6 +20,7 @@ from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, S
 from sincere_spec.engines.padded import Grid, PaddedRows, laid_out, padded_rows, sort_and_pad
 from sincere_spec.engines.parts import SPREAD, exponential
 from sincere_spec.engines.prune import specialise
+from sincere_spec.engines.rows import weighed_slopes
 from sincere_spec.interface import Part, TracingBackend
 from sincere_spec.spec import elementwise
 from sincere_spec.spec.relations import Attributes
@@ -610,7 +611,8 @@ def _dlogits(
                 slope = elementwise.slope(xp, part.fold, t)
             share = _weight(part, pairs)
             slope = slope if share is None else share * slope
-            dlogits = slope * (sum(each.along(weight) for each in roles) if shared else role.along(weight))
+            along = sum(each.along(weight) for each in roles) if shared else role.along(weight)
+            dlogits = weighed_slopes(xp, part.fold, slope, along)
             dlogits = dlogits if seen is None else xp.where(seen, dlogits, 0.0)
             total = dlogits if total is None else total + dlogits
     return xp.zeros_like(logits) if total is None else total
