@@ -31,6 +31,9 @@ def _of_numpy(kind: type) -> bool:
     return any(f"{one.__module__}.{one.__qualname__}" == "numpy.ndarray" for one in kind.__mro__)
 
 
+vars(_of_numpy.__wrapped__)["_dynamo_marked_constant"] = True  # torch.compile cannot trace it, and runs it
+
+
 def _is_numpy(x: Array) -> bool:
     kind: type = type(x)
     return _of_numpy(kind)
@@ -53,6 +56,10 @@ class ArrayApiBackend:
     def prepare(self, x: Array, argument: str) -> Array:
         kind = type(x).__name__
         if kind == "ndarray" and _is_numpy(x):
+            if not hasattr(x, "ctypes"):  # what torch.compile traces in place of one
+                raise UnknownArrayError(
+                    f"{argument}: torch.compile cannot trace a NumPy array here; convert it before, by torch.from_numpy."
+                )
             return x
         if kind in ("matrix", "MaskedArray"):
             raise UnknownArrayError(

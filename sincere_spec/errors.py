@@ -72,19 +72,26 @@ class BackendNotInstalled(SincereSpecError, ImportError):
 
 def unknown_keyword(name: str, keyword: str, known: Iterable[str]) -> SignatureError:
     """The refusal of a keyword by the public function or class of that name, naming the nearest one that it takes."""
-    from difflib import get_close_matches
-
     known = tuple(known)
-    near = get_close_matches(keyword, known, n=1)
-    advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}."
+    near = _nearest(keyword, known)
+    advice = f"it takes {', '.join(known)}." if near is None else f"did you mean {near!r}?"
     return SignatureError(f"{name}() got an unexpected keyword argument {keyword!r}: {advice}")
 
 
 def unknown_choice(keyword: str, value: object, choices: Iterable[str]) -> OptionError:
     """The refusal of a word that a keyword cannot take, naming the nearest one that it can."""
+    choices = tuple(choices)
+    near = _nearest(f"{value}", choices)
+    advice = "choose one of them." if near is None else f'did you mean "{near}"?'
+    return OptionError(f"{keyword} must be one of {', '.join(repr(c) for c in choices)}; got {value!r}: {advice}")
+
+
+def _nearest(word: str, choices: tuple[str, ...]) -> str | None:
+    """The nearest of several words."""
     from difflib import get_close_matches
 
-    choices = tuple(choices)
-    near = get_close_matches(str(value), choices, n=1)
-    advice = f'did you mean "{near[0]}"?' if near else "choose one of them."
-    return OptionError(f"{keyword} must be one of {', '.join(repr(c) for c in choices)}; got {value!r}: {advice}")
+    return next(iter(get_close_matches(word, choices, n=1)), None)
+
+
+# What torch.compiler.assume_constant_result sets, without importing torch: torch.compile, which cannot trace difflib, runs it.
+_nearest._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -65,7 +65,14 @@ class Guide(NamedTuple):
 
 
 InPlaceOfLabels: TypeAlias = Positives | AnyOverlap | JaccardOverlap
-VALUES = (Same, Positives, AnyOverlap, JaccardOverlap, Guide)
+VALUES = {
+    Same: "same(...)",
+    Positives: "positives(...)",
+    AnyOverlap: 'overlap(..., "any")',
+    JaccardOverlap: 'overlap(..., "jaccard")',
+    Guide: "guide(...)",
+}
+"""By kind of value what made it, for messages: under torch.compile a value has no repr of its own."""
 
 Ignore: TypeAlias = Any
 """Pairs to leave out: `same(groups)`, `guide(...)`, booleans `[n, m]`, or a tuple of several such, which is their union."""
@@ -198,7 +205,7 @@ def overlap(hot: Array | tuple[Array, Array], kind: Kind) -> AnyOverlap | Jaccar
 
 def check_matrix(argument: str, matrix: Any) -> None:
     """Refuse what cannot be a matrix of pairs, before a call knows its framework."""
-    if isinstance(matrix, VALUES) or not (isinstance(matrix, list) or hasattr(matrix, "shape")):
+    if isinstance(matrix, tuple(VALUES)) or not (isinstance(matrix, list) or hasattr(matrix, "shape")):
         raise OptionError(f"{argument}: expected booleans [n, m], as an array or lists; got {shown(matrix)}.")
     if hasattr(matrix, "shape") and len(matrix.shape) != 2:
         raise ShapeError(f"{argument}: expected a matrix [n, m]; got shape {tuple(matrix.shape)}.")

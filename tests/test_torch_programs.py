@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import CALLS
+from catalogue import CALLS, Call
 
 import sincere_spec as ss
 from sincere_spec.spec import Combine, Fold, Labelled, PairLoss, Pairs, Similarity, Stage, Term
@@ -115,11 +118,6 @@ def test_records_that_differ_in_one_choice_have_programs_of_their_own() -> None:
     for module in modules:
         assert torch.equal(torch.compile(module, backend="eager")(z, y), module(z, y))
 
-    def combined(fold: Fold, over: Pairs) -> PairLoss:
-        stages = (Stage("far", Fold.LOGSUMEXP, over), Stage("own", Fold.LINEAR, Pairs.POSITIVE, mean=True))
-        gap = Combine("gap", fold, (Term("far"), Term("own", -1.0)))
-        return PairLoss("mine", Labelled(), stages, (Term("gap"),), Similarity(), 0.5, combined=(gap,))
-
     program = torch.compile(lambda loss, z, y: ss.evaluate(loss, z, y), backend="eager")
     for fold, over in ((Fold.SQUARE, Pairs.OTHERS), (Fold.SOFTPLUS, Pairs.OTHERS), (Fold.SOFTPLUS, Pairs.NEGATIVE)):
         assert torch.equal(program(combined(fold, over), z, y), ss.evaluate(combined(fold, over), z, y))
@@ -199,8 +197,21 @@ def test_an_engine_asked_for_by_name_is_the_one_that_runs(engine: str, monkeypat
 # --- the operators --------------------------------------------------------------------------------------------------------
 
 
-def operands(name: str, dtype: str, **options: Any) -> list[Any]:
-    """What a call of the catalogue gives its operator."""
+def combined(fold: Fold = Fold.SQUARE, over: Pairs = Pairs.OTHERS) -> PairLoss:
+    """A record that folds a sum of stages."""
+    stages = (Stage("far", Fold.LOGSUMEXP, over), Stage("own", Fold.LINEAR, Pairs.POSITIVE, mean=True))
+    gap = Combine("gap", fold, (Term("far"), Term("own", -1.0)))
+    return PairLoss("mine", Labelled(), stages, (Term("gap"),), Similarity(), 0.5, combined=(gap,))
+
+
+RECORDS = CALLS | {
+    f"combined_{fold.name}".lower(): replace(CALLS["sincere"], loss=combined(fold))
+    for fold in (Fold.SQUARE, Fold.SOFTPLUS)
+}
+
+
+def operands(name: str, dtype: str, relation: str = "", **options: Any) -> list[Any]:
+    """What a call of the catalogue gives its operator, with who is compared with whom changed by a relation."""
     import torch
 
     from sincere_spec.backends.torch import operators
@@ -208,11 +219,17 @@ def operands(name: str, dtype: str, **options: Any) -> list[Any]:
     from sincere_spec.call.plan import Plan
     from sincere_spec.call.steps import steps_of
 
-    call = CALLS[name]
+    call = RECORDS[name]
     arrays = {a: torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=True) for a, x in call.arrays.items()}
     positional, keywords = call.arguments(arrays)
     if call.labels is not None:
         positional[1] = torch.tensor(call.labels)
+    if relation:
+        related, labels = RELATIONS[relation](call)
+        keywords |= related
+        positional[1:2] = positional[1:2] if labels is None else [labels]
+        if labels is not None:
+            keywords.pop("key_labels", None)
     problem = check(call_of("evaluate", call.loss, tuple(positional), keywords | options))
     steps = steps_of(problem, Plan("torch", "auto", None, "", when_run=True))
     moving = [x.detach().requires_grad_() for x in problem.arguments.values()]
@@ -220,7 +237,7 @@ def operands(name: str, dtype: str, **options: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_opcheck(name: str, dtype: str) -> None:
     import torch
     from torch.library import opcheck
@@ -236,6 +253,96 @@ def test_opcheck(name: str, dtype: str) -> None:
         checks = ("test_schema", "test_faketensor")
         opcheck(operators.gradient, (text, constants, arrays, wanted, made, cotangent), test_utils=checks)
         opcheck(operators.gradient, (text, constants, arrays, wanted, [], cotangent), test_utils=checks)
+
+
+def rows_of(call: Call) -> list[int]:
+    """The rows of each array, in the order of `where` and `ignore`: that of the arguments, keys last."""
+    return [len(x) for x in call.arrays.values()]
+
+
+def some(*shape: int) -> Any:
+    """Booleans, about half of them true."""
+    import torch
+
+    return torch.tensor(np.random.default_rng(sum(shape)).random(shape) < 0.5)
+
+
+def a_group_each(call: Call) -> tuple[Any, None]:
+    import torch
+
+    rows = rows_of(call)
+    own = torch.arange(rows[0]) // 2
+    views = call.labels is None and "negatives" not in call.arrays
+    apart = "keys" in call.arrays or "negatives" in call.arrays
+    groups = (
+        (own,) * (len(rows) - 1) + (torch.arange(rows[-1]) // 3,) if apart else (own,) * len(rows) if views else own
+    )
+    return {"ignore": ss.same(groups)}, None
+
+
+def pairs_of(call: Call) -> tuple[int, int]:
+    """The shape of a matrix of pairs."""
+    rows = rows_of(call)
+    return rows[0], rows[-1]
+
+
+def classes_of(call: Call) -> Any:
+    hot = [some(rows, 3) for rows in rows_of(call)]
+    return tuple(hot) if len(hot) > 1 else hot[0]
+
+
+def float32(x: Any) -> Any:
+    import torch
+
+    return x.to(torch.float32)
+
+
+def ids_of(call: Call) -> tuple[Any, None]:
+    import torch
+
+    rows = rows_of(call)
+    ids = {"ids": torch.arange(rows[0]) // 2}
+    return ids | ({"key_ids": torch.arange(rows[1]) // 2} if len(rows) > 1 else {}), None
+
+
+RELATIONS: dict[str, Callable[[Call], tuple[dict[str, Any], Any]]] = {
+    "same": a_group_each,
+    "where": lambda call: ({"where": tuple(some(rows) for rows in rows_of(call))}, None),
+    "matrix": lambda call: ({"ignore": some(*pairs_of(call))}, None),
+    "several": lambda call: ({"ignore": (some(*pairs_of(call)), a_group_each(call)[0]["ignore"])}, None),
+    "guide": lambda call: ({"ignore": ss.guide(*(float32(some(rows, 3)) for rows in rows_of(call)))}, None),
+    "ids": ids_of,
+    "positives": lambda call: ({}, ss.positives(some(*pairs_of(call)))),
+    "weights": lambda call: ({}, ss.positives(float32(some(*pairs_of(call))) * 0.5)),
+    "any": lambda call: ({}, ss.overlap(classes_of(call), "any")),
+    "jaccard": lambda call: ({}, ss.overlap(classes_of(call), "jaccard")),
+}
+"""By relation the keywords of a call of the catalogue, and what stands in the place of its labels, if anything does."""
+
+
+def related(name: str) -> list[str]:
+    """The relations that a record takes: weights are for SupCon, and a guide wants a row's own pair."""
+    call = RECORDS[name]
+    if call.name == "f_micl" and name not in ("f_micl_kl", "f_micl_queue"):  # its divergences differ in the fold alone
+        return []
+    if call.labels is None:
+        guide = ["guide"] if len(call.arrays) == 2 or "negatives" in call.arrays else []
+        return ["same", "where", "matrix", "several", *guide]
+    weights = ["weights", "jaccard"] if call.loss.name == "supcon" else []
+    return ["same", "where", "matrix", "several", "ids", "positives", "any", *weights]
+
+
+@pytest.mark.parametrize(("name", "relation"), [(name, relation) for name in RECORDS for relation in related(name)])
+def test_opcheck_by_relation(name: str, relation: str) -> None:
+    import torch
+    from torch.library import opcheck
+
+    from sincere_spec.backends.torch import operators
+
+    given = operands(name, "float32", relation)
+    opcheck(operators.value_and_gradient, given)
+    checks = ("test_schema", "test_faketensor")
+    opcheck(operators.gradient, (*given, [], torch.tensor(2.0, requires_grad=True)), test_utils=checks)
 
 
 def test_opcheck_of_the_gradient_s_derivative() -> None:
@@ -329,6 +436,72 @@ def test_torch_func_does_not_enter_an_exported_program(transform: str) -> None:
     }
     with pytest.raises(ss.EngineUnavailable, match="transform the loss itself"):
         runs[transform]()
+
+
+def ones(*shape: int) -> Any:
+    import torch
+
+    return torch.ones(shape)
+
+
+REFUSALS: dict[str, Any] = {
+    "labels of another length": lambda z, y: ss.sincere_loss(z, y[:-1]),
+    "labels as a NumPy array": lambda z, y: ss.sincere_loss(z, y.numpy()),
+    "embeddings as a NumPy array": lambda z, y: ss.sincere_loss(z.detach().numpy(), y),
+    "labels that are no integers": lambda z, y: ss.sincere_loss(z, y + 0.5),
+    "groups in place of labels": lambda z, y: ss.sincere_loss(z, ss.same(y)),
+    "an engine that there is not": lambda z, y: ss.sincere_loss(z, y, engine="tile"),
+    "a keyword that there is not": lambda z, y: ss.evaluate(ss.losses.sincere(), z, y, temperatur=1.0),
+    "a reduction that there is not": lambda z, y: ss.sincere_loss(z, y, reduction="total"),
+    "a tile of nothing": lambda z, y: ss.sincere_loss(z, y, tile=len(z) - 300),
+    "a negative temperature": lambda z, y: ss.sincere_loss(z, y, -1.0),
+    "a temperature that float32 does not hold": lambda z, y: ss.sincere_loss(z, y, 1e-300),
+    "a mask of another length": lambda z, y: ss.sincere_loss(z, y, where=ones(20) > 0.0),
+    "a mask of numbers": lambda z, y: ss.sincere_loss(z, y, where=y),
+    "positives of another shape": lambda z, y: ss.sincere_loss(z, ss.positives(ones(300, 200) > 0.0)),
+    "weights where there may be none": lambda z, y: ss.sincere_loss(z, ss.positives(ones(300, 300))),
+    "positives to leave out": lambda z, y: ss.clip_loss(z, z, ignore=ss.positives(ones(300, 300) > 0.0)),
+    "key labels beside positives": lambda z, y: ss.sincere_loss(
+        z, ss.positives(ones(300, 300) > 0.0), keys=z, key_labels=y
+    ),
+    "another kind of overlap": lambda z, y: ss.supcon_loss(z, ss.overlap(ones(300, 3), "all")),
+    "a guide without an own pair": lambda z, y: ss.sincere_loss(z, y, ignore=ss.guide(z, z)),
+    "rows of two widths": lambda z, y: ss.clip_loss(z, z[:, 1:]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_is_refused_inside_a_program_is_refused_in_our_words(what: str) -> None:
+    """torch.compile raises an error of its own in their place, which says them; without fullgraph they come as they are."""
+    import torch
+
+    torch.compiler.reset()
+    program = torch.compile(REFUSALS[what], fullgraph=True, dynamic=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported) as caught:
+        program(*batch(300))
+    kinds = "|".join(kind.__name__ for kind in ss.SincereSpecError.__subclasses__())
+    (words,) = re.findall(rf"raised exception (?:{kinds})\((['\"])(.*)\1\)", str(caught.value))
+    if "NumPy" in what or "no integers" in what:  # which an eager call takes, or can say more of
+        assert "convert" in words[1]
+        return
+    with pytest.raises(ss.SincereSpecError) as eager:
+        REFUSALS[what](*batch(300))
+    assert re.sub(r"s\d+", "300", words[1].replace("\\'", "'")) == str(eager.value)  # a size has a symbol there
+
+
+@pytest.mark.parametrize("what", ["a learnt temperature", "a list of labels"])
+def test_the_first_call_of_a_process_may_be_compiled_with_what_is_no_plain_tensor(what: str, tmp_path: Path) -> None:
+    """Another type of argument is looked up while the call is traced, after the first one was."""
+    code = f"""
+import torch, sincere_spec as ss
+z, y, t = torch.randn(300, 8), torch.arange(300) % 7, torch.nn.Parameter(torch.tensor(0.2))
+def loss(z, y, t):
+    return ss.sincere_loss(z, [0, 1, 2] * 100, 0.2) if {what == "a list of labels"} else ss.sincere_loss(z, y, t)
+value = torch.compile(loss, fullgraph=True, backend="eager")(z, y, t)
+print(bool(torch.isclose(value, loss(z, y, t))))
+"""
+    assert python(code, tmp_path) == "True"
 
 
 # --- export ---------------------------------------------------------------------------------------------------------------

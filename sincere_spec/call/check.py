@@ -24,8 +24,8 @@ from sincere_spec.errors import (
     unknown_keyword,
 )
 from sincere_spec.interface import Backend
-from sincere_spec.relations import Ignore, InPlaceOfLabels
-from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array
+from sincere_spec.relations import VALUES, Guide, Ignore, InPlaceOfLabels, Same
+from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array, shown
 from sincere_spec.spec.relations import Attributes, OtherLabel, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
 
@@ -35,6 +35,7 @@ NORMAL = {
     "float64": (2.0**-1022, (2.0 - 2.0**-52) * 2.0**1023),
 }
 """The smallest number that has all its digits in a dtype, and the largest."""
+NORMAL_SHOWN = {kind: (f"{least:.3g}", f"{most:.3g}") for kind, (least, most) in NORMAL.items()}
 
 
 class Keywords(TypedDict, total=False):
@@ -235,9 +236,11 @@ def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Arra
     for name, value in given.items():
         small = name == "temperature" and isinstance(value, float) and value < least
         if small or (isinstance(value, float) and abs(value) > most):
+            lowest, highest = NORMAL_SHOWN[kind]
+            bounds = f"up to {highest} and from {lowest} on" if small else f"up to {highest}"
             raise OptionError(
-                f"{name}: expected a number that {kind} holds, up to {most:.3g}{f' and from {least:.3g} on' if small else ''}; "
-                f"got {value!r}: choose one in its range, or give float64 embeddings."
+                f"{name}: expected a number that {kind} holds, {bounds}; got {shown(value)}: choose one in its range, or "
+                "give float64 embeddings."
             )
 
 
@@ -356,10 +359,14 @@ def _named_by_labels(sides: Sides, labels: Labels | InPlaceOfLabels, call: Call)
     backend, embeddings = sides.backend, sides.embeddings
     first, keys, ids, key_ids = embeddings["embeddings"], embeddings.get("keys"), call.ids, call.key_ids
     by_pair = isinstance(labels, IN_PLACE_OF_LABELS)
+    if isinstance(labels, (Same, Guide)):
+        raise LabelError(f"labels: got {VALUES[type(labels)]}, which leaves pairs out: give it as ignore=.")
     if not by_pair:
         _check_pair("keys", keys, "key_labels", call.key_labels)
     elif call.key_labels is not None:
-        raise SignatureError(f"key_labels came beside {labels!r}, which says what the keys are: leave them out.")
+        raise SignatureError(
+            f"key_labels came beside {VALUES[type(labels)]}, which says what the keys are: leave them out."
+        )
     if keys is None and key_ids is not None:
         raise ShapeError(
             "key_ids came without keys; ids alone name the samples of a batch that is compared with itself."

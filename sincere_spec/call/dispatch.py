@@ -8,7 +8,7 @@ from sincere_spec.backends import by_root, known_roots
 from sincere_spec.errors import MixedBackendsError, UnknownArrayError
 from sincere_spec.interface import Backend
 
-_by_type: dict[type, Backend | None] = {}
+_roots: dict[type, str] = {}
 
 
 def backend_of(x: object, argument: str) -> Backend:
@@ -25,37 +25,48 @@ def backend_of(x: object, argument: str) -> Backend:
 
 def find_backend(x: object) -> Backend | None:
     """The adapter of an array, or None."""
-    kind = type(x)
-    _look_up(kind)
-    return _by_type[kind]
+    root = _adapted(type(x))
+    backend: Backend | None = getattr(_Adapters, root) if root else None
+    return backend
 
 
-def _look_up(kind: type) -> None:
-    """Fill the table; under torch.compile this runs, and is not traced."""
-    if kind not in _by_type:
-        _by_type[kind] = _search(kind)
+class _Adapters:
+    """By root package the adapter, as an attribute: what a trace of torch.compile has read of a table, it keeps."""
+
+
+def _adapted(kind: type) -> str:
+    """The root package that the adapter of a type is under, or nothing."""
+    if kind not in _roots:
+        _roots[kind] = _search(kind)
+    return _roots[kind]
+
+
+def _package(kind: type) -> str:
+    """The package of a type."""
+    return kind.__module__.partition(".")[0]
 
 
 # What torch.compiler.assume_constant_result sets, without importing torch. A traced look-up would be a guard on the table
-# that the first call fills, and the second call would compile again.
-_look_up._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# that the first call fills, and the second call would compile again; and the module of a built-in type cannot be traced.
+for _function in (_adapted, _package):
+    vars(_function)["_dynamo_marked_constant"] = True
 
 
-def _search(kind: type) -> Backend | None:
+def _search(kind: type) -> str:
     # A subclass written by a user comes from the user's module: its framework is further up.
-    for ancestor in kind.__mro__:
-        root = ancestor.__module__.partition(".")[0]
-        if root == "builtins":
-            continue
-        backend = by_root(root)
+    roots = [_package(ancestor) for ancestor in kind.__mro__]
+    standard = ["array_api_strict"] if hasattr(kind, "__array_namespace__") else []
+    for root in (*roots, *standard):
+        backend = None if root == "builtins" else by_root(root)
         if backend is not None:
-            return backend
-    return by_root("array_api_strict") if hasattr(kind, "__array_namespace__") else None
+            setattr(_Adapters, root, backend)
+            return root
+    return ""
 
 
 def unwrap(x: Any) -> Any:
     """The framework's own array inside a Keras variable; anything else as it is."""
-    if type(x).__module__.partition(".")[0] == "keras" and hasattr(x, "value"):
+    if _package(type(x)) == "keras" and hasattr(x, "value"):
         return x.value
     return x
 

@@ -11,6 +11,7 @@ from sincere_spec.arrays import Array
 from sincere_spec.engines import kernel
 from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
 from sincere_spec.interface import Backend, DeferringBackend, TracingBackend
+from sincere_spec.spec.checks import shown
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import Logit
 
@@ -84,7 +85,7 @@ def choose(
         raise unknown_choice("engine", engine, ENGINES)
     if tile is not None:
         if not isinstance(tile, Integral) or isinstance(tile, bool) or tile < 1:
-            raise OptionError(f"tile must be a positive integer or None; got {tile!r}.")
+            raise OptionError(f"tile must be a positive integer or None; got {shown(tile)}.")
         tile = int(tile)  # NumPy's, too
     if engine == "dense":
         return Plan(backend.name, "dense", None, "asked for by name")

@@ -13,7 +13,16 @@ from sincere_spec.engines.comparison import Samples, gather
 from sincere_spec.engines.normalise import normalise
 from sincere_spec.errors import DtypeError, MixedBackendsError, OptionError, ShapeError
 from sincere_spec.interface import Backend
-from sincere_spec.relations import AnyOverlap, Guide, InPlaceOfLabels, JaccardOverlap, Positives, Same, check_matrix
+from sincere_spec.relations import (
+    VALUES,
+    AnyOverlap,
+    Guide,
+    InPlaceOfLabels,
+    JaccardOverlap,
+    Positives,
+    Same,
+    check_matrix,
+)
 from sincere_spec.spec.relations import (
     Attributes,
     EqualGroup,
@@ -124,7 +133,7 @@ def related(sides: Sides, named: Related, ignore: Any) -> Related:
             named, rule = _with_guide(sides, named, f"guide {number}", one)
         elif isinstance(one, IN_PLACE_OF_LABELS):
             raise OptionError(
-                f"ignore: got {one!r}, which stands in place of labels; give a matrix to leave pairs out."
+                f"ignore: got {VALUES[type(one)]}, which stands in place of labels; give a matrix to leave pairs out."
             )
         else:
             named, rule = _with_matrix(sides, named, f"ignore {number}", one)
@@ -238,8 +247,8 @@ def in_place_of_labels(sides: Sides, named: Related, loss: PairLoss, value: InPl
         stage.fold is Fold.LOGSUMEXP and stage.over is Pairs.OTHERS for stage in loss.stages
     ):
         raise OptionError(
-            f"labels: {loss.name} takes no weights, since a weighted positive is no negative there; got {value!r}: give "
-            "booleans, or use supcon_loss."
+            f"labels: {loss.name} takes no weights, since a weighted positive is no negative there; got "
+            f"{VALUES[type(value)]}: give booleans, or use supcon_loss."
         )
     return made
 

@@ -58,8 +58,10 @@ def _mask(backend: Backend, mask: Any, name: str, shape: tuple[Any, ...], like: 
         mask = backend.integers([int(value) for value in values], like) != 0
     expected = [shape[:1]] + ([shape[:2]] if len(shape) == 3 else [])
     if not any(_may_be(size, shape) for shape in expected):
-        shown = " or ".join(str(shape) for shape in expected)
-        raise ShapeError(f"where: expected shape {shown} for {name}; got {size}: give a boolean for each row.")
+        also = f" or {shape[:2]}" if len(shape) == 3 else ""
+        raise ShapeError(
+            f"where: expected shape {shape[:1]}{also} for {name}; got {size}: give a boolean for each row."
+        )
     if len(shape) == 3 and len(size) == 1:
         mask = xp.concat([xp.reshape(mask, (-1, 1))] * shape[1], axis=1)
     return xp.reshape(mask, (-1,))

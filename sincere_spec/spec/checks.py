@@ -66,6 +66,8 @@ def shown(value: object) -> str:
     """A value in an error message: short, on one line, with its type where that says more; an array by its type alone."""
     if is_array(value):
         return f"an array ({type(value).__name__})"
+    if isinstance(value, (int, float)):
+        (value,) = {value}  # torch.compile has a symbol for a number, and puts the number itself in a set
     text = " ".join(_short.repr(value).split())
     plain = value is None or isinstance(value, (bool, int, float, str))
     return text if plain else f"{text} ({type(value).__name__})"
