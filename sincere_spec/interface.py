@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.spec.words import Fold, Logit, Pairs
@@ -379,4 +379,23 @@ class Kernels(Protocol):
         """The gradient `[n, d]` by the rows times their factors, from their own losses and those of the columns.
 
         It is before 1 / temperature. And by row Σ C and Σ C value(s), of the rows' own losses.
+        """
+
+
+@runtime_checkable
+class TwoSidedKernels(Kernels, Protocol):
+    """Device code that makes the gradients by both sides of a panel in one sweep."""
+
+    def pull_both(
+        self,
+        words: KernelSpec,
+        panel: KernelOperands,
+        row_length: Array,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
+    ) -> tuple[Array, Array, Array, Array] | None:
+        """The gradients by rows `[n, d]` and by columns `[m, d]`, and by row Σ C and Σ C value(s), of the losses of both sides.
+
+        The rows that take part are the first `row_length`, a 0-d array. None where two sweeps are better.
         """

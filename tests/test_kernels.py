@@ -348,6 +348,10 @@ def strips(monkeypatch: pytest.MonkeyPatch) -> Any:
             calls.append("pull")
             return super().pull(*arguments)
 
+        def pull_both(self, *arguments: Any) -> Any:
+            calls.append("pull")
+            return super().pull_both(*arguments)
+
     monkeypatch.setattr(module, "ENTRIES", 1)
     monkeypatch.setattr(module, "CHUNK", 32)
     monkeypatch.setattr(module, "BLOCK_K", 16)

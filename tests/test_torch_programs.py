@@ -653,33 +653,6 @@ def test_a_compiled_step_of_16384_rows_holds_no_matrix(name: str, tmp_path: Path
     assert int(python(MEMORY.format(name=name), tmp_path)) < 64e6 + 4 * 16384 * 128 * 4
 
 
-@pytest.mark.parametrize("engine", ["dense", "tiled"])
-def test_a_step_is_captured_in_a_cuda_graph(engine: str) -> None:
-    """It reads nothing back from the device, so that the graph serves other values of these shapes."""
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("a CUDA graph is captured on a CUDA device, and there is none")
-
-    def step(z: Any, y: Any) -> tuple[Any, Any]:
-        return value_and_gradient(lambda z, y: ss.sincere_loss(z, y, engine=engine), z, y)
-
-    z, y = batch(300)
-    z, y = z.detach().cuda().requires_grad_(), y.cuda()
-    other = torch.cuda.Stream()
-    other.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(other):
-        step(z, y)
-    torch.cuda.current_stream().wait_stream(other)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        got = step(z, y)
-    with torch.no_grad():
-        z.copy_(batch(300, 1)[0])
-    graph.replay()
-    torch.testing.assert_close(got, step(z, y))
-
-
 # --- losses by row --------------------------------------------------------------------------------------------------------
 
 

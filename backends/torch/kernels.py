@@ -50,15 +50,6 @@ def sigmoid(t):
 
 
 @triton.jit
-def unit(fold: tl.constexpr):
-    """What the argument of a fold is multiplied by: exponentials are taken to the base 2."""
-    if fold == "exp" or fold == "logsumexp":
-        return LOG2_E
-    else:
-        return tl.constexpr(1.0)
-
-
-@triton.jit
 def fold_value(fold: tl.constexpr, t):
     """ψ(t) of a fold that is a plain sum, with t in its unit."""
     if fold == "linear":
@@ -109,8 +100,8 @@ def schedule(name: tl.constexpr, numbers: tl.constexpr, s):
         offset: tl.constexpr = numbers[3]
         width: tl.constexpr = numbers[4]
         angle = (pi / width) * (s + offset)
-        inside = s <= -offset
-        tau = tl.where(inside, low + (0.5 * (high - low)) * (1.0 + tl.cos(angle)), high)
+        inside = s <= tl.full(s.shape, -offset, s.dtype)  # Triton takes a bare float for float32 here, and in `where`
+        tau = tl.where(inside, low + (0.5 * (high - low)) * (1.0 + tl.cos(angle)), tl.full(s.shape, high, s.dtype))
         return tau, tl.where(inside, (-0.5 * pi * (high - low) / width) * tl.sin(angle), 0.0)
 
 
@@ -142,8 +133,12 @@ def logit_slope(name: tl.constexpr, numbers: tl.constexpr, s):
 
 @triton.jit
 def argument(fold: tl.constexpr, scale: tl.constexpr, offset: tl.constexpr, inverse_temperature, bias, shift):
-    """Slope and intercept of a part's argument `scale * a + offset - shift`, in the fold's unit, as a line of `value(s)`."""
-    return inverse_temperature * (scale * unit(fold)), (bias * scale + offset - shift) * unit(fold)
+    """Slope and intercept of a part's argument `scale * a + offset - shift`, in the fold's unit, as a line of `value(s)`.
+
+    The unit of exponentials is log2(e): they are taken to the base 2. A constant, since Triton 3.6 returns floats as float32.
+    """
+    unit: tl.constexpr = LOG2_E if fold == "exp" or fold == "logsumexp" else 1.0
+    return inverse_temperature * (scale * unit), (bias * scale + offset - shift) * unit
 
 
 @triton.jit
@@ -658,7 +653,6 @@ def strip_tally_kernel(
     NUMBERS: tl.constexpr,
     PARTNERS: tl.constexpr,
     DISTINCT: tl.constexpr,
-    HALF: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -689,7 +683,7 @@ def strip_tally_kernel(
             count - there,
             m,
             kind,
-            HALF,
+            False,
             BLOCK_Q,
             BLOCK_K,
         )
@@ -742,6 +736,9 @@ def strip_cotangent_kernel(
     temperature,
     bias,
     length,
+    row_length,
+    row_scales,
+    column_scales,
     weights,
     shifts,
     key_weights,
@@ -763,28 +760,38 @@ def strip_cotangent_kernel(
     DISTINCT: tl.constexpr,
     OWN: tl.constexpr,
     OTHERS: tl.constexpr,
+    BOTH: tl.constexpr,
     HALF: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The cotangents C of products `[n, m]`: in place, or with HALF as a sum of three bfloat16 matrices.
+    """The cotangents C of products `[n, m]`: in place, or with HALF times the scales of both sides, as a sum of three bfloat16.
 
-    Of each tile also its part of Σ C and Σ C value(s), `[tiles of columns, n]`, over the rows' own losses.
+    Of each tile also its part of Σ C and Σ C value(s), `[tiles of columns, n]`: over the rows' own losses, or of BOTH sides.
     """
     kind: tl.constexpr = sums.dtype.element_ty
     here, there = tl.program_id(0).to(tl.int64) * BLOCK_Q, tl.program_id(1).to(tl.int64) * BLOCK_K
     i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     count = tl.load(length)  # columns that take part; those that do not are last
-    present, real = i < n - here, j < count - there
+    present, real = i < tl.load(row_length) - here, j < count - there
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
-    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
+    row_factor = tl.load(row_factors + here + i, mask=i < n - here, other=0.0)  # [block_q]
     column_factor = tl.load(column_factors + there + j, mask=real, other=0.0)  # [block_k]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
     meet = (there < high) & (there + BLOCK_K > low)
     masked = meet | (there + BLOCK_K > count) if DISTINCT else True
     s = scaled_products(  # [block_q, block_k]
-        products + here * m + there, row_factor, column_factor, n - here, count - there, m, kind, HALF, BLOCK_Q, BLOCK_K
+        products + here * m + there,
+        row_factor,
+        column_factor,
+        n - here,
+        count - there,
+        m,
+        kind,
+        HALF,
+        BLOCK_Q,
+        BLOCK_K,
     )
     value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
     c = tl.zeros((BLOCK_Q, BLOCK_K), kind)  # [block_q, block_k]
@@ -809,9 +816,10 @@ def strip_cotangent_kernel(
                     masked,
                     tile,
                 )
-        place = tl.program_id(1).to(tl.int64) * n + here + i
-        tl.store(sums + place, tl.sum(c, axis=1), mask=present)
-        tl.store(moments + place, tl.sum(c * value, axis=1), mask=present)
+    place = tl.program_id(1).to(tl.int64) * n + here + i
+    if OWN and not BOTH:
+        tl.store(sums + place, tl.sum(c, axis=1), mask=i < n - here)
+        tl.store(moments + place, tl.sum(c * value, axis=1), mask=i < n - here)
     if OTHERS:  # after the sums of the rows' own, so that one matrix is enough
         for p in tl.static_range(len(FOLDS)):
             if OVERS[p] == "negative" or meet:
@@ -833,19 +841,25 @@ def strip_cotangent_kernel(
                     masked,
                     tile,
                 )
+        c = tl.where(present[:, None], c, 0.0)  # rows that take no part are no columns of the others
+    if BOTH:
+        tl.store(sums + place, tl.sum(c, axis=1), mask=i < n - here)
+        tl.store(moments + place, tl.sum(c * value, axis=1), mask=i < n - here)
     c = c * logit_slope(LOGIT, NUMBERS, s)
-    place = (here + i)[:, None] * m + (there + j)[None, :]
-    inside = present[:, None] & (j < m - there)[None, :]  # also columns that take no part, whose cotangents are 0
+    place = i[:, None] * m + j[None, :]  # [block_q, block_k]
+    inside = (i < n - here)[:, None] & (j < m - there)[None, :]  # also where no column takes part: cotangents of 0
     if HALF:
-        c = c * column_factor[None, :]
+        row_scale = tl.load(row_scales + here + i, mask=i < n - here, other=0.0)  # [block_q]
+        column_scale = tl.load(column_scales + there + j, mask=real, other=0.0)  # [block_k]
+        c = c * row_scale[:, None] * column_scale[None, :]
         for k in tl.static_range(3):
-            piece = bfloat16_head(c)
-            c -= piece
+            piece = c.to(tl.bfloat16)
+            c -= piece.to(kind)
             if k == 0:
-                tl.store(head + place, piece.to(tl.bfloat16), mask=inside)
+                tl.store(head + here * m + there + place, piece, mask=inside)
             elif k == 1:
-                tl.store(middle + place, piece.to(tl.bfloat16), mask=inside)
+                tl.store(middle + here * m + there + place, piece, mask=inside)
             else:
-                tl.store(rest + place, piece.to(tl.bfloat16), mask=inside)
+                tl.store(rest + here * m + there + place, piece, mask=inside)
     else:
-        tl.store(products + place, c, mask=inside)
+        tl.store(products + here * m + there + place, c, mask=inside)

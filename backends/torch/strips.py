@@ -2,13 +2,14 @@
 
 The same sweeps as `launch.TritonKernels`, by other means: a strip of similarities is written to memory by a library that
 multiplies near the device's peak, and read once to be summed, or once to become cotangents in place. Rows of half types are
-multiplied as they came, with sums in float32, as fused kernels do; so results keep the same accuracy.
+multiplied as they came, with sums in float32, as fused kernels do; so results keep the same accuracy. Their statistics are
+left to the fused kernels, which write no matrix and were faster at every D.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -23,38 +24,40 @@ ENTRIES = 1 << 26
 """Products that are held at a time, unless a tile of as many rows and columns has more: 256 MB of float32."""
 
 BLOCK_Q, BLOCK_K, CHUNK = 32, 128, 4096
-"""The rows and columns of a program's tiles, and how many columns a program sums up: not measured."""
+"""The rows and columns of a program's tiles, and how many columns a program sums up: the fastest of eight on an H200."""
+
+HALF = (torch.bfloat16, torch.float16)
 
 AVAILABLE = "dtype_out" in torch.ops.aten.mm.overloads()  # type: ignore[no-untyped-call]
 """Whether torch can multiply a half type with results in float32: from 2.8 on."""
 
 
 class StripKernels:
-    """The sweeps of `sincere_spec.interface.Kernels`, by products of whole strips."""
+    """The sweeps of `sincere_spec.interface.TwoSidedKernels`, by products of whole strips."""
 
     tile = 2048
 
     def tally(self, spec: KernelSpec, panel: KernelOperands, shifts: Array, tile: int) -> tuple[Array, Array, Array]:
-        chosen = constants(spec)
-        if chosen.pop("BAND"):  # pairs of equal labels alone: few, and kernels know where
+        chosen, m = constants(spec), panel.columns.shape[0]
+        if chosen.pop("BAND") or m == 0 or panel.rows.dtype in HALF:
             return TritonKernels().tally(spec, panel, shifts, TritonKernels.tile)
         with_slopes = tuple(part.minus is not None for part in spec.parts)
         tables: list[tuple[Array, Array, Array]] = []
-        for rows, parts in _strips(panel, tile):
+        for rows in _spans(0, panel.rows.shape[0], tile):
             count, own = rows.stop - rows.start, shifts[:, rows].contiguous()
             made: list[list[Array]] = [[], [], []]
-            for columns, given in parts:
+            for columns in _spans(0, m, _width(tile)):
                 chunks = triton.cdiv(columns.stop - columns.start, CHUNK)
                 found = [own.new_empty((chunks, len(spec.parts), count)) for _ in range(3)]
                 with torch.cuda.device_of(own):  # type: ignore[no-untyped-call]
                     strip_tally_kernel[(triton.cdiv(count, BLOCK_Q), chunks)](
-                        *given,
+                        torch.mm(panel.rows[rows], panel.columns[columns].T),
+                        *_vectors(panel, rows, columns),
                         own,
                         *found,
                         count,
                         columns.stop - columns.start,
                         WITH_SLOPES=with_slopes,
-                        HALF=_half(panel),
                         CHUNK=CHUNK,
                         BLOCK_Q=BLOCK_Q,
                         BLOCK_K=BLOCK_K,
@@ -74,81 +77,153 @@ class StripKernels:
         others: LogitCotangents | None,
         tile: int,
     ) -> tuple[Array, Array, Array]:
-        chosen = constants(spec)
-        if chosen.pop("BAND"):
+        if constants(spec)["BAND"]:
             return TritonKernels().pull(spec, panel, own, others, TritonKernels.tile)
-        (n, d), half, like = panel.rows.shape, _half(panel), panel.row_factors
-        gradient, sums, moments = like.new_zeros((n, d)), like.new_zeros(n), like.new_zeros(n)
-        pieces = _pieces(panel.columns) if half else [panel.columns]
-        for rows, parts in _strips(panel, tile):
-            count = rows.stop - rows.start
-            for columns, given in parts:
-                width = columns.stop - columns.start
-                products, tiles = given[0], triton.cdiv(width, BLOCK_K)
-                found = [like.new_zeros((tiles, count)) for _ in range(2)]
-                coefficients = [products] * 3
-                if half:
-                    coefficients = [products.new_empty(products.shape, dtype=torch.bfloat16) for _ in range(3)]
-                none = LogitCotangents(found[0], found[0])  # never read
-                with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-                    strip_cotangent_kernel[(triton.cdiv(count, BLOCK_Q), tiles)](
-                        *given,
-                        *(x[:, rows].contiguous() for x in own or ()),
-                        *(() if own else none),
-                        *(x[:, columns].contiguous() for x in others or ()),
-                        *(() if others else none),
-                        *coefficients,
-                        *found,
-                        count,
-                        width,
-                        OWN=own is not None,
-                        OTHERS=others is not None,
-                        HALF=half,
-                        BLOCK_Q=BLOCK_Q,
-                        BLOCK_K=BLOCK_K,
-                        **chosen,
-                    )
-                for k, coefficient in enumerate(coefficients if half else coefficients[:1]):
-                    for piece in pieces[: 3 - k]:  # the product of the two rests is less than the last digit
-                        gradient[rows] += _product(coefficient, piece[columns], like.dtype)
-                for whole, table in zip((sums, moments), found, strict=True):
-                    whole[rows] += torch.sum(table, dim=0)
-        return gradient, sums, moments
+        n, m = panel.rows.shape[0], panel.columns.shape[0]
+        mirrored = panel.columns is panel.rows and own is not None and others is own
+        row_length = panel.length if mirrored else torch.full_like(panel.length, n)
+        by_rows, _, sums, moments = _pull(spec, panel, row_length, own, others, _blocks(n, m, tile, mirrored, False))
+        return by_rows, sums, moments
+
+    def pull_both(
+        self,
+        spec: KernelSpec,
+        panel: KernelOperands,
+        row_length: Array,
+        own: LogitCotangents | None,
+        others: LogitCotangents | None,
+        tile: int,
+    ) -> tuple[Array, Array, Array, Array] | None:
+        if constants(spec)["BAND"]:  # fused kernels have each side's gradient in a sweep of its own
+            return None
+        blocks = _blocks(panel.rows.shape[0], panel.columns.shape[0], tile, False, True)
+        return _pull(spec, panel, row_length, own, others, blocks)
 
 
-def _half(panel: KernelOperands) -> bool:
-    """Whether rows are of a half type."""
-    half: bool = panel.rows.dtype != panel.row_factors.dtype
-    return half
+def _pull(
+    spec: KernelSpec,
+    panel: KernelOperands,
+    row_length: Array,
+    own: LogitCotangents | None,
+    others: LogitCotangents | None,
+    blocks: Iterator[tuple[slice, slice, bool]],
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients by rows and by columns, one array where these are the same, and by row Σ C and Σ C value(s).
 
-
-def _strips(panel: KernelOperands, tile: int) -> Iterator[tuple[slice, Iterator[tuple[slice, tuple[Any, ...]]]]]:
-    """Strips of rows; of each, spans of columns with their products and what a kernel reads beside these."""
-    n, m = panel.rows.shape[0], panel.columns.shape[0]
-    width = max(1, min(m, max(tile, ENTRIES // tile)))
-
-    def spans(rows: slice) -> Iterator[tuple[slice, tuple[Any, ...]]]:
-        for begin in range(0, m, width):
-            columns = slice(begin, min(begin + width, m))
-            products = _product(panel.rows[rows], panel.columns[columns].T, panel.row_factors.dtype)
-            vectors = (
-                panel.row_factors[rows],
-                panel.column_factors[columns],
-                panel.labels[rows],
-                panel.key_labels[columns],
-                panel.ids[rows],
-                panel.key_ids[columns],
-                panel.first[rows] - begin,
-                panel.last[rows] - begin,
-                panel.temperature,
-                panel.bias,
-                (panel.length - begin).clamp(0, columns.stop - begin),
+    Each block of cotangents is made once, and multiplied by its columns, and by its rows where the block says so. Rows of half
+    types are multiplied with norms from 1 to 2, times powers of two, and cotangents have the rest of both sides' factors.
+    """
+    n, m, like = panel.rows.shape[0], panel.columns.shape[0], panel.row_factors
+    symmetric = panel.columns is panel.rows
+    rows_of = _scaled(panel.rows, panel.row_factors)
+    columns_of = rows_of if symmetric else _scaled(panel.columns, panel.column_factors)
+    by_rows = like.new_zeros((n, panel.rows.shape[1]))
+    by_columns = by_rows if symmetric else like.new_zeros((m, panel.rows.shape[1]))
+    sums, moments = like.new_zeros(n), like.new_zeros(n)
+    chosen, half = constants(spec), panel.rows.dtype in HALF
+    del chosen["BAND"]
+    for rows, columns, both in blocks:
+        count, width = rows.stop - rows.start, columns.stop - columns.start
+        products = _product(panel.rows[rows], panel.columns[columns].T, like.dtype)  # [count, width]
+        coefficients = [products]
+        if half:
+            coefficients = [products.new_empty(products.shape, dtype=torch.bfloat16) for _ in range(3)]
+        tiles = triton.cdiv(width, BLOCK_K)
+        found = [like.new_zeros((tiles, count)) for _ in range(2)]
+        none = LogitCotangents(found[0], found[0])  # never read
+        with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
+            strip_cotangent_kernel[(triton.cdiv(count, BLOCK_Q), tiles)](
+                products,
+                *_vectors(panel, rows, columns),
+                row_length - rows.start,
+                rows_of.scales[rows],
+                columns_of.scales[columns],
+                *(x[:, rows].contiguous() for x in own or none),
+                *(x[:, columns].contiguous() for x in others or none),
+                *(coefficients if half else coefficients * 3),
+                *found,
+                count,
+                width,
+                OWN=own is not None,
+                OTHERS=others is not None,
+                BOTH=both,
+                HALF=half,
+                BLOCK_Q=BLOCK_Q,
+                BLOCK_K=BLOCK_K,
+                **chosen,
             )
-            yield columns, (products, *(x.contiguous() for x in vectors))
+        for k, coefficient in enumerate(coefficients):
+            for piece in columns_of.pieces[: 3 - k]:  # the product of the two rests is less than the last digit
+                by_rows[rows] += _product(coefficient, piece[columns], like.dtype)
+            for piece in rows_of.pieces[: 3 - k] if both else ():
+                by_columns[columns] += _product(coefficient.T, piece[rows], like.dtype)
+        for whole, table in zip((sums, moments), found, strict=True):
+            whole[rows] += torch.sum(table, dim=0)
+    if half:
+        by_rows /= rows_of.scales[:, None]
+        if not symmetric:
+            by_columns /= columns_of.scales[:, None]
+    return by_rows, by_columns, sums, moments
 
-    for begin in range(0, n, tile):
-        rows = slice(begin, min(begin + tile, n))
-        yield rows, spans(rows)
+
+def _blocks(n: int, m: int, tile: int, mirrored: bool, both: bool) -> Iterator[tuple[slice, slice, bool]]:
+    """Blocks of rows and columns, and whether they are multiplied by their rows, too.
+
+    Where C is symmetric it is made on and above the diagonal: a square, and what lies to its right for both sides.
+    """
+    for rows in _spans(0, n, tile):
+        if mirrored:
+            yield rows, rows, False
+        for columns in _spans(rows.stop if mirrored else 0, m, _width(tile)):
+            yield rows, columns, mirrored or both
+
+
+def _spans(start: int, stop: int, step: int) -> Iterator[slice]:
+    for begin in range(start, stop, step):
+        yield slice(begin, min(begin + step, stop))
+
+
+def _width(tile: int) -> int:
+    """How many columns a strip of a tile's rows has at a time."""
+    return max(tile, ENTRIES // tile)
+
+
+def _vectors(panel: KernelOperands, rows: slice, columns: slice) -> list[Array]:
+    """What kernels read beside products."""
+    begin = columns.start
+    vectors = (
+        panel.row_factors[rows],
+        panel.column_factors[columns],
+        panel.labels[rows],
+        panel.key_labels[columns],
+        panel.ids[rows],
+        panel.key_ids[columns],
+        panel.first[rows] - begin,
+        panel.last[rows] - begin,
+        panel.temperature,
+        panel.bias,
+        (panel.length - begin).clamp(0, columns.stop - begin),
+    )
+    return [x.contiguous() for x in vectors]
+
+
+class _Scaled(NamedTuple):
+    """Rows as bfloat16 pieces times a scale by row, or in a full type as they are."""
+
+    pieces: list[Array]  # of each [n, d]
+    scales: Array  # [n]
+
+
+def _scaled(rows: Array, factors: Array) -> _Scaled:
+    if rows.dtype not in HALF:
+        return _Scaled([rows], factors)
+    scales, exponent = torch.frexp(factors)  # scales from 1/2 to 1
+    powers = torch.ldexp(torch.ones_like(factors), exponent)[:, None]  # [n, 1]
+    if rows.dtype == torch.bfloat16:
+        return _Scaled([rows * powers.to(torch.bfloat16)], scales)
+    full = rows.float() * powers
+    head = full.to(torch.bfloat16)
+    return _Scaled([head, (full - head.float()).to(torch.bfloat16)], scales)
 
 
 def _product(a: Array, b: Array, dtype: Any) -> Array:
@@ -158,14 +233,6 @@ def _product(a: Array, b: Array, dtype: Any) -> Array:
     if a.device.type == "cuda":
         return torch.mm(a, b, out_dtype=dtype)
     return torch.mm(a.to(dtype), b.to(dtype))  # a CPU has no such product
-
-
-def _pieces(columns: Array) -> list[Array]:
-    """Half rows as a sum of bfloat16."""
-    if columns.dtype == torch.bfloat16:
-        return [columns]
-    head = columns.to(torch.bfloat16)
-    return [head, (columns.float() - head.float()).to(torch.bfloat16)]
 
 
 def _joined(spec: KernelSpec, sums: Array, maxima: Array, slope_sums: Array) -> tuple[Array, Array, Array]:

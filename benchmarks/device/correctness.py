@@ -215,6 +215,39 @@ def repeat(asked: Asked) -> Iterator[Row]:
         same = all(torch.equal(x, y) for found in kept[1:] for x, y in zip(kept[0], found, strict=True))
         reason = {} if same else {"reason": "a repetition gave other bits"}
         yield {"status": "right" if same else "wrong", "loss": loss, "size": size, "dtype": "bfloat16", **reason}
+    for engine in () if asked.rehearse else ("kernel", "tiled", "dense"):
+        yield replayed(engine)
+
+
+def replayed(engine: str) -> Row:
+    """Whether a step captured in a CUDA graph serves other values of its shapes: it reads nothing back from the device."""
+    import torch
+
+    z = torch.randn(2000, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.randint(0, 50, (2000,), device="cuda")
+
+    def step() -> tuple[Any, Any]:
+        value = ss.sincere_loss(z, labels, engine=engine)
+        return value, torch.autograd.grad(value, z)[0]
+
+    other, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    other.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(other):
+        step()
+    torch.cuda.current_stream().wait_stream(other)
+    with torch.cuda.graph(graph):
+        got = step()
+    with torch.no_grad():
+        z.copy_(torch.randn_like(z))
+    graph.replay()
+    same = all(torch.equal(x, y) for x, y in zip(got, step(), strict=True))
+    row: Row = {
+        "status": "right" if same else "wrong",
+        "loss": "sincere",
+        "program": f"{engine}, CUDA graph",
+        "size": 2000,
+    }
+    return row if same else {**row, "reason": "a replayed graph gave other bits"}
 
 
 def million(asked: Asked) -> Iterator[Row]:

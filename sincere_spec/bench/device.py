@@ -170,13 +170,18 @@ def _first_win(sizes: Sequence[int], ours: Mapping[int, float], other: Mapping[i
 
 
 def best_shapes(part: Part) -> dict[tuple[int, str], dict[str, int]]:
-    """The fastest shape that was measured, by bytes of an entry and sweep."""
-    found: dict[tuple[int, str], tuple[float, dict[str, int]]] = {}
+    """By bytes of an entry and sweep the shape with the smallest product of times over D, of those measured at every D."""
+    found: dict[tuple[int, str], dict[tuple[tuple[str, int], ...], list[float]]] = {}
     for row in part.measured():
-        key, seconds = (ITEMSIZE[row["dtype"]], row["sweep"]), median(row["seconds"])
-        if key not in found or seconds < found[key][0]:
-            found[key] = seconds, dict(row["shape"])
-    return {key: shape for key, (_, shape) in found.items()}
+        shapes = found.setdefault((ITEMSIZE[row["dtype"]], row["sweep"]), {})
+        shapes.setdefault(tuple(row["shape"].items()), []).append(log(median(row["seconds"])))
+    best: dict[tuple[int, str], dict[str, int]] = {}
+    for key, shapes in found.items():
+        most = max(map(len, shapes.values()))
+        complete = {shape: fsum(logs) for shape, logs in shapes.items() if len(logs) == most}
+        _, shape = min((total, shape) for shape, total in complete.items())
+        best[key] = dict(shape)
+    return best
 
 
 def _crossovers_text(table: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.comparison import Comparison, Halves, Samples, ones_by_row
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.prune import specialise
-from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part
+from sincere_spec.interface import KernelOperands, Kernels, KernelSpec, LogitCotangents, Part, TwoSidedKernels
 from sincere_spec.spec.relations import Attributes, OtherLabel, Relation, SameLabel
 from sincere_spec.spec.words import PairLoss
 
@@ -165,8 +165,17 @@ class KernelSweep:
         wanted = {"anchors": "anchors" in needed or parameters, "keys": "keys" in needed or (parameters and both)}
         sum_dlogits = sum_dlogits_value = xp.sum(self.anchors.factors[:0])
         found: dict[str, Array] = {}
+        if parts and all(wanted.values()) and not self.symmetric and isinstance(self.kernels, TwoSidedKernels):
+            row_length = xp.sum(xp.zeros_like(self.anchors.labels[:0])) + self.anchors.length
+            own, others = by_side.get(id(self.anchors)), by_side.get(id(self.columns))
+            panel = self.panel(self.anchors, self.columns)
+            made = self.kernels.pull_both(self.words(parts), panel, row_length, own, others, self.tile)
+            if made is not None:
+                anchors, keys, total, moment = made
+                found = {"anchors": self.anchors.restored(xp, anchors), "keys": self.columns.restored(xp, keys)}
+                sum_dlogits, sum_dlogits_value = xp.sum(total), xp.sum(moment)
         for name, side, other in (("anchors", self.anchors, self.columns), ("keys", self.columns, self.anchors)):
-            if not wanted[name] or (name == "keys" and self.symmetric):
+            if not wanted[name] or name in found or (name == "keys" and self.symmetric):
                 continue
             if not parts:
                 found[name] = xp.zeros_like(getattr(self.comparison, name))
