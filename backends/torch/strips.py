@@ -217,7 +217,7 @@ class _Scaled(NamedTuple):
 def _scaled(rows: Array, factors: Array) -> _Scaled:
     if rows.dtype not in HALF:
         return _Scaled([rows], factors)
-    scales, exponent = torch.frexp(factors)  # scales from 1/2 to 1
+    scales, exponent = torch.frexp(torch.where(factors == 0.0, 1.0, factors))  # scales from 1/2 to 1; 0 is a zero row's
     powers = torch.ldexp(torch.ones_like(factors), exponent)[:, None]  # [n, 1]
     if rows.dtype == torch.bfloat16:
         return _Scaled([rows * powers.to(torch.bfloat16)], scales)
