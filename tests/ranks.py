@@ -489,6 +489,7 @@ def disagreements(rank: int) -> Any:
             across=ss.across(world(), shared=("keys",)),
         ),
         "words": lambda: ss.sincere_loss(z, [str(x) for x in labels.tolist()] if rank == 3 else labels, across=world()),
+        "dtype of labels": lambda: ss.sincere_loss(z, labels.to(torch.int32) if odd else labels, across=world()),
         "gradients": lambda: loss(rank, z, across=ss.across(world(), gradients="sum" if odd else "mean")),
     }
     return {name: refusal(call) for name, call in calls.items()}

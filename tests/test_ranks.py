@@ -126,6 +126,7 @@ DISAGREEMENTS = {
     "shared queue": ("OptionError", "shared arrays"),
     "order of a shared queue": ("OptionError", "shared arrays"),
     "words": ("LabelError", "strings on rank 3 and integers on rank 0, 1"),
+    "dtype of labels": ("OptionError", "rank 2: label of int32"),
     "gradients": ("OptionError", "gradients"),
 }
 

@@ -19,7 +19,7 @@ from sincere_spec.call.steps import Opened, Saved, Static, by_array, finish, lay
 from sincere_spec.engines import ranks
 from sincere_spec.engines.comparison import Samples
 from sincere_spec.errors import DtypeError, EngineUnavailable, LabelError, OptionError, ShapeError, SincereSpecError
-from sincere_spec.interface import Collectives, HostCollectives, ProgramCollectives
+from sincere_spec.interface import Backend, Collectives, HostCollectives, ProgramCollectives
 from sincere_spec.relations import Same
 from sincere_spec.spec.relations import Attributes
 from sincere_spec.spec.words import PairLoss
@@ -290,7 +290,8 @@ def _description(problem: Problem, call: Call, given: Across) -> str:
         "width": str(first.shape[1]),
         "views of a sample": str(problem.shapes[next(iter(problem.shapes))][1:-1]),
         "where": ", ".join(problem.where) or "nothing",
-        "what names rows": ", ".join(problem.related.rows),
+        "what names rows": _named(backend, problem.related.rows),
+        "what names keys": _named(backend, problem.related.columns),
         "device": backend.platform(first),
         "shared arrays": ", ".join(given.shared) or "nothing",
         "gradients": given.gradients,
@@ -303,6 +304,10 @@ def _description(problem: Problem, call: Call, given: Across) -> str:
         side = [problem.embeddings[name] for name in given.shared] + list(problem.related.columns.values())
         lines["what is in the shared arrays"] = " ".join(repr(_checksum(problem, x)) for x in side)
     return "\n".join(f"{name}: {' '.join(text.split())}" for name, text in lines.items())
+
+
+def _named(backend: Backend, attributes: Attributes) -> str:
+    return ", ".join(f"{name} of {backend.dtype_name(x)}" for name, x in attributes.items())
 
 
 @lru_cache
