@@ -23,6 +23,7 @@ __all__ = [
     "dystress_info_nce_loss",
     "dystress_loss",
     "f_micl_loss",
+    "hcl_loss",
     "info_nce_loss",
     "infoloob_loss",
     "nt_xent_loss",
@@ -232,6 +233,40 @@ def nt_xent_loss(
     pairs = {"where": where, "ignore": ignore}
     options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
     return cast(ArrayT, _value(losses.nt_xent, (temperature,), views, across, **options))
+
+
+@documented
+def hcl_loss(
+    *views: ArrayT,
+    temperature: float | Array = 0.5,
+    beta: float = 1.0,
+    where: Where | None = None,
+    ignore: Ignore | None = None,
+    normalize: bool = True,
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    tile: int | None = None,
+    across: Any = None,
+) -> ArrayT:
+    """Find a sample's other view among all rows of both views, where hard negatives weigh more.
+
+    HCL (Robinson et al., arXiv 2010.04592, with tau+ = 0): NT-Xent whose negatives are reweighted by exp(beta a), weights
+    whose mean over a row's m negatives is 1:
+
+        loss_i = log(1 + N_i / exp(a_ip))          N_i = m Σ_n exp((1 + beta) a_in) / Σ_n exp(beta a_in)
+
+    With `beta=0.0` it is NT-Xent. Of three views or more a_ip is the mean over a row's other views.
+
+    Example:
+        >>> import numpy as np, sincere_spec as ss
+        >>> a = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> b = np.asarray([[0.8, 0.6], [-0.6, 0.8]])
+        >>> float(round(ss.hcl_loss(a, b, temperature=0.5), 4))
+        0.5224
+    """
+    pairs = {"where": where, "ignore": ignore}
+    options = {**pairs, "normalize": normalize, "reduction": reduction, "engine": engine, "tile": tile}
+    return cast(ArrayT, _value(losses.hcl, (temperature, beta), views, across, **options))
 
 
 @documented

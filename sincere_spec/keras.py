@@ -85,6 +85,7 @@ __all__ = [
     "DySTreSSInfoNCELoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "HCLLoss",
     "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
@@ -442,6 +443,15 @@ class NTXentLoss(Unlabelled):
 
     def __init__(self, *, temperature: float = 0.1, **options: Unpack[Options]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
+
+
+@registered
+@described
+class HCLLoss(Unlabelled):
+    """HCL of two views or more; see `hcl_loss`."""
+
+    def __init__(self, *, temperature: float = 0.5, beta: float = 1.0, **options: Unpack[Options]) -> None:
+        super().__init__(losses.hcl, {"temperature": temperature, "beta": beta}, **options)
 
 
 class Scheduled(Unlabelled):

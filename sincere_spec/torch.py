@@ -36,6 +36,7 @@ __all__ = [
     "DySTreSSInfoNCELoss",
     "DySTreSSLoss",
     "FMICLLoss",
+    "HCLLoss",
     "InfoLOOBLoss",
     "InfoNCELoss",
     "NTXentLoss",
@@ -356,6 +357,23 @@ class NTXentLoss(_ViewsLoss, _TemperatureLoss):
 
     def __init__(self, temperature: float = 0.1, **options: Unpack[_TemperatureOptions]) -> None:
         super().__init__(losses.nt_xent, {"temperature": temperature}, **options)
+
+
+@_learnable
+class HCLLoss(_ViewsLoss, _TemperatureLoss):
+    """HCL, with the keywords of `sincere_spec.hcl_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sincere_spec.torch import HCLLoss
+        >>> loss = HCLLoss(temperature=0.5)
+        >>> a, b = torch.eye(2), torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+        >>> round(loss(a, b).item(), 4)
+        0.5224
+    """
+
+    def __init__(self, temperature: float = 0.5, *, beta: float = 1.0, **options: Unpack[_TemperatureOptions]) -> None:
+        super().__init__(losses.hcl, {"temperature": temperature, "beta": beta}, **options)
 
 
 class _ScheduledLoss(_Loss):

@@ -207,7 +207,7 @@ class Plain:
         here, apart = np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)
         if "embeddings" in question.arguments:
             return [self.labelled(question)]
-        if question.loss in ("nt_xent", "dystress"):
+        if question.loss in ("nt_xent", "dystress", "hcl"):
             image = np.tile(np.arange(n), len(names))
             same = image[:, None] == image
             return [Side(names, names, same & ~np.eye(len(image), dtype=bool), ~same)]
@@ -411,6 +411,7 @@ class Plain:
             "sincere": self.margin,
             "decoupled": self.decoupled,
             "infoloob": self.decoupled,
+            "hcl": self.reweighted,
             "siglip": self.pairwise,
             "f_micl": self.divergence,
         }
@@ -425,6 +426,16 @@ class Plain:
         some = positive & negative.any(axis=1, keepdims=True)
         gap = self.level(a, negative) - a + epsilon
         return self.average(self.xp.among(some, self.softplus(self.xp.among(some, gap))), positive) - epsilon
+
+    def reweighted(self, a: Any, positive: np.ndarray, negative: np.ndarray, beta: float, **_: Any) -> Any:
+        some = positive.any(axis=1) & negative.any(axis=1)
+        gap = self.hard(a, negative, beta)[:, 0] - self.average(a, positive)
+        return self.xp.among(some, self.softplus(self.xp.among(some, gap)))
+
+    def hard(self, a: Any, negative: np.ndarray, beta: float) -> Any:
+        """The logarithm of the sum of negatives that count e^(beta a) times, all together as many as they are."""
+        scale = self.xp.constant(np.log(self.number(negative)), a)
+        return self.level((1 + beta) * a, negative) - self.level(beta * a, negative) + scale
 
     def outside(
         self, a: Any, positive: np.ndarray, negative: np.ndarray, weight: np.ndarray | None = None, **_: Any

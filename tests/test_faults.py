@@ -348,6 +348,45 @@ def counted_with(change: Callable[[np.ndarray], Any]) -> dict[str, Callable[...,
     }
 
 
+def harder(change: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Another sum of HCL's negatives, from the log-sum-exps under both exponents and the logarithm of their number."""
+
+    def hard(self: Plain, a: Any, negative: np.ndarray, beta: float) -> Any:
+        up, down = self.level((1 + beta) * a, negative), self.level(beta * a, negative)
+        return change(up, down, self.xp.constant(np.log(self.number(negative)), a))
+
+    return {"hard": hard}
+
+
+def of_hcl(change: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Another loss of HCL's rows."""
+    return {"reweighted": change}
+
+
+def hard_odds(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, beta: float, **_: Any) -> Any:
+    """-log of the positive's softmax, as the authors' code has it."""
+    own = self.xp.exp(self.average(a, positive))
+    noise = self.xp.among(negative.any(axis=1), self.xp.exp(self.hard(a, negative, beta))[:, 0])
+    return -self.xp.log(own / (own + noise))
+
+
+def hard_by_exponentials(self: Plain, a: Any, negative: np.ndarray, beta: float) -> Any:
+    """Products of exponentials as they are, and the logarithm of their sum last."""
+    over, some = self.xp.constant(negative.astype(float), a), negative.any(axis=1, keepdims=True)
+    counts = self.xp.exp(beta * a) * over
+    mean = self.xp.sum(counts, axis=1, keepdims=True) / self.xp.constant(self.number(negative), a)
+    noise = self.xp.sum(self.xp.exp(a) * counts, axis=1, keepdims=True) / self.xp.among(some, mean, 1.0)
+    return self.xp.log(self.xp.among(some, noise, 1.0))
+
+
+def hard_from_nothing(self: Plain, a: Any, positive: np.ndarray, negative: np.ndarray, beta: float, **_: Any) -> Any:
+    """Log-sum-exps over nothing are -inf, and what is made of them is covered after it was made."""
+    bare = self.xp.among(negative, a, -math.inf)
+    up, down = (self.xp.module.logsumexp(scale * bare, dim=1) for scale in (1 + beta, beta))
+    gap = up - down + self.xp.constant(np.log(self.number(negative)[:, 0]), a) - self.average(a, positive)
+    return self.xp.among(positive.any(axis=1) & negative.any(axis=1), self.softplus(gap))
+
+
 FAULTS: dict[str, Fault] = {
     # which pairs
     "self is a positive": Fault(
@@ -581,6 +620,130 @@ FAULTS: dict[str, Fault] = {
         "value: not finite",
         spared_by="f_micl/queue",
     ),
+    # functions of what the stages of a row are
+    "a row without negatives does not count": Fault(
+        "A softplus of a log-sum-exp over nothing is taken for nothing, and not for 0.",
+        {
+            "counting": lambda self, question, positive, negative: (
+                Plain.counting(self, question, positive, negative)
+                & (negative.any(axis=1) if question.loss == "hcl" else True)
+            )
+        },
+        ("hcl/ignore",),
+        spared_by="hcl/groups",
+    ),
+    "1 for no negatives": Fault(
+        "A log-sum-exp over nothing is 0, so that a softplus of it is there.",
+        of_hcl(
+            lambda self, a, positive, negative, beta, **_: self.xp.among(
+                positive.any(axis=1), self.softplus(self.hard(a, negative, beta)[:, 0] - self.average(a, positive))
+            )
+        ),
+        ("hcl/one-pair", "hcl/ignore"),
+        spared_by="hcl/groups",
+    ),
+    "0 times infinity": Fault(
+        "The value without negatives is covered with 0, and its gradient is 0 times that of a log-sum-exp over nothing.",
+        of_hcl(hard_from_nothing),
+        ("hcl/ignore", "hcl/one-pair"),
+        "gradient.view_0: not finite",
+        spared_by="hcl/two-views",
+    ),
+    "plus for minus": Fault(
+        "The log-sum-exp of the weights is added.",
+        harder(lambda up, down, number: up + down - number),
+        ("hcl/two-views", "hcl/half"),
+        spared_by="hcl/beta-zero",
+    ),
+    "weights whose sum is 1": Fault(
+        "The weights of negatives are a softmax: their mean is not 1, and the loss does not grow with the batch.",
+        harder(lambda up, down, number: up - down),
+        ("hcl/two-views", "hcl/beta-zero"),
+    ),
+    "weights that are held": Fault(
+        "No gradient goes through the weights of negatives.",
+        {
+            "hard": lambda self, a, negative, beta: (
+                self.level(a + self.xp.stop(beta * a), negative)
+                - self.xp.stop(self.level(beta * a, negative))
+                + self.xp.constant(np.log(self.number(negative)), a)
+            )
+        },
+        ("hcl/two-views", "hcl/half"),
+        "gradient.view_0: wrong",
+        spared_by="hcl/beta-zero",
+    ),
+    "beta by the similarity": Fault(
+        "Weights are e^(beta s), and not of the logit.",
+        of_hcl(
+            lambda self, a, positive, negative, beta, temperature, **_: Plain.reweighted(
+                self, a, positive, negative, beta * temperature
+            )
+        ),
+        ("hcl/two-views", "hcl/half"),
+        spared_by="hcl/beta-zero",
+    ),
+    "a falsy beta": Fault(
+        "`beta or 1.0` is 1 where 0 was asked.",
+        {"hard": lambda self, a, negative, beta: Plain.hard(self, a, negative, beta or 1.0)},
+        ("hcl/beta-zero",),
+        spared_by="hcl/two-views",
+    ),
+    "a beta of 1": Fault(
+        "The weights are e^l, and beta is not read.",
+        {"hard": lambda self, a, negative, beta: Plain.hard(self, a, negative, 1.0)},
+        ("hcl/half", "hcl/beta-zero", "hcl/unnormalised"),
+        spared_by="hcl/two-views",
+    ),
+    "2n - 2 negatives": Fault(
+        "Weights are divided by the number of negatives of a whole batch, whatever is left out.",
+        {
+            "hard": lambda self, a, negative, beta: (
+                Plain.hard(self, a, negative, beta)
+                + self.xp.constant(np.log((negative.shape[1] - 2) / self.number(negative)), a)
+            )
+        },
+        ("hcl/groups", "hcl/where"),
+        spared_by="hcl/two-views",
+    ),
+    "the positive among the hard": Fault(
+        "The positive has a weight, too, among those whose mean is 1.",
+        of_hcl(
+            lambda self, a, positive, negative, beta, **_: self.softplus(
+                self.level((1 + beta) * a, negative)[:, 0]
+                - self.level(beta * a, positive | negative)[:, 0]
+                + self.xp.constant(np.log(self.number(positive | negative)[:, 0]), a)
+                - self.average(a, positive)
+            )
+        ),
+        ("hcl/two-views",),
+    ),
+    "a positive at a time": Fault(
+        "The mean over positives is of their losses, and not of their logits.",
+        of_hcl(
+            lambda self, a, positive, negative, beta, **_: self.average(
+                self.xp.among(
+                    positive & negative.any(axis=1, keepdims=True), self.softplus(self.hard(a, negative, beta) - a)
+                ),
+                positive,
+            )
+        ),
+        ("hcl/three-views",),
+        spared_by="hcl/two-views",
+    ),
+    "a softmax's logarithm": Fault(
+        "The quotient is made before its logarithm is taken: a small loss is lost, and a large one is infinite.",
+        of_hcl(hard_odds),
+        ("hcl/well-separated", "hcl/hot-logits", "hcl/cold"),
+        spared_by="hcl/two-views",
+    ),
+    "exponentials as they are": Fault(
+        "Weights and exponentials are multiplied before the maximum is taken out.",
+        {"hard": hard_by_exponentials},
+        ("hcl/hot-logits", "hcl/cold"),
+        "value: not finite",
+        spared_by="hcl/two-views",
+    ),
     # reductions and scales
     "mean over all rows": Fault(
         "The mean is divided by N, and rows without positives are counted.",
@@ -641,11 +804,11 @@ FAULTS: dict[str, Fault] = {
         {
             "order": lambda self, question, rows: (
                 rows[transposed(question, rows.shape[0])]
-                if question.loss in ("nt_xent", "dystress", "clip", "infoloob") and question.reduction == "none"
+                if question.loss in ("nt_xent", "dystress", "hcl", "clip", "infoloob") and question.reduction == "none"
                 else rows
             )
         },
-        ("nt_xent/none", "nt_xent/three-views-none", "dystress/none", "clip/none", "infoloob/none"),
+        ("nt_xent/none", "nt_xent/three-views-none", "dystress/none", "hcl/none", "clip/none", "infoloob/none"),
         spared_by="nt_xent/two-views",
     ),
     "one cotangent for all rows": Fault(
@@ -769,6 +932,7 @@ FAULTS: dict[str, Fault] = {
             "info_nce/one-pair",
             "nt_xent/one-pair",
             "dystress/one-pair",
+            "hcl/one-pair",
             "clip/one-pair",
         ),
         "value: not finite",
@@ -1581,7 +1745,10 @@ def suite() -> dict[str, Question]:
 
 
 PROMISES = {
-    **{f"{loss}/two-pairs": "The smallest batch with negatives" for loss in ("nt_xent", "clip", "siglip", "f_micl")},
+    **{
+        f"{loss}/two-pairs": "The smallest batch with negatives"
+        for loss in ("nt_xent", "hcl", "clip", "siglip", "f_micl")
+    },
     **{f"f_micl/{name}-well-separated": "Views that agree: distances near 0" for name in ("kl", "pearson")},
     "info_nce/temperature-half": "The temperature's gradient over positives and queue together",
     "siglip/temperature-and-bias": "Temperature and bias have different gradients",

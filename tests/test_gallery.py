@@ -364,13 +364,6 @@ def _(x: Any) -> Any:
     return (critic[~diagonal()] - 1.0).exp().mean() - (unit(x.a) * unit(x.b)).sum(1).mean() / T
 
 
-@formula("Hard-negative contrastive loss")
-def _(x: Any) -> Any:
-    s, positive, negative = views(x)
-    own = mean(s / T, positive).exp()
-    return -(own / (own + reweighted(s, negative, 1.0))).log().mean()
-
-
 @formula("The debiased contrastive loss")
 def _(x: Any) -> Any:
     import torch
@@ -496,8 +489,6 @@ def test_a_block_is_the_published_formula(title: str) -> None:
 
     names: dict[str, Any] = {"__name__": "gallery"}
     exec(sections()[""], names)
-    if title == "Hard-negative contrastive loss":  # goes on with the record of an earlier block
-        exec(sections()["Hard negatives, decoupled"], names)
     exec(sections()[title], names)
     arrays = [names[name] for name in ARRAYS]
     got = torch.autograd.grad(names["loss"], arrays, allow_unused=True)

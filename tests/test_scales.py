@@ -129,6 +129,18 @@ def dystress_simcse(minimum: float = 0.04, maximum: float = 0.05) -> float:
     return cross_entropy(s / np.where(s <= -offset, wave, maximum), range(5))
 
 
+def hcl(beta: float = 0.5) -> float:
+    """HCL's code with tau_plus = 0, by its names."""
+    out = np.concatenate([A, B])
+    similarities, n = np.exp(out @ out.T / T), len(A)
+    neg = np.stack([np.delete(similarities[i], [i, (i + n) % (2 * n)]) for i in range(2 * n)])
+    pos = np.tile(np.exp(np.sum(A * B, axis=1) / T), 2)
+    imp = np.exp(beta * np.log(neg))
+    reweight_neg = np.sum(imp * neg, axis=-1) / np.mean(imp, axis=-1)
+    ng = np.maximum(reweight_neg, (2 * n - 2) * np.exp(-1 / T))
+    return float(np.mean(-np.log(pos / (pos + ng))))
+
+
 def f_micl_objective(alpha: float = 3.0, c: float = 0.7) -> float:
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.exp(-c * np.sum((x - y) ** 2, axis=-1))
@@ -171,6 +183,7 @@ SCALES: dict[str, tuple[Value, Value]] = {
     "open_clip": (open_clip, lambda: ss.clip_loss(A, B, temperature=1 / 14.0)),
     "CLOOB": (cloob, lambda: 2 / 14.0 * ss.infoloob_loss(A, B, temperature=1 / 14.0)),
     "SigLIP": (big_vision_siglip, lambda: ss.siglip_loss(A, B, temperature=1 / 10.0, bias=-10.0)),
+    "HCL": (hcl, lambda: ss.hcl_loss(A, B, temperature=T, beta=0.5)),
     "DySTreSS": (dystress, lambda: ss.dystress_loss(A, B)),
     "DySTreSS with a queue": (dystress_moco, lambda: ss.dystress_info_nce_loss(A, B, QUEUE)),
     "DySTreSS, SimCSE": (

@@ -217,7 +217,7 @@ class _Evaluation:
         loss, x = self.case["loss"], self.rows
         if loss in ("sincere", "supcon", "decoupled"):
             return self.labelled()
-        if loss in ("nt_xent", "dystress"):
+        if loss in ("nt_xent", "dystress", "hcl"):
             return self.views()
         ways = [("a", "b"), ("b", "a")] if loss in ("clip", "infoloob") else [tuple(x)[:2]]
         form = {"siglip": self.siglip, "f_micl": self.f_micl, "infoloob": self.left_out}.get(loss, self.chosen)
@@ -316,9 +316,18 @@ class _Evaluation:
                         positive.append((e, arb(1)))
                     else:
                         negative.append(e)
-            made = self.supcon(positive, negative) if positive else Ball(arb(0), self.tape)
-            found.append((made, len(positive)))
+            form = self.reweighted if self.case["loss"] == "hcl" else self.supcon
+            found.append((form(positive, negative) if positive else Ball(arb(0), self.tape), len(positive)))
         return found
+
+    def reweighted(self, positive: Weighed, negative: list[Ball]) -> Ball:
+        """-log of the positive's softmax, where each negative counts e^beta times, m negatives as m."""
+        p = (_sum([e.log() for e, _ in positive], self.tape) / len(positive)).exp()
+        if not negative:
+            return (p / p).log()
+        counts = [(n.log() * self.options["beta"]).exp() for n in negative]
+        noise = _sum([n * w for n, w in zip(negative, counts, strict=True)], self.tape) * len(negative)
+        return -(p / (p + noise / _sum(counts, self.tape))).log()
 
     def tau(self, s: Ball) -> Ball:
         options = self.options
@@ -406,7 +415,7 @@ class _Evaluation:
     def taking_part(self) -> int:
         """How many rows with a loss take part."""
         loss, names = self.case["loss"], tuple(self.rows)
-        both = loss in ("nt_xent", "dystress", "clip", "infoloob")
+        both = loss in ("nt_xent", "dystress", "hcl", "clip", "infoloob")
         places = [(name, i) for name in (names if both else names[:1]) for i in range(len(self.rows[name]))]
         return sum(self.pairs.inside(place) for place in places)
 

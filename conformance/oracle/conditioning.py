@@ -164,7 +164,7 @@ def _comparisons(problem: Problem, arrays: dict[str, Array]) -> list[_Comparison
     sizes = {name: len(x) for name, x in arrays.items()}
     if problem.loss in ("sincere", "supcon", "decoupled"):
         return [_by_label(problem, sizes["embeddings"], sizes.get("keys", 0))]
-    if problem.loss in ("nt_xent", "dystress"):
+    if problem.loss in ("nt_xent", "dystress", "hcl"):
         names = tuple(f"view_{k}" for k in range(len(arrays)))
         return [_by_image(names, sizes["view_0"])]
     if "negatives" in arrays:
@@ -293,6 +293,33 @@ def _margin(a: _Rounded, positive: Mask, negative: Mask, epsilon: float) -> _Row
     away = softmax.at * push
     pull = away - share * sigmoid
     return _Rows(_Rounded(loss, error), _Rounded(pull, wrong + softmax.error * push + softmax.at * push_error + away))
+
+
+def _times(factor: float, a: _Rounded) -> _Rounded:
+    at = factor * a.at
+    return _Rounded(at, abs(factor) * a.error + np.abs(at))
+
+
+def _reweighted(a: _Rounded, positive: Mask, negative: Mask, beta: float) -> _Rows:
+    """``softplus(lse (1 + beta) l_n - lse beta l_n + log m - l_p)``: HCL, of one positive a row."""
+    up, softmax = _log_sum_exp(_times(1 + beta, a), negative)
+    down, share = _log_sum_exp(_times(beta, a), negative)
+    own, mine = _mean_over(a, positive.astype(np.float64))
+    number = np.sum(negative, axis=1, keepdims=True)
+    some = (number > 0) & np.any(positive, axis=1, keepdims=True)
+    log_number = np.log(np.maximum(number, 1))
+    noise = _finite(up.at) - (_finite(down.at) - log_number)
+    x = np.where(some, noise - own.at, -np.inf)
+    rough = up.error + down.error + log_number + np.abs(_finite(down.at) - log_number) + np.abs(noise) + own.error
+    x_error = np.where(some, rough + np.abs(noise - own.at), 0.0)
+    softplus, sigmoid = np.logaddexp(0.0, x), _sigmoid(x)
+    pull = sigmoid * ((1 + beta) * softmax.at - beta * share.at - mine)
+    parts = (1 + beta) * softmax.at + beta * share.at + mine
+    wrong = (1 + beta) * (softmax.error + softmax.at) + beta * (share.error + share.at) + mine
+    return _Rows(
+        _Rounded(softplus, sigmoid * x_error + 2 * softplus),
+        _Rounded(pull, sigmoid * (wrong + parts * ((1 - sigmoid) * x_error + 3))),
+    )
 
 
 def _mean_over(a: _Rounded, weight: Array) -> tuple[_Rounded, Array]:
@@ -441,6 +468,8 @@ def _rows(problem: Problem, a: _Rounded, weight: Array, negative: Mask) -> _Rows
         return _margin(a, positive, negative, problem.number("epsilon"))
     if loss in ("decoupled", "infoloob"):
         return _only_negatives(a, positive, negative)
+    if loss == "hcl":
+        return _reweighted(a, positive, negative, problem.number("beta"))
     if loss == "siglip":
         return _pairwise(a, positive, negative)
     if loss == "f_micl":

@@ -86,6 +86,8 @@ def _rows_of(problem: Problem, pairs: Comparison, held: Comparison, point: dict[
     a = loops.logits(pairs, point["temperature"])
     if loss == "sincere":
         return loops.sincere(pairs, a, mp.mpf(problem.number("epsilon")))
+    if loss == "hcl":
+        return loops.hcl(pairs, a, mp.mpf(problem.number("beta")))
     if loss == "siglip":
         return loops.siglip(pairs, a, point["bias"])
     if loss == "supcon":

@@ -20,6 +20,7 @@ __all__ = [
     "decoupled",
     "f_divergence",
     "f_micl",
+    "hcl",
     "info_nce",
     "infoloob",
     "logits",
@@ -186,6 +187,25 @@ def infoloob(pairs: Comparison, a: Logits) -> list[Row]:
             continue
         rest = _sum([mp.exp(a[i][n]) for n in negatives])
         rows.append(_counted(pairs, i, -mp.log(mp.exp(a[i][positives[0]]) / rest)))
+    return rows
+
+
+def hcl(pairs: Comparison, a: Logits, beta: Number) -> list[Row]:
+    """``log(1 + N_i / e^l_p)``, N_i the sum of ``e^l_n`` over m negatives, each times ``m w_n / sum w``, w = e^(beta l_n).
+
+    Of several positives l_p is the mean.
+    """
+    rows = []
+    for i in range(len(pairs.anchors)):
+        if not pairs.positives(i):
+            rows.append(pairs.without(i))
+            continue
+        positives, negatives = pairs.positives(i), pairs.negatives(i)
+        own = _sum([a[i][p] for p in positives]) / len(positives)
+        importance = [mp.exp(beta * a[i][n]) for n in negatives]
+        mean = _sum(importance) / max(len(negatives), 1)
+        noise = _sum([mp.exp(a[i][n]) * w / mean for n, w in zip(negatives, importance, strict=True)])
+        rows.append(_counted(pairs, i, mp.log1p(noise / mp.exp(own))))
     return rows
 
 

@@ -59,7 +59,7 @@ def sides(problem: Problem) -> list[Side]:
     if "embeddings" in names:
         keys = ("keys",) if "keys" in names else ("embeddings",)
         return [_side(problem, ("embeddings",), keys, _labelled)]
-    if problem.loss in ("nt_xent", "dystress"):
+    if problem.loss in ("nt_xent", "dystress", "hcl"):
         return [_side(problem, names, names, _views)]
     if set(_QUEUES) & set(names):
         return [_side(problem, names[:1], names[1:], _queue)]

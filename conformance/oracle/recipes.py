@@ -138,6 +138,10 @@ def _dystress(
     return {**options, "offset": -0.40625, "scale": 0.6875} if schedule == "shifted" else options
 
 
+def _hcl(temperature: float = USUAL, beta: float = 1.0) -> dict[str, Option]:
+    return {"temperature": temperature, "beta": beta}
+
+
 def _siglip(temperature: float = 0.1015625, bias: float = -10.0) -> dict[str, Option]:
     return {"temperature": temperature, "bias": bias}
 
@@ -181,7 +185,7 @@ class _Profile:
 
 def _row_count(problem: Problem) -> int:
     sizes = {name: len(x) for name, x in problem.arrays().items()}
-    if problem.loss in ("nt_xent", "dystress"):
+    if problem.loss in ("nt_xent", "dystress", "hcl"):
         return sum(sizes.values())
     if problem.loss in ("clip", "infoloob"):
         return 2 * sizes["a"]
@@ -283,6 +287,12 @@ def _core() -> list[Recipe]:
         _views(first, second),
         normalize=False,
     )
+    pair = _views(first, second)
+    add.case("hcl/two-views", "Two views, where hard negatives weigh more.", _hcl(), pair)
+    add.case("hcl/half", "The weights are e^(beta l), and not e^l.", _hcl(WARM, 0.5), pair)
+    add.case("hcl/beta-zero", "A beta of 0 is NT-Xent.", _hcl(USUAL, 0.0), pair)
+    add.case("hcl/three-views", "Three views: the mean of both positives' logits.", _hcl(WARM), _views(*three))
+    add.case("hcl/unnormalised", "normalize=False on two views.", _hcl(0.5, 0.75), pair, normalize=False)
     for schedule in ("cosine", "shifted"):
         for detach in (True, False):
             add.case(
@@ -581,7 +591,9 @@ def _reduction() -> list[Recipe]:
     add.case("nt_xent/none", order, _plain(), two, reduction="none")
     add.case("nt_xent/three-views-none", order, _plain(WARM), views, reduction="none")
     add.case("dystress/none", order, _dystress(), two, reduction="none")
+    add.case("hcl/none", order, _hcl(), two, reduction="none")
     add.case("nt_xent/sum", says["sum"], _plain(), two, reduction="sum")
+    add.case("hcl/sum", says["sum"], _hcl(), two, reduction="sum")
     add.case("dystress/sum", says["sum"], _dystress(), two, reduction="sum")
     a, b = gathered("tower", range(M), C, 12), gathered("pair", range(M), C, 12)
     queue = {"queries": a, "positives": b, "negatives": scattered("memory", K, C)}
@@ -674,6 +686,7 @@ def _precision() -> list[Recipe]:
     wild, wilder = scattered("wild", M, C), scattered("wilder", M, C)
     hot = "Near-duplicates at a cold temperature: logits near 1024."
     add.case("nt_xent/hot-logits", hot, _plain(COLD), _views(close[:6], closer[:6]))
+    add.case("hcl/hot-logits", hot, _hcl(COLD), _views(close[:6], closer[:6]))
     add.case("dystress/hot-logits", hot, _dystress(COLD, 2 * COLD), _views(close[:6], closer[:6]))
     add.case("clip/hot-logits", hot, _plain(COLD), {"a": close, "b": closer})
     add.case(
@@ -681,6 +694,7 @@ def _precision() -> list[Recipe]:
     )
     cold = "Logits from -1024 to 1024."
     add.case("nt_xent/cold", cold, _plain(COLD), _views(wild[:6], wilder[:6]))
+    add.case("hcl/cold", cold, _hcl(COLD), _views(wild[:6], wilder[:6]))
     add.case("clip/cold", cold, _plain(COLD), {"a": wild, "b": wilder})
     add.case("siglip/cold", cold, _siglip(COLD, -10.0), {"a": wild, "b": wilder})
     norms = "Norms from 1e-30 to 1e30."
@@ -732,6 +746,7 @@ def _late_training() -> list[Recipe]:
     one, two = settled("one", range(6), C), settled("two", range(6), C)
     a, b = settled("a", range(M), C), settled("b", range(M), C)
     add.case("nt_xent/well-separated", late, _plain(2.0**-6), _views(one, two))
+    add.case("hcl/well-separated", late, _hcl(2.0**-6), _views(one, two))
     add.case("dystress/well-separated", late, _dystress(2.0**-6, 2.0**-5), _views(one, two))
     add.case("dystress/full-derivative-settled", late, _dystress(2.0**-6, 2.0**-5, detach=False), _views(one, two))
     add.case("dystress/shifted-settled", late, _dystress(2.0**-6, 2.0**-5, schedule="shifted"), _views(one, two))
@@ -844,6 +859,7 @@ def _degenerate() -> list[Recipe]:
         ("info_nce", _plain(), ("queries", "positives"), "One pair has no negatives: 0."),
         ("nt_xent", _plain(), ("view_0", "view_1"), "Two views of one image have no negatives: 0."),
         ("dystress", _dystress(), ("view_0", "view_1"), "Two views of one image have no negatives: 0."),
+        ("hcl", _hcl(), ("view_0", "view_1"), "Two views of one image have no negatives: 0."),
         ("clip", _plain(), ("a", "b"), "One pair has no negatives: 0 both ways."),
         ("infoloob", _plain(), ("a", "b"), "One pair has no negatives: it does not count, and the loss is 0."),
         ("siglip", _siglip(WARM, -2.5), ("a", "b"), "One pair has no negatives; the positive's term stays."),
@@ -855,14 +871,14 @@ def _degenerate() -> list[Recipe]:
         ),
     )
     for loss, options, (one, two), alone in pairwise:
-        n = 6 if loss in ("nt_xent", "dystress") else M
+        n = 6 if loss in ("nt_xent", "dystress", "hcl") else M
         same, dead = np.tile(scattered("same", 1, C), (n, 1)), scattered("wild", n, C)
         dead[3] = 0.0
         add.case(f"{loss}/empty-batch", "No rows: 0, with empty gradients.", options, {one: nothing, two: nothing})
         add.case(f"{loss}/one-pair", alone, options, {one: small[:1], two: other[:1]})
         if loss not in ("dystress", "info_nce"):
             add.case(f"{loss}/two-pairs", "The smallest batch with negatives.", options, {one: small, two: other})
-        if loss in ("nt_xent", "clip", "f_micl"):
+        if loss in ("nt_xent", "hcl", "clip", "f_micl"):
             add.case(f"{loss}/identical-rows", "All rows equal.", options, {one: same, two: same})
         add.case(
             f"{loss}/zero-row",
@@ -1085,6 +1101,10 @@ def _towers() -> list[Recipe]:
         _plain(WARM),
         {**_views(*three), "groups": four},
     )
+    alone = "Sample 0 shares its group with all others: its rows have no negatives, a loss of 0, and count."
+    everywhere = _apart("of samples", 5) | (np.arange(5) == 0)[:, None]
+    add.case("hcl/groups", shared, _hcl(), {**_views(one, other), "groups": five})
+    add.case("hcl/ignore", alone, _hcl(0.5), {**_views(one, other), "ignore": everywhere & ~np.eye(5, dtype=np.bool_)})
     add.case("dystress/groups", shared, _dystress(), {**_views(one, other), "groups": five})
     add.case(
         "nt_xent/ignore",
@@ -1105,12 +1125,13 @@ def _towers() -> list[Recipe]:
         {**_views(one, other), "guide_view_0": guides[0][:5], "guide_view_1": guides[1][:5]},
     )
     outside = np.asarray([True, False, True, True, False])
-    add.case(
-        "nt_xent/where",
-        "A sample outside is none in any of its views.",
-        _plain(),
-        {**_views(one, other), "where": outside},
-    )
+    for loss, options in (("nt_xent", _plain()), ("hcl", _hcl())):
+        add.case(
+            f"{loss}/where",
+            "A sample outside is none in any of its views.",
+            options,
+            {**_views(one, other), "where": outside},
+        )
     return add.cases
 
 

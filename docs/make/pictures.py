@@ -87,7 +87,7 @@ def pairs(name: str) -> tuple[np.ndarray, list[str], list[str]]:
         _, g = ss.value_and_gradient(record, z, [0, 0, 0, 1, 1, 2], normalize=False, reduction="sum")
         names = ["a", "a", "a", "b", "b", "c"]
         return -np.sign(np.round(np.asarray(g), 12)), names, names
-    if name in ("nt_xent", "dystress", "f_micl"):
+    if name in ("nt_xent", "hcl", "dystress", "f_micl"):
         views = np.eye(n).reshape(2, 3, n)
         _, g = ss.value_and_gradient(record, *views, normalize=False, reduction="sum")
         names = ["1", "2", "3", "1'", "2'", "3'"]

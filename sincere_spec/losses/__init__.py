@@ -4,6 +4,7 @@ from sincere_spec.losses import table as table
 from sincere_spec.losses.decoupled import decoupled
 from sincere_spec.losses.dystress import dystress, dystress_info_nce
 from sincere_spec.losses.f_micl import f_micl
+from sincere_spec.losses.hcl import hcl
 from sincere_spec.losses.info_nce import clip, info_nce
 from sincere_spec.losses.infoloob import infoloob
 from sincere_spec.losses.siglip import siglip
@@ -16,6 +17,7 @@ __all__ = [
     "dystress",
     "dystress_info_nce",
     "f_micl",
+    "hcl",
     "info_nce",
     "infoloob",
     "nt_xent",

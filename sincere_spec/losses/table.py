@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sincere_spec.losses.decoupled import decoupled
 from sincere_spec.losses.dystress import dystress, dystress_info_nce
 from sincere_spec.losses.f_micl import f_micl
+from sincere_spec.losses.hcl import hcl
 from sincere_spec.losses.info_nce import clip, info_nce
 from sincere_spec.losses.infoloob import infoloob
 from sincere_spec.losses.siglip import siglip
@@ -42,4 +43,5 @@ TABLE = (
     BuiltIn(siglip, "siglip_loss", "SigLIPLoss"),
     BuiltIn(f_micl, "f_micl_loss", "FMICLLoss"),
     BuiltIn(infoloob, "infoloob_loss", "InfoLOOBLoss"),
+    BuiltIn(hcl, "hcl_loss", "HCLLoss"),
 )
