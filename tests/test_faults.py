@@ -700,7 +700,7 @@ FAULTS: dict[str, Fault] = {
         {
             "hard": lambda self, a, negative, beta: (
                 Plain.hard(self, a, negative, beta)
-                + self.xp.constant(np.log((negative.shape[1] - 2) / self.number(negative)), a)
+                + self.xp.constant(np.log(max(negative.shape[1] - 2, 1) / self.number(negative)), a)
             )
         },
         ("hcl/groups", "hcl/where"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +34,31 @@ def judged() -> dict[str, Any]:
         for level, profiles in questions.LEVELS.items()
     }
 
-    def alarms(implementation: Plain, asked: list[questions.Question], dtype: str, by_level: bool) -> int:
-        results = [
-            at_level(result) if by_level else result
-            for question in asked
-            if dtype in question.dtypes
-            for result in judge.ask(implementation, question, dtype, "dense")
-        ]
-        return sum(result.status in ("fail", "error") for result in results)
+    def alarms(
+        implementation: Plain, asked: Sequence[questions.Question], dtype: str, by_level: bool
+    ) -> Iterator[bool]:
+        for question in asked:
+            if dtype in question.dtypes:
+                for result in judge.ask(implementation, question, dtype, "dense"):
+                    yield (at_level(result) if by_level else result).status in ("fail", "error")
 
     killed: dict[str, list[str]] = {"core": [], "core and robust": [], "all": []}
     for name, fault in FAULTS.items():
-        seen = {level: bool(alarms(fault.implementation, asked, fault.dtype, True)) for level, asked in levels.items()}
-        if seen["core"]:
-            killed["core"].append(name)
-        if seen["core"] or seen["robust"]:
-            killed["core and robust"].append(name)
-        if any(seen.values()) or alarms(fault.implementation, levels["core"], fault.dtype, False):
-            killed["all"].append(name)
+        core, robust, extreme = (alarms(fault.implementation, asked, fault.dtype, True) for asked in levels.values())
+        entry_by_entry = alarms(fault.implementation, levels["core"], fault.dtype, False)
+        if any(core):
+            levels_of_fault = killed.keys()
+        elif any(robust):
+            levels_of_fault = killed.keys() - {"core"}
+        else:
+            levels_of_fault = {"all"} if any(extreme) or any(entry_by_entry) else set()
+        for level in levels_of_fault:
+            killed[level].append(name)
     right = Plain("torch")
-    verdicts = {
-        dtype: {
-            "verdicts": sum(
-                len(judge.ask(right, question, dtype, "dense")) for question in suite if dtype in question.dtypes
-            ),
-            "false_alarms": alarms(right, list(suite), dtype, False),
-        }
-        for dtype in ("float16", "bfloat16", "float32", "float64")
-    }
+    verdicts = {}
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        found = list(alarms(right, suite, dtype, False))
+        verdicts[dtype] = {"verdicts": len(found), "false_alarms": sum(found)}
     return {
         "cases": len(suite),
         "faults": {
