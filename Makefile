@@ -24,6 +24,7 @@ help:
 verify: install
 	@$(IN)/sincere-spec verify $(ARGS)
 	@$(IN)/python -m sincere_spec.conformance.distributed --short
+	@$(IN)/python -m sincere_spec.conformance.distributed --short --framework jax
 
 test: install
 	@$(IN)/python -m pytest $(ARGS)

@@ -124,6 +124,21 @@ class ProgramCollectives(Collectives, Protocol):
         """How many rows the lower ranks have of an array."""
 
 
+@dataclass(frozen=True)
+class Divisible:
+    """A program of which each device can run its part, where a compiler divides the operands over devices by rows.
+
+    `whole(*operands)` is all of it. `own(collectives, shared, operands)` is the part of a device that has as many rows of each
+    operand as any other; if `shared`, all have all keys. `rows_of` says by operand what is along its first axis: "rows", "keys"
+    if these are others, or None for neither. `like` is by result the operand of whose shape and rows it is, or None for a scalar.
+    """
+
+    whole: Callable[..., tuple[Array, ...]]
+    own: Callable[[Collectives, bool, tuple[Array, ...]], tuple[Array, ...]]
+    rows_of: tuple[str | None, ...]
+    like: tuple[int | None, ...]
+
+
 readers: list[Callable[[dict[str, Any], Any], Static]] = []
 """Who makes a static part of what `described` wrote, and an adapter: the call path is, and adapters do not import it."""
 
@@ -278,7 +293,13 @@ class TracingBackend(Backend, Protocol):
         """
 
     def copies(self, x: Array) -> int:
-        """How many devices would each compute all tiles of a sharded array; 1 where that is not known, or it is not sharded."""
+        """Over how many devices rows are sharded; 1 where that is not known, or it is not sharded."""
+
+    def may_divide(self, arrays: Sequence[Array]) -> bool:
+        """Whether a compiler may divide the rows of these arrays over devices, so that `divided` is what to call."""
+
+    def divided(self, program: Divisible, operands: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What a program makes of its operands: each device its part of it, where the compiler divides them by rows."""
 
     def number(self, value: float, dtype: str) -> Array:
         """A 0-d array."""

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import sincere_spec as ss
-from sincere_spec.conformance import distributed
+from sincere_spec.backends.jax.ranks import AxisCollectives
+from sincere_spec.conformance import distributed, distributed_programs
+from sincere_spec.engines import ranks as engine_over_ranks
 
 pytestmark = pytest.mark.framework("jax")
 
@@ -169,8 +172,24 @@ def spread_over_all(rows: int) -> tuple[Any, Any, Any]:
     return jax.device_put(z, own), jax.device_put(labels, own), own
 
 
+@pytest.fixture(name="rows_swept")
+def _rows_swept(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each device has of a program that was divided."""
+    swept: list[int] = []
+    value_and_gradient = engine_over_ranks.value_and_gradient
+
+    def seen(shard: Any, *others: Any) -> Any:
+        swept.append(shard.comparison.anchors.shape[0])
+        return value_and_gradient(shard, *others)
+
+    monkeypatch.setattr(engine_over_ranks, "value_and_gradient", seen)
+    return swept
+
+
 @pytest.mark.parametrize("engine", ["dense", "tiled", "auto"])
-def test_plain_jit_of_sharded_arrays_is_exact_and_divides_whole_matrices(engine: str) -> None:
+def test_plain_jit_of_sharded_arrays_is_exact_and_each_device_has_its_own_rows(
+    engine: str, rows_swept: list[int]
+) -> None:
     import jax
 
     z, labels, own = spread_over_all(64)
@@ -187,30 +206,117 @@ def test_plain_jit_of_sharded_arrays_is_exact_and_divides_whole_matrices(engine:
     np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
     assert gradient.sharding.is_equivalent_to(own, 2)
     many, single = (program.lower(*x).compile() for x in ((z, labels), one))
-    share = many.cost_analysis()["flops"] / single.cost_analysis()["flops"]
-    if engine == "tiled":
-        return
-    assert share <= 1.2 / jax.device_count()
     assert "f64[64,64]" not in many.as_text()
-    assert "f64[64,64]" in single.as_text()
+    if engine == "tiled":
+        assert set(rows_swept) == {64 // jax.device_count()}
+        assert many.as_text().count(" all-gather(") == 3  # of rows, of what names them, and of their cotangents
+        assert "reduce-scatter" not in many.as_text()
+    else:
+        assert many.cost_analysis()["flops"] <= 1.2 / jax.device_count() * single.cost_analysis()["flops"]
+        assert "f64[64,64]" in single.as_text()
 
 
-def test_explain_says_that_devices_do_not_divide_tiles() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sincere, where",
+        "sincere, ids",
+        "sincere, shared keys",
+        "nt_xent, three views in groups",
+        "clip, where",
+        "info_nce, queue of each rank",
+    ],
+)
+def test_every_kind_of_call_is_divided_by_plain_jit(name: str, rows_swept: list[int]) -> None:
+    """Over one axis of two: the other has copies, as where it divides a model."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    case = next(case for case in distributed.cases(16, short=True) if case.name == name)
+    arrays, parameters, rows = given(case)
+    shape = (2, jax.device_count() // 2)
+    devices = jax.make_mesh(shape, ("rows", "model"), (jax.sharding.AxisType.Auto,) * 2)
+
+    def spread(named: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: jax.device_put(x, jax.NamedSharding(devices, P("rows" if x.shape[0] == 16 else None)))
+            for name, x in named.items()
+        }
+
+    def loss(arrays: Any, parameters: Any, rows: Any) -> Any:
+        return value(case, arrays, parameters, rows, engine="tiled", tile=8)
+
+    got, found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(spread(arrays), parameters, spread(rows))
+    want, exact = one_device(case)
+    assert float(got) == pytest.approx(float(want), rel=LIMIT)
+    gradient = found[0] | found[1]
+    for number, name in enumerate((*case.arrays, *parameters)):
+        one = list(exact.values())[number]
+        assert np.abs(gradient[name] - one).max() <= LIMIT * max(1e-3, float(np.abs(one).max()))
+    assert rows_swept == [8 * (3 if "three views" in case.name else 1)]
+
+
+def test_rows_that_are_cut_into_columns_are_divided_and_uneven_ones_are_not(rows_swept: list[int]) -> None:
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    rng = np.random.default_rng(0)
+    program = jax.jit(jax.value_and_grad(lambda z, y: ss.sincere_loss(z, y, temperature=0.1, engine="tiled", tile=8)))
+    for count, rows in ((16, [16 // jax.device_count()]), (15, [])):
+        z, labels = rng.normal(size=(count, 8)), rng.integers(0, 4, count)
+        mesh_of_all = jax.make_mesh((jax.device_count(),), ("model",), (jax.sharding.AxisType.Auto,))
+        got, gradient = program(jax.device_put(z, jax.NamedSharding(mesh_of_all, P(None, "model"))), labels)
+        want, exact = ss.value_and_gradient(ss.losses.sincere(0.1), z, labels)
+        np.testing.assert_allclose(got, want, rtol=LIMIT)
+        np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
+        assert rows_swept == rows
+        rows_swept.clear()
+
+
+def test_transforms_of_arrays_that_may_be_divided() -> None:
+    import jax
+
+    z, labels, _ = spread_over_all(16)
+    whole = np.asarray(z)
+
+    def loss(z: Any, labels: Any = labels, engine: str = "tiled") -> Any:
+        return ss.sincere_loss(z, labels, temperature=0.1, engine=engine, tile=8 if engine == "tiled" else None)  # type: ignore[arg-type]
+
+    several = np.stack([whole, whole[::-1]])
+    for transformed in (jax.vmap(jax.value_and_grad(loss)), jax.jit(jax.vmap(jax.value_and_grad(loss)))):
+        got, gradients = transformed(several)
+        for one, x, gradient in zip(got, several, gradients, strict=True):
+            want, exact = ss.value_and_gradient(ss.losses.sincere(0.1), x, np.asarray(labels))
+            np.testing.assert_allclose(one, want, rtol=LIMIT)
+            np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
+    along = np.cos(whole)
+
+    def curvature(engine: str) -> Any:
+        gradient = jax.grad(lambda z: loss(z, engine=engine))
+        return jax.jit(lambda z: jax.jvp(gradient, (z,), (along,))[1])(z)
+
+    np.testing.assert_allclose(curvature("tiled"), curvature("dense"), rtol=1e-9, atol=1e-13)
+
+
+def test_explain_says_over_how_many_devices_rows_are_swept() -> None:
     import jax
 
     loss, devices = ss.losses.sincere(0.1), jax.device_count()
-    z, labels, own = spread_over_all(4096)
+    z, labels, _ = spread_over_all(4096)
     plan = ss.explain(loss, z, labels)
+    assert plan.engine == "tiled"
+    assert f"each of {devices} devices sweeps its own rows" in plan.reason
+    assert f"each of {devices} devices sweeps" in ss.explain(loss, z, labels, engine="tiled").reason
+    plan = ss.explain(loss, z, labels, reduction="none")
     assert plan.engine == "dense"
     assert f"{devices} devices divide whole matrices" in plan.reason
-    assert "inside jax.shard_map" in ss.explain(loss, z, labels, engine="tiled").reason
-    many = jax.device_put(np.ones((16384, 1)), own)
-    plan = ss.explain(loss, many, jax.device_put(np.zeros(16384, int), own))
-    assert plan.engine == "tiled"
-    assert "inside jax.shard_map" in plan.reason
+    assert (
+        'compute all tiles each: reduction "none"'
+        in ss.explain(loss, z, labels, engine="tiled", reduction="none").reason
+    )
     whole = jax.device_put(z, jax.devices()[0]), jax.device_put(labels, jax.devices()[0])
     assert "devices" not in ss.explain(loss, *whole).reason
-    got, gradient = ss.value_and_gradient(loss, z[:64], labels[:64])
+    got, gradient = ss.value_and_gradient(loss, z[:64], labels[:64], engine="tiled")
     want, exact = ss.value_and_gradient(loss, np.asarray(z[:64]), np.asarray(labels[:64]))
     np.testing.assert_allclose(got, want, rtol=LIMIT)
     np.testing.assert_allclose(gradient, exact, rtol=1e-10, atol=1e-14)
@@ -232,6 +338,42 @@ def test_the_recipe_of_sharded_arrays_has_the_gradient_of_one_device() -> None:
     want, by_rows = ss.value_and_gradient(ss.losses.sincere(0.1), x @ weights, labels)
     np.testing.assert_allclose(got, want, rtol=LIMIT)
     np.testing.assert_allclose(gradient, x.T @ by_rows, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("fault", "form"),
+    [
+        ("nobody else's cotangents", "both"),
+        ("sums of the first device", "both"),
+        ("places of each device alone", "in shard_map"),
+    ],
+)
+def test_the_command_finds_what_is_planted(fault: str, form: str) -> None:
+    """And not where nothing is: each form of a call is judged by itself."""
+    real, total = engine_over_ranks.of_all_ranks, AxisCollectives.total
+    planted = {
+        "nobody else's cotangents": mock.patch(
+            "sincere_spec.engines.ranks.of_all_ranks",
+            lambda shard, own, cotangents, sizes: _alone(real(shard, own, cotangents, sizes)),
+        ),
+        "sums of the first device": mock.patch(
+            "sincere_spec.backends.jax.ranks.AxisCollectives.total", lambda self, x: total(self, x * (self.rank == 0))
+        ),
+        "places of each device alone": mock.patch("sincere_spec.call.ranks._placed", lambda problem, *_: problem),
+    }
+    sizes = (4, 4)
+    chosen = [case for case in distributed.cases(8, short=True) if case.name == "sincere"]
+    with planted[fault]:
+        verdicts = distributed_programs.verdicts("jax", sizes, "float64", "tiled", chosen)
+    assert [verdict.name for verdict in verdicts] == ["sincere in shard_map", "sincere in jit"]
+    failed = [verdict.name for verdict in verdicts if not verdict.passes(1e-3)]
+    assert failed == [verdict.name for verdict in verdicts if form == "both" or form in verdict.name]
+    assert all(verdict.passes(LIMIT) for verdict in verdicts if verdict.name not in failed)
+
+
+def _alone(cotangents: Any) -> Any:
+    """The cotangents of nobody."""
+    return cotangents._replace(weights={part: x * 0.0 for part, x in cotangents.weights.items()})
 
 
 ONE_OF_TWO = """

@@ -245,6 +245,33 @@ def test_replicas_have_the_loss_of_all_their_rows() -> None:
     said(started(REPLICAS))
 
 
+PLANTED = """
+from unittest import mock
+from sincere_spec.conformance import distributed, distributed_programs
+
+sizes = (3, 2)
+distributed_programs.prepare("tensorflow", len(sizes), "float64")
+chosen = [case for case in distributed.cases(sum(sizes), short=True) if case.name == "sincere"]
+def error():
+    (verdict,) = distributed_programs.verdicts("tensorflow", sizes, "float64", "tiled", chosen)
+    assert verdict.name == "sincere in replicas" and verdict.one_value
+    return verdict.error
+print(error())
+with mock.patch("sincere_spec.call.ranks.Membership.scale", return_value=1.0):
+    print(error())
+with mock.patch("sincere_spec.call.ranks._placed", lambda problem, *_: problem):
+    print(error())
+"""
+
+
+@pytest.mark.framework("tensorflow")
+def test_the_command_holds_replicas_to_one_process_and_finds_what_is_planted() -> None:
+    exact, *planted = said(started(PLANTED))
+    assert exact <= 1e-12
+    assert len(planted) == 2
+    assert min(planted) > 1e-2
+
+
 @pytest.mark.framework("tensorflow")
 def test_keras_fits_on_replicas_as_on_one_device(need: Any) -> None:
     need("keras")

@@ -12,11 +12,11 @@ import numpy as np
 from jax import lax
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.jax import namespace, ranks
+from sincere_spec.backends.jax import divided, namespace, ranks
 from sincere_spec.backends.jax.sharded import refuse_explicit, varying_alike
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
-from sincere_spec.interface import Collectives, Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Divisible, Kernels
 from sincere_spec.spec.words import Logit
 
 OLDEST_PALLAS = (0, 6, 2)
@@ -170,7 +170,14 @@ class JaxBackend:
 
     def copies(self, x: Array) -> int:
         # Under jit JAX does not show over which Auto axes an array is sharded.
-        return len(x.devices()) if self.concrete(x) and not x.is_fully_replicated else 1
+        shape = x.sharding.shard_shape(x.shape) if self.concrete(x) else x.shape
+        return next((many // one for many, one in zip(x.shape, shape, strict=True) if one < many), 1)
+
+    def may_divide(self, arrays: Sequence[Array]) -> bool:
+        return divided.may_divide(arrays)
+
+    def divided(self, program: Divisible, operands: tuple[Array, ...]) -> tuple[Array, ...]:
+        return divided.divided(program, operands)
 
     def _like(self, x: Array, rows: Any) -> Array:
         """Rows of the host beside an array of it: no program of JAX's is made for their number."""

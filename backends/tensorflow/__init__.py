@@ -13,7 +13,7 @@ from tensorflow.python.eager import forwardprop_util
 from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.backends.tensorflow import derivatives, namespace, replicas
 from sincere_spec.errors import EngineUnavailable, ShapeError, UnknownArrayError
-from sincere_spec.interface import Collectives, Differentiable, Kernels
+from sincere_spec.interface import Collectives, Differentiable, Divisible, Kernels
 from sincere_spec.spec.words import Logit
 
 
@@ -155,6 +155,12 @@ class TensorFlowBackend:
 
     def copies(self, x: Array) -> int:
         return 1
+
+    def may_divide(self, arrays: Sequence[Array]) -> bool:
+        return False
+
+    def divided(self, program: Divisible, operands: tuple[Array, ...]) -> tuple[Array, ...]:
+        return program.whole(*operands)
 
     def number(self, value: float, dtype: str) -> Array:
         return tf.constant(value, dtype=dtype)

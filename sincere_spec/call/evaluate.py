@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from sincere_spec.arrays import Array
+from sincere_spec.call import divided
 from sincere_spec.call.check import Call, Keywords, Problem, call_of
 from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
@@ -115,7 +116,8 @@ def _asked(problem: Problem) -> tuple[bool, ...]:
 def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
     relation, shared = problem.related.relation, problem.keys_of_each is None
-    plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, call.engine, call.tile)
+    options = (call.engine, call.tile, divided.obstacle(problem) if problem.backend.traces else None)
+    plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, *options)
     if problem.membership is None:
         return plan
     if None in problem.sizes and plan.is_dense:
@@ -131,8 +133,10 @@ def _plan(problem: Problem, call: Call) -> Plan:
     return replace(plan, ranks=str(problem.membership))
 
 
-def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps:
-    return steps_of(problem, plan) if problem.membership is None else ranked(problem, plan)
+def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps | divided.DividedSteps:
+    if problem.membership is not None:
+        return ranked(problem, plan)
+    return divided.divided_or_whole(problem, plan) if problem.backend.traces else steps_of(problem, plan)
 
 
 _named_tuples: dict[tuple[str, ...], Any] = {}
@@ -147,7 +151,7 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 def _value(problem: Problem, plan: Plan) -> Array:
     steps = _steps(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
-    if isinstance(steps, RankedSteps):
+    if isinstance(steps, RankedSteps | divided.DividedSteps):
         return backend.differentiable(cast(Any, steps), *arrays)  # its engine is chosen, so it has no `settled`
     traced = (backend.tiles_obstacle(x) or backend.when_run(x) for x in arrays)  # the framework has its own derivative
     if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in traced)):

@@ -75,10 +75,11 @@ def choose(
     shared: bool,
     engine: str,
     tile: int | None,
+    undivided: str | None = None,
 ) -> Plan:
     """The plan of a call beside an array, with so many rows and columns; raises if the engine asked for cannot serve it.
 
-    `shared` says that all rows have the same columns.
+    `shared` says that all rows have the same columns, and `undivided` why devices that share the arrays cannot share the tiles.
     """
     unknown_to_kernels = kernel.obstacle(relation) if shared else "kernels have no keys of each row's own"
     if engine not in ENGINES:
@@ -104,12 +105,11 @@ def choose(
     platform, measured = backend.platform(like), _measured(backend, like)
     known = measured or crossovers()["unmeasured"]
     copies = cast(TracingBackend, backend).copies(like) if backend.traces else 1
-    copied = (
-        f"{copies} devices compute all tiles each: call it inside jax.shard_map, with across= and the name of its axis"
-    )
+    over = "" if copies == 1 else f"; each of {copies} devices sweeps its own rows"
+    if copies > 1 and undivided is not None:
+        over = f"; {copies} devices compute all tiles each: {undivided}"
     if engine == "tiled":
-        reason = "asked for by name" if copies == 1 else f"asked for by name; {copied}"
-        return Plan(backend.name, "tiled", tile or known["tile"], reason)
+        return Plan(backend.name, "tiled", tile or known["tile"], f"asked for by name{over}")
     rows, columns = sizes
     unknown = None
     if not (isinstance(rows, int) and isinstance(columns, int)):
@@ -123,7 +123,7 @@ def choose(
             )
         if tile is not None and not _power_of_two(tile):
             raise OptionError(f"tile must be a power of two from 16 on for a kernel; got {tile}.")
-        return Plan(backend.name, "kernel", tile or kernels.tile, "asked for by name")
+        return Plan(backend.name, "kernel", tile or kernels.tile, f"asked for by name{over}")
     if unknown is not None and None not in sizes:  # a symbol of a program that is exported: any number of rows may come
         return Plan(backend.name, "tiled", tile or known["tile"], f"{unknown}, so no matrix of pairs is made")
     if unknown is not None:
@@ -138,17 +138,19 @@ def choose(
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
             kernels = unknown_to_kernels or backend.kernels(like, logit)
-    if copies > 1:  # of whole matrices each device makes its part
+    if copies > 1 and undivided is not None:  # of whole matrices each device makes its part
         most = crossovers()["unmeasured"]["pairs"] * copies
         if rows * columns < most:
-            reason = f"{here}; {copies} devices divide whole matrices of fewer than {most} pairs, and not tiles"
+            reason = (
+                f"{here}; {copies} devices divide whole matrices of fewer than {most} pairs, and not tiles: {undivided}"
+            )
             return Plan(backend.name, "dense", None, reason)
-        return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; {copied}")
+        return Plan(backend.name, "tiled", tile or known["tile"], f"{here}{over}")
     if not isinstance(kernels, str):
-        return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster")
+        return Plan(backend.name, "kernel", tile or kernels.tile, f"{here}; kernels are faster{over}")
     if rows * columns < known["pairs"]:
         return Plan(backend.name, "dense", None, f"{here}; tiles {gain} from {known['pairs']} on; {kernels}")
-    return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}; {kernels}")
+    return Plan(backend.name, "tiled", tile or known["tile"], f"{here}; tiles {gain}; {kernels}{over}")
 
 
 def most_pairs(backend: Backend, like: Array) -> int:
