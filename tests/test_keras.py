@@ -135,6 +135,20 @@ def test_a_step_of_fit_follows_the_gradient_of_the_function(
     assert np.allclose(model.get_weights()[0], weight - 0.5 * slope, rtol=1e-4, atol=1e-5)
 
 
+def test_a_last_batch_that_is_smaller_is_fitted_in_a_compiled_program(keras: ModuleType, here: ModuleType) -> None:
+    if keras.config.backend() == "torch":
+        pytest.skip("tests/test_torch_programs.py compiles for batches of every size")
+    x, y = digits(100)
+    found = []
+    for jit in (False, True):
+        model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(8, use_bias=False)])
+        model.set_weights([np.random.default_rng(0).normal(size=(64, 8))])
+        model.compile(keras.optimizers.SGD(0.5), loss=here.SincereLoss(temperature=0.5), jit_compile=jit)
+        history = losses_of(model.fit(x, y, batch_size=64, shuffle=False, epochs=2, verbose=0))  # 64 and 36
+        found.append((history, model.get_weights()[0]))
+    assert all(np.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(keras: ModuleType, here: ModuleType, policy: str) -> None:
     x, y = digits(64)

@@ -95,6 +95,44 @@ def test_a_graph_of_unknown_rows_takes_tiles_where_there_are_many(
 
 
 @pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("width", [8, None], ids=["known", "unknown"])
+def test_4096_rows_of_an_unknown_number_are_the_dense_engine_s_to_1e_6(width: int | None) -> None:
+    """In float32, against the dense engine in float64: that in float32 is as far from it as tiles are."""
+    import tensorflow as tf
+
+    z, other = (np.random.default_rng(seed).normal(size=(4096, 8)).astype("float32") for seed in (0, 1))
+    labels = np.random.default_rng(2).integers(0, 50, 4096)
+
+    def step(z: Any, other: Any, labels: Any) -> Any:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch((z, other))
+            values = ss.sincere_loss(z, labels, 0.2), ss.clip_loss(z, other, temperature=0.2)
+        return *values, tape.gradient(values[0], z), *tape.gradient(values[1], (z, other))
+
+    rows = tf.TensorSpec((None, width), tf.float32)
+    found = tf.function(step, input_signature=[rows, rows, tf.TensorSpec((None,), tf.int64)])(z, other, labels)
+    given = z.astype("float64"), other.astype("float64")
+    value, gradient = ss.value_and_gradient(ss.losses.sincere(0.2), given[0], labels, engine="dense")
+    another, gradients = ss.value_and_gradient(ss.losses.clip(0.2), *given, engine="dense")
+    for x, exact in zip(found, (value, another, gradient, *gradients), strict=True):
+        assert distance(x.numpy(), np.asarray(exact)) <= 1e-6
+
+
+@pytest.mark.framework("tensorflow")
+@pytest.mark.parametrize("engine", ["auto", "tiled"])
+def test_a_function_that_relaxes_its_shapes_is_traced_for_unknown_rows_and_width(engine: str) -> None:
+    import tensorflow as tf
+
+    rng = np.random.default_rng(5)
+    program = tf.function(lambda z, y: ss.sincere_loss(z, y, 0.2, engine=engine), reduce_retracing=True)
+    for rows, width in ((10, 4), (11, 5), (12, 6), (300, 7), (301, 8)):
+        z, y = tf.constant(rng.normal(size=(rows, width))), tf.range(rows) % 3
+        exact = ss.sincere_loss(z.numpy(), y.numpy(), 0.2, engine="dense")
+        assert distance(program(z, y).numpy(), np.asarray(exact)) <= rule("float64", 0.2)
+    assert program.experimental_get_tracing_count() == 2
+
+
+@pytest.mark.framework("tensorflow")
 def test_an_unknown_number_of_rows_is_padded_to_the_bucket_of_a_known_one() -> None:
     import tensorflow as tf
 
