@@ -25,6 +25,7 @@ verify: install
 	@$(IN)/sincere-spec verify $(ARGS)
 	@$(IN)/python -m sincere_spec.conformance.distributed --short
 	@$(IN)/python -m sincere_spec.conformance.distributed --short --framework jax
+	@$(IN)/python -m sincere_spec.conformance.distributed --short --framework tensorflow --sizes 3,2
 
 test: install
 	@$(IN)/python -m pytest $(ARGS)
