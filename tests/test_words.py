@@ -415,3 +415,15 @@ def test_the_names_of_version_0_1_0_are_still_there() -> None:
         there = importlib.import_module(module)
         for name in names.split():
             assert getattr(there, name) is getattr(spec, "Stage" if name == "Reduce" else name)
+
+
+def test_an_array_beside_the_declared_fields_of_a_word_is_refused() -> None:
+    class Scaled(Similarity):
+        def __init__(self) -> None:
+            object.__setattr__(self, "weights", np.ones(3))
+
+    try:
+        with pytest.raises(ss.OptionError, match="Scaled: weights must be a finite number; got an array"):
+            replace(losses.sincere(), logit=Scaled())
+    finally:
+        del Word.known["Scaled"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import TransformType
+from torch._C._functorch import CInterpreter, TransformType
 
 from sincere_spec.arrays import Array
 from sincere_spec.backends.torch import operators
@@ -18,8 +18,8 @@ from sincere_spec.interface import Differentiable
 
 
 def is_active() -> bool:
-    """Whether transforms are around the call; torch.compile can trace this."""
-    return torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+    """Whether transforms are around the call, in a form that torch.compile can trace in every version."""
+    return isinstance(torch._C._functorch.peek_interpreter_stack(), CInterpreter)
 
 
 def forward_levels() -> int:

@@ -122,7 +122,7 @@ class Problem:
 
 def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:
     """The call of the function of that name; raises SignatureError for a keyword that it does not have."""
-    if not keywords.keys() <= KEYWORDS:
+    if any(name not in KEYWORDS for name in keywords):
         raise unknown_keyword(name, next(iter(keywords.keys() - KEYWORDS)), KEYWORDS)
     return Call(loss, arguments, **keywords)
 

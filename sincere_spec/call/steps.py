@@ -346,7 +346,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
         if plan.when_run or not plan.is_dense:
             numbers = {}
     related = problem.related
-    apart = related.columns is not related.rows
+    apart = bool(problem.roles.keys)
     names = tuple(related.rows)
     attributes = [side[name] for side in (related.rows, *([related.columns] if apart else [])) for name in names]
     blocks = (*related.blocks.values(), *(() if related.own_pairs is None else (related.own_pairs,)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines import per_anchor, rows
@@ -17,11 +17,11 @@ from sincere_spec.engines.neighbours import Neighbours, neighbours
 from sincere_spec.interface import Backend, EagerBackend, Part
 from sincere_spec.spec.words import Pairs
 
-Way: TypeAlias = tuple[int, slice]
-"""An axis along which a matrix is folded, and which of all rows the results are of."""
+Way: TypeAlias = tuple[int, Any, Any]
+"""An axis along which a matrix is folded, and from which to which of all rows the results are of."""
 
 INFINITY = float("inf")
-ROWS: tuple[Way, ...] = ((1, slice(None)),)
+ROWS: tuple[Way, ...] = ((1, 0, None),)
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Panel:
     def by_row(self, xp: Namespace, fold: Callable[..., Array], entries: Sequence[Array]) -> Array:
         """A fold of the entries each way, or of those that are the same both ways: a vector with a number for each row."""
         both = entries if len(entries) == len(self.ways) else [entries[0]] * len(self.ways)
-        parts = [fold(x, axis=axis) for x, (axis, _) in zip(both, self.ways, strict=True)]
+        parts = [fold(x, axis=axis) for x, (axis, _, _) in zip(both, self.ways, strict=True)]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
     def beside(self, vector: Array) -> list[Array]:
         """A vector by row, as it broadcasts against the entries each way."""
         if len(self.ways) == 1:
             return [vector[:, None]]
-        return [vector[rows][:, None] if axis == 1 else vector[rows][None, :] for axis, rows in self.ways]
+        return [vector[a:b][:, None] if axis == 1 else vector[a:b][None, :] for axis, a, b in self.ways]
 
     def fill_masked(self, backend: Backend, t: Array, value: float, way: int = 0) -> Array:
         """Entries with a value where there is no such pair, seen one way; may overwrite `t`."""
@@ -104,7 +104,7 @@ def panels_of(comparison: Comparison) -> tuple[dict[Pairs, Panel], rows.Counts]:
     ways = ROWS
     if comparison.both_ways:
         n = backend.length(comparison.anchors)
-        ways = ((1, slice(None, n)), (0, slice(n, None)))
+        ways = ((1, 0, n), (0, n, None))
         aligned = xp.concat([aligned, aligned], axis=0)  # [n + m, 1]
     if found is not None:
         negative = Panel(similarity, hidden=found.columns, ways=ways)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sincere_spec.arrays import Array
 from sincere_spec.engines.comparison import Comparison
 from sincere_spec.engines.parts import STAGE, TakenApart, parts_of, taken_apart
 from sincere_spec.engines.rows import FULL_OF_POSITIVES, Counts, Single, WeightedStage
 from sincere_spec.interface import Backend
-from sincere_spec.spec.words import Combine, Fold, PairLoss, Pairs, Rows, Stage, Term, Word
+from sincere_spec.spec.words import Choice, Combine, Fold, PairLoss, Pairs, Rows, Stage, Term, Word
 
 LOGIT = Stage("", Fold.LINEAR, over=Pairs.POSITIVE)
 """The sum of the positives' logits: where there is one, its logit."""
@@ -32,10 +31,8 @@ OWN = frozenset({Stage, Term, Combine, WeightedStage, TakenApart, Single})
 """Words that hold numbers alone. A user's own could hold an array, which must not be kept."""
 
 
-class Rewriting(Enum):
+class Rewriting(Choice):
     """The ways to rewrite a loss."""
-
-    __hash__ = object.__hash__
 
     WEIGHTED = "weighted"
     SINGLES = "singles"
@@ -44,13 +41,10 @@ class Rewriting(Enum):
 
 
 class Rewritten(PairLoss):
-    """A loss with other stages and terms, which are not checked again."""
+    """A loss with other stages and terms, from the values of all fields in their order, which are not checked again."""
 
-    def __init__(
-        self, loss: PairLoss, stages: tuple[Stage, ...], terms: tuple[Term, ...], combined: tuple[Combine, ...]
-    ) -> None:
-        given = (loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias, combined)
-        for field, value in zip(FIELDS, given, strict=True):
+    def __init__(self, *values: Any) -> None:
+        for field, value in zip(FIELDS, values, strict=True):
             object.__setattr__(self, field, value)
 
 
@@ -101,7 +95,7 @@ def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> P
     """A loss rewritten one way, or as it was rewritten before."""
     given = (loss.stages, loss.terms, loss.combined)
     if not backend.concrete(like):
-        return Rewritten(loss, *_REWRITE[how](given))
+        return _rewritten(loss, _REWRITE[how](given))
     key = (id(loss.stages), id(loss.terms), id(loss.combined), how)
     found = _remembered.get(key)
     if found is None or any(one is not other for one, other in zip(found[0], given, strict=True)):
@@ -110,7 +104,12 @@ def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> P
             if len(_remembered) >= LIMIT:
                 _remembered.clear()
             _remembered[key] = found
-    return Rewritten(loss, *found[1])
+    return _rewritten(loss, found[1])
+
+
+def _rewritten(loss: PairLoss, words: Words) -> PairLoss:
+    stages, terms, combined = words
+    return Rewritten(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias, combined)
 
 
 def _weighted(given: Words) -> Words:

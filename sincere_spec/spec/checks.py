@@ -51,7 +51,9 @@ def check_fields(word: object, **kinds: Kind[Any]) -> None:
 
 def hold_no_array(word: object) -> None:
     """Refuse a word of a user's own that has an array in a field: it would receive no gradient."""
-    for field, value in getattr(word, "__dict__", {}).items():
+    own = type(word).__dict__  # not what a base declares: torch.compile before 2.13 can trace fields, and no dictionary
+    for field in own["__dataclass_fields__"] if "__dataclass_fields__" in own else getattr(word, "__dict__", ()):
+        value = getattr(word, field, None)
         if is_array(value):
             NUMBER(value, f"{type(word).__name__}: {field}")
 

@@ -29,12 +29,12 @@ def encode(value: object) -> Any:
     """A word as a dictionary of its fields, with its class as `type`."""
     if isinstance(value, Enum):
         return {"type": type(value).__name__, "value": value.value}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {name: encode(getattr(value, name)) for name in fields_of(type(value))}
-    if isinstance(value, tuple):
-        return [encode(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__} | {name: encode(getattr(value, name)) for name in fields_of(type(value))}
     if isinstance(value, Real):  # NumPy's
         return float(value)
     raise OptionError(f"only records of numbers can be written; {type(value).__name__} cannot: use a Python number.")

@@ -60,20 +60,22 @@ class Word:
         Word.known[cls.__name__] = cls  # the newest, where a notebook's cell runs again
 
 
-class Pairs(Enum):
-    """Which columns of a row a stage sees."""
+class Choice(Enum):
+    """An enumeration whose members are hashed as the objects that they are; Enum would hash their names, in Python."""
 
-    __hash__ = object.__hash__  # a member is one object; Enum would hash its name, in Python
+    __hash__ = object.__hash__  # inherited: torch.compile before 2.13 refuses a class with a hash of its own
+
+
+class Pairs(Choice):
+    """Which columns of a row a stage sees."""
 
     POSITIVE = "positive"
     NEGATIVE = "negative"
     OTHERS = "others"
 
 
-class Fold(Enum):
+class Fold(Choice):
     """The elementwise function ψ that a stage sums, or LOGSUMEXP."""
-
-    __hash__ = object.__hash__
 
     LINEAR = "linear"
     EXP = "exp"
@@ -84,10 +86,8 @@ class Fold(Enum):
     LOGSUMEXP = "logsumexp"
 
 
-class Rows(Enum):
+class Rows(Choice):
     """Which rows a term belongs to, by how many positives they have."""
-
-    __hash__ = object.__hash__
 
     ALL = "all"
     ONE_POSITIVE = "one_positive"
