@@ -246,8 +246,13 @@ def test_adopting_is_refused_for_what_decides_nothing(results: Path, tables: tup
     before = [path.read_bytes() for path in tables]
     wrong = part("correct", [], status="wrong", reason="sincere: wrong")
     (results / "correct.json").write_text(json.dumps(wrong), encoding="utf-8")
-    with pytest.raises(ValueError, match="correct is wrong"):
+    with pytest.raises(ValueError, match="correct wrong: times"):
         device.adopt(results, *tables)
+    (results / "correct.json").unlink()
+    (results / "suite.json").write_text(json.dumps({**wrong, "part": "suite", "status": "failed"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="suite failed: times"):
+        device.adopt(results, *tables)
+    (results / "suite.json").unlink()
     (results / "correct.json").write_text(json.dumps({**wrong, "rehearsal": True}), encoding="utf-8")
     with pytest.raises(ValueError, match="is of a rehearsal"):
         device.adopt(results, *tables)
@@ -291,7 +296,7 @@ def test_auto_takes_kernels_where_a_run_found_them_faster(
     assert "kernels are from 2097152 on" in explained(1024, 64, "bfloat16").reason
     beyond = explained(2048, 65, "bfloat16")
     assert (beyond.engine, beyond.tile) == ("tiled", 2048)
-    assert "no kernel was faster on cuda" in beyond.reason
+    assert "kernels run on cuda where they are asked for" in beyond.reason
     unmeasured = explained(2048, 64, "float32")
     assert unmeasured.engine == "dense"
     assert "no kernel was measured on cuda" in unmeasured.reason

@@ -385,6 +385,19 @@ def test_strips_pass_the_suite(framework: str, row: str, dtype: str, strips: lis
     assert strips
 
 
+@interpreted
+@pytest.mark.parametrize(
+    "case", ["clip/zero-row", "sincere/zero-row", "info_nce/empty-queue", "clip/where", "sincere/where", "clip/groups"]
+)
+def test_strips_keep_rows_apart_that_are_zero_or_take_no_part(
+    framework: str, case: str, suite: tuple[Question, ...], strips: list[str]
+) -> None:
+    (question,) = (question for question in suite if question.id == case)
+    results = judge.ask(Package(frameworks.start(framework)), question, "bfloat16", "tiled")
+    assert [result for result in results if result.status != "pass"] == []
+    assert strips
+
+
 @pytest.mark.framework("torch")
 def test_strips_are_for_devices() -> None:
     import torch
@@ -556,6 +569,7 @@ COMPILED_CASES = [
     ("sincere", "float32"),
     ("dystress_shifted", "float32"),
     ("f_micl_vincze_le_cam", "float64"),
+    ("dystress_shifted", "float64"),
 ]
 SPILLED = {("supcon_out", "bfloat16"): 80, ("sincere", "float32"): 8, ("dystress_shifted", "float32"): 12}
 """Bytes of registers that may be spilled: SupCon has three parts, two of them log-sum-exps. Gradients in float32 have one
@@ -582,13 +596,27 @@ def test_every_kernel_compiles_for_a_gpu(name: str, dtype: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     (found,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
     spilled = [int(count) for count in re.findall(r"(\d+) bytes spill stores", done.stdout)]
-    assert len(spilled) == len(found[2]) >= 2
+    assert len(spilled) >= len(found[2]) >= 2  # float64 sines are functions of their own
     assert sum(spilled) <= SPILLED.get((name, dtype), 0), spilled
     for kernel, cubin, shared, tensor_cores, text in found[2]:
         assert cubin
         assert shared <= 227 * 1024, kernel
         assert tensor_cores == (dtype in ("float16", "bfloat16")), kernel
         assert not re.findall(r"convert_layout .*xf32, #mma\d*> -> tensor<\w+xf32, #mma", text), kernel
+        assert [number for number in constants(text) if is_rounded(number)] == [], kernel
+
+
+def constants(text: str) -> list[float]:
+    """The float64 constants of a program."""
+    return [
+        float(number) for number in re.findall(r"arith.constant (?:dense<)?([-+.\de]+)>? : (?:tensor<[^>]*)?f64", text)
+    ]
+
+
+def is_rounded(number: float) -> bool:
+    """Whether a constant of float64 looks like one of float32: exact there, with many of its digits used."""
+    single = float(np.float32(number))
+    return single == number and float(np.float32(np.float16(number))) != number and number != round(number)
 
 
 @pytest.mark.framework("jax")

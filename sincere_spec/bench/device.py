@@ -85,9 +85,10 @@ def adopt(folder: Path, crossovers_file: Path, shapes_file: Path) -> list[str]:
     A part that is not there, or has no complete setting, leaves its table as it is.
     """
     parts = read(folder)
-    wrong = [name for name in ("correct", "suite", "repeat") if name in parts and parts[name].status == "wrong"]
-    if wrong:
-        raise ValueError(f"{folder}: {', '.join(wrong)} is wrong: times of wrong results decide nothing.")
+    asked = [parts[name] for name in ("correct", "suite", "repeat") if name in parts]
+    bad = [f"{part.name} {part.status}" for part in asked if part.status in ("wrong", "failed")]
+    if bad:
+        raise ValueError(f"{folder}: {', '.join(bad)}: times of wrong results decide nothing.")
     said = []
     if "crossovers" in parts:
         found = crossover_table(parts["crossovers"])
@@ -269,7 +270,7 @@ def render(parts: Mapping[str, Part], figures: str) -> str:
     """The tables of a run as Markdown; `figures` is the folder of its figures, as a link says it."""
     first = next(iter(parts.values()))
     versions = ", ".join(f"{name} {number}" for name, number in first.facts.get("versions", {}).items())
-    head = f"**{first.device}**, commit {first.commit[:10]}, {first.date[:10]}; {versions}."
+    head = f"**{first.device}** (`{Path(figures).name}`), commit {first.commit[:10]}, {first.date[:10]}; {versions}."
     status = table(
         ["part of the run", "", "rows", "s"],
         [[part.says, _status(part), str(len(part.rows)), f"{part.seconds:.0f}"] for part in parts.values()],
@@ -292,7 +293,8 @@ def render(parts: Mapping[str, Part], figures: str) -> str:
 
 
 def _status(part: Part) -> str:
-    return part.status if part.status == "right" else f"**{part.status}**: {part.reason}"
+    reason = part.reason if len(part.reason) <= 160 else f"{part.reason[:160]} …"
+    return part.status if part.status == "right" else f"**{part.status}**: {reason}"
 
 
 def _bench(drawn: Sequence[Result]) -> str:

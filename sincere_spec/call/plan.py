@@ -133,7 +133,7 @@ def choose(
     gain = "are faster" if measured else "save memory"
     kernels = f"no kernel was measured on {platform}"
     if "kernel" in known and known["kernel"] is None:
-        kernels = f"no kernel was faster on {platform}"
+        kernels = f"kernels run on {platform} where they are asked for"
     elif "kernel" in known:
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):

@@ -482,9 +482,10 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _by_rows(static: Static) -> ByRows:
-    """How what is done to each row is done to all: a block at a time beside tiles."""
-    return partial(in_blocks, static.backend) if static.plan.engine == "tiled" else _at_once
+def _by_rows(static: Static, like: Array) -> ByRows:
+    """How what is done to each row is done to all: a block at a time beside tiles, but not on a device, which waits for launches."""
+    blocks = static.plan.engine == "tiled" and _kernels(static, like) is None
+    return partial(in_blocks, static.backend) if blocks else _at_once
 
 
 def open_call(
@@ -495,7 +496,7 @@ def open_call(
     `exact` is for operations outside of loops, as what is differentiated must be; `take` takes out the rows inside masks for
     kernels, too.
     """
-    by_rows = _at_once if exact else _by_rows(static)
+    by_rows = _at_once if exact else _by_rows(static, arrays[0])
     count = len(static.reads)
     rows = columns = dict(zip(static.reads, constants, strict=False))
     if static.apart:
