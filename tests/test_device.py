@@ -231,6 +231,7 @@ def test_a_run_becomes_the_tables_of_crossovers_and_shapes(results: Path, tables
             "512": {"pairs": 512 * 1024, "tile": 2048, "kernel": None},
         }
     }
+    before[0]["torch"].pop("cuda")
     assert crossovers == before[0]
     assert shapes["measured_on"] == "An invented device"
     assert shapes["2"].pop("pull")["stages"] == 3  # the fastest that gave the right result
@@ -310,7 +311,7 @@ def test_a_run_is_rendered(results: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert command.render(results.parent) == command.DONE
     text = Path("docs/speed.md").read_text(encoding="utf-8")
     assert text.startswith("before\n")
-    assert "**An invented device**, commit 0000000000, 2026-01-01; torch 2.11.0." in text
+    assert "**An invented device** (`an-invented-device`), commit 0000000000, 2026-01-01; torch 2.11.0." in text
     ours = "5 ms, 5.0 units, 999 MB | 4 ms, 4.0 units, 999 MB"
     assert f"| `sincere` | bfloat16 | 4096 | {ours} |  |  | 9 ms, 9.0 units, 999 MB |" in text
     assert f"| `sincere` | bfloat16 | 16384 | {ours.replace('999', '998')} |  |  | out of memory |" in text

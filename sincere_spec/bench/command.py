@@ -180,12 +180,17 @@ def render(output: Path, *, relations: bool = False) -> int:
     if find_spec("matplotlib") is None and found:
         raise CannotRun("figures need matplotlib; pip install 'sincere-spec[bench]'.")
     _figures(found, output, console)
-    parts = [] if not found and device.folders(output) else [report.render(found, report.link(output, PAGE))]
     for folder in device.folders(output):
-        run = device.read(folder)
-        _figures(device.results(run), folder, console)
-        parts.append(device.render(run, report.link(folder, PAGE)))
-    return _rewrite(PAGE, "\n\n".join(parts), f"{len(found)} results", console)
+        _figures(device.results(device.read(folder)), folder, console)
+    return _rewrite(PAGE, tables(output, PAGE), f"{len(found)} results", console)
+
+
+def tables(output: Path, page: Path) -> str:
+    """The tables of the results in a folder, and of the device runs in its folders, with links from a page."""
+    found, runs = results.read(output), device.folders(output)
+    parts = [] if not found and runs else [report.render(found, report.link(output, page))]
+    parts += [device.render(device.read(folder), report.link(folder, page)) for folder in runs]
+    return "\n\n".join(parts)
 
 
 def _rewrite(page: Path, tables: str, of: str, console: Console) -> int:

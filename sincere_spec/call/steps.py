@@ -483,7 +483,7 @@ def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _by_rows(static: Static, like: Array) -> ByRows:
-    """How what is done to each row is done to all: a block at a time beside tiles, but not on a device, which waits for launches."""
+    """How what is done to each row is done to all: a block at a time beside tiles, but at once on a device."""
     blocks = static.plan.engine == "tiled" and _kernels(static, like) is None
     return partial(in_blocks, static.backend) if blocks else _at_once
 
