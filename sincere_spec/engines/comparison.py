@@ -191,12 +191,13 @@ def insides(
         return masks[0] if len(masks) == 1 else xp.concat(masks, axis=0)
 
     inside = joined(roles.anchors)
-    lost = {id(where.get(name)) for name in (*roles.anchors, *roles.partners, *(() if roles.queue else roles.keys))}
+    masks = [where.get(name) for name in (*roles.anchors, *roles.partners, *(() if roles.queue else roles.keys))]
+    one_mask = all(mask is masks[0] for mask in masks)
     found: dict[str, Any] = {"inside": inside, "columns_inside": inside}
     if roles.keys:
-        same = len(lost) == 1 and not roles.queue  # one mask for both sides stays one object
+        same = one_mask and not roles.queue  # one mask for both sides stays one object
         found["columns_inside"] = inside if same else joined(roles.keys)
-    if len(lost) > 1:  # then partners, and rows of an equal label, may be outside
+    if not one_mask:  # then partners, and rows of an equal label, may be outside
         found["alike"] = None
         if roles.partners:
             partners = joined(roles.partners)
