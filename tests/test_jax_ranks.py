@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import sincere_spec as ss
-from sincere_spec.backends.jax.ranks import AxisCollectives
 from sincere_spec.conformance import distributed, distributed_programs
 from sincere_spec.engines import ranks as engine_over_ranks
 
@@ -350,6 +349,8 @@ def test_the_recipe_of_sharded_arrays_has_the_gradient_of_one_device() -> None:
 )
 def test_the_command_finds_what_is_planted(fault: str, form: str) -> None:
     """And not where nothing is: each form of a call is judged by itself."""
+    from sincere_spec.backends.jax.ranks import AxisCollectives
+
     real, total = engine_over_ranks.of_all_ranks, AxisCollectives.total
     planted = {
         "nobody else's cotangents": mock.patch(

@@ -136,14 +136,30 @@ def test_a_function_that_relaxes_its_shapes_is_traced_for_unknown_rows_and_width
 def test_an_unknown_number_of_rows_is_padded_to_the_bucket_of_a_known_one() -> None:
     import tensorflow as tf
 
-    from sincere_spec.backends.tensorflow import namespace
+    from sincere_spec.backends.tensorflow import TensorFlowBackend
     from sincere_spec.call.buckets import bucket, bucket_of_unknown
 
     rows = np.unique(
         np.concatenate([np.arange(1, 600), np.geomspace(600, 2**29, 500).astype(int), [1024, 1025, 2**20]])
     )
-    found = bucket_of_unknown(namespace, tf.constant(rows, tf.int32))
-    assert found.numpy().tolist() == [bucket(int(n)) for n in rows]
+    found = [int(bucket_of_unknown(TensorFlowBackend(), tf.constant(n, tf.int32))) for n in rows]
+    assert found == [bucket(int(n)) for n in rows]
+
+
+@pytest.mark.framework("tensorflow")
+def test_xla_compiles_tiles_of_an_unknown_number_of_rows_that_a_variable_made() -> None:
+    """As in Keras: XLA looks for the size of the bucket while it compiles, which must not take it for ever."""
+    import tensorflow as tf
+
+    shift, z, y = (
+        tf.Variable(tf.ones(16)),
+        tf.constant(np.random.default_rng(0).normal(size=(40, 16))),
+        tf.range(40) % 5,
+    )
+    signature = [tf.TensorSpec([None, 16]), tf.TensorSpec([None], tf.int32)]
+    program = tf.function(lambda x, y: ss.sincere_loss(x + shift, y, engine="tiled"), signature, jit_compile=True)
+    exact = ss.sincere_loss(z.numpy() + 1.0, y.numpy(), engine="dense")
+    assert abs(float(program(tf.cast(z, tf.float32), y)) - float(exact)) <= 1e-5
 
 
 FIT = """

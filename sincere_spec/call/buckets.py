@@ -42,13 +42,18 @@ def bucket(rows: int) -> int:
     return size
 
 
-def bucket_of_unknown(xp: Namespace, rows: Array) -> Array:
-    """The same for a number that is known when the program runs, and no larger than 2^30."""
+def bucket_of_unknown(backend: TracingBackend, rows: Array) -> Array:
+    """The same for a number that is known when the program runs, and no larger than 2^30.
+
+    Few operations on vectors: XLA evaluates the size while it compiles, in a time that grows fast with their number.
+    """
     sizes = [bucket(1)]
     while sizes[-1] < 2**30:
         sizes.append(bucket(sizes[-1] + 1))
-    steps = (xp.astype(rows > below, rows.dtype) * (size - below) for below, size in pairwise(sizes))
-    return sum(steps, start=sizes[0])
+    xp = backend.namespace(rows)
+    below = xp.astype(backend.integers(sizes[:-1], rows), rows.dtype)  # [sizes - 1]
+    steps = xp.astype(backend.integers([size - less for less, size in pairwise(sizes)], rows), rows.dtype)
+    return sizes[0] + xp.sum(xp.where(rows > below, steps, 0))
 
 
 def program_of(call: Any, sizes: tuple[int, ...], dense: bool) -> Program:

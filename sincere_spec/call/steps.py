@@ -298,7 +298,7 @@ class Steps:
             if key not in made and masks:
                 made[key] = masks[len(made)]
             elif key not in made:
-                size = bucket(count) if known else bucket_of_unknown(backend.namespace(arrays[0]), count)
+                size = bucket(count) if known else bucket_of_unknown(backend, count)
                 mask = self.constants[start + given[name]] if name in given else None
                 made[key] = backend.first_rows(count, size) if mask is None else backend.padded(mask, size)
             found[name] = made[key]
