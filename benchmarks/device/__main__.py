@@ -37,14 +37,14 @@ class Part:
 
 
 PARTS = (
-    Part("correct", "every loss, dtype and ragged size within the suite's tolerance", "torch", 130.0, 12),
-    Part("suite", "the conformance suite by every engine", "torch", 130.0, 12),
-    Part("repeat", "the same bits in every repetition, and from a CUDA graph", "torch", 30.0),
-    Part("crossovers", "from how many pairs on tiles and kernels are faster", "torch", 90.0),
+    Part("correct", "every loss, dtype and ragged size within the suite's tolerance", "torch", 110.0, 12),
+    Part("suite", "the conformance suite by every engine", "torch", 110.0, 12),
+    Part("repeat", "the same bits in every repetition, and from a CUDA graph", "torch", 20.0),
+    Part("crossovers", "from how many pairs on tiles and kernels are faster", "torch", 70.0),
     Part("shapes", "the shapes of the kernels, timed", "torch", 60.0),
     Part("bench", "kernel, tiles, plain formulas and other packages: time and peak memory", "torch", 130.0),
-    Part("million", "a million rows, forward and backward", "torch", 40.0),
-    Part("pallas", "Pallas within the suite's tolerance, and one time", "jax", 50.0),
+    Part("million", "a million rows, forward and backward", "torch", 30.0),
+    Part("pallas", "Pallas within the suite's tolerance, and one time", "jax", 55.0),
 )
 
 
