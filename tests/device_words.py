@@ -4,20 +4,21 @@ import triton
 import triton.language as tl
 
 from sincere_spec.backends.torch.kernels import (
+    argument,
     coefficient_dot,
     fold_slope,
     fold_value,
     logit_slope,
     logit_value,
     related,
-    unit,
 )
 
 
 @triton.jit
 def folded(x, values, slopes, fold: tl.constexpr, size: tl.constexpr):
     entry = tl.arange(0, size)
-    t = tl.load(x + entry) * unit(fold)
+    unit, _ = argument(fold, 1.0, 0.0, tl.full((), 1.0, x.dtype.element_ty), 0.0, 0.0)
+    t = tl.load(x + entry) * unit
     tl.store(values + entry, fold_value(fold, t))
     tl.store(slopes + entry, fold_slope(fold, t))
 
