@@ -603,25 +603,11 @@ def pull_kernel(
 
 
 @triton.jit
-def scaled_products(
-    products,
-    row_factor,
-    column_factor,
-    rows_left,
-    columns_left,
-    stride,
-    kind: tl.constexpr,
-    HALF: tl.constexpr,
-    block_q: tl.constexpr,
-    block_k: tl.constexpr,
-):
-    """The similarities of a tile, from a pointer to its first product of rows as they came; 0 beyond the ends."""
+def product_tile(products, rows_left, columns_left, stride, block_q: tl.constexpr, block_k: tl.constexpr):
+    """A tile `[block_q, block_k]` from a pointer to its first product; 0 beyond the ends."""
     i, j = tl.arange(0, block_q), tl.arange(0, block_k)
     there = (i < rows_left)[:, None] & (j < columns_left)[None, :]
-    s = tl.load(products + i[:, None] * stride + j[None, :], mask=there, other=0.0)  # [block_q, block_k]
-    if HALF:
-        s = s * row_factor[:, None] * column_factor[None, :]
-    return s
+    return tl.load(products + i[:, None] * stride + j[None, :], mask=there, other=0.0)
 
 
 @triton.jit
@@ -657,36 +643,25 @@ def strip_tally_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Sums, running maxima and slope sums `[chunks, parts, n]` of products `[n, m]`: a program has CHUNK columns of them."""
+    """Sums, running maxima, slope sums `[chunks, parts, n]` of products `[n, m]` of full types: CHUNK columns a program."""
     kind: tl.constexpr = shifts.dtype.element_ty
     here, begin = tl.program_id(0).to(tl.int64) * BLOCK_Q, tl.program_id(1) * CHUNK
-    i, j = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
+    i = tl.arange(0, BLOCK_Q)
     present = i < n - here
     inverse_temperature, offset = 1.0 / tl.load(temperature), tl.load(bias)
     count = tl.load(length)  # columns that take part; those that do not are last
-    row_factor = tl.load(row_factors + here + i, mask=present, other=0.0)  # [block_q]
     low, high = tl.load(firsts + here), tl.load(lasts + tl.minimum(here + BLOCK_Q, n) - 1)
     total = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
     peak = per_part(len(FOLDS), -float("inf"), BLOCK_Q, kind)  # of each part [block_q]
     slope_sum = per_part(len(FOLDS), 0.0, BLOCK_Q, kind)  # of each part [block_q]
     for start in range(begin, tl.minimum(begin + CHUNK, count), BLOCK_K):
         there = tl.cast(start, tl.int64)
-        column_factor = tl.load(column_factors + there + j, mask=j < count - there, other=0.0)  # [block_k]
         tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
         meet = (start < high) & (start + BLOCK_K > low)
         masked = meet | (start + BLOCK_K > count) if DISTINCT else True
-        s = scaled_products(  # [block_q, block_k]
-            products + here * m + there,
-            row_factor,
-            column_factor,
-            n - here,
-            count - there,
-            m,
-            kind,
-            False,
-            BLOCK_Q,
-            BLOCK_K,
-        )
+        s = product_tile(
+            products + here * m + there, n - here, count - there, m, BLOCK_Q, BLOCK_K
+        )  # [block_q, block_k]
         value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
         new_total, new_peak, new_slope_sum = (), (), ()
         for p in tl.static_range(len(FOLDS)):
@@ -781,18 +756,9 @@ def strip_cotangent_kernel(
     tile = (labels + here, key_labels + there, samples + here, key_samples + there, n - here, count - there)
     meet = (there < high) & (there + BLOCK_K > low)
     masked = meet | (there + BLOCK_K > count) if DISTINCT else True
-    s = scaled_products(  # [block_q, block_k]
-        products + here * m + there,
-        row_factor,
-        column_factor,
-        n - here,
-        count - there,
-        m,
-        kind,
-        HALF,
-        BLOCK_Q,
-        BLOCK_K,
-    )
+    s = product_tile(products + here * m + there, n - here, count - there, m, BLOCK_Q, BLOCK_K)  # [block_q, block_k]
+    if HALF:  # products of rows as they came
+        s = s * row_factor[:, None] * column_factor[None, :]
     value = logit_value(LOGIT, NUMBERS, s)  # [block_q, block_k]
     c = tl.zeros((BLOCK_Q, BLOCK_K), kind)  # [block_q, block_k]
     if OWN:

@@ -3,7 +3,7 @@
 The same sweeps as `launch.TritonKernels`, by other means: a strip of similarities is written to memory by a library that
 multiplies near the device's peak, and read once to be summed, or once to become cotangents in place. Rows of half types are
 multiplied as they came, with sums in float32, as fused kernels do; so results keep the same accuracy. Their statistics are
-left to the fused kernels, which write no matrix and were faster at every D.
+left to the fused kernels, which write no matrix and were faster from D = 64 to 1024.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENTRIES = 1 << 26
 """Products that are held at a time, unless a tile of as many rows and columns has more: 256 MB of float32."""
 
 BLOCK_Q, BLOCK_K, CHUNK = 32, 128, 4096
-"""The rows and columns of a program's tiles, and how many columns a program sums up: the fastest of eight on an H200."""
+"""The rows and columns of a program's tiles, and the columns that a program sums up; of six, best for cotangents on an H200."""
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -127,9 +127,9 @@ def _pull(
         products = _product(panel.rows[rows], panel.columns[columns].T, like.dtype)  # [count, width]
         coefficients = [products]
         if half:
-            coefficients = [products.new_empty(products.shape, dtype=torch.bfloat16) for _ in range(3)]
+            coefficients = [products.new_empty(products.shape, dtype=torch.bfloat16) for _ in range(3)]  # each alike
         tiles = triton.cdiv(width, BLOCK_K)
-        found = [like.new_zeros((tiles, count)) for _ in range(2)]
+        found = [like.new_zeros((tiles, count)) for _ in range(2)]  # parts of the sums and of the moments
         none = LogitCotangents(found[0], found[0])  # never read
         with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
             strip_cotangent_kernel[(triton.cdiv(count, BLOCK_Q), tiles)](

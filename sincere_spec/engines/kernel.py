@@ -171,7 +171,7 @@ class KernelSweep:
             panel = self.panel(self.anchors, self.columns)
             made = self.kernels.pull_both(self.words(parts), panel, row_length, own, others, self.tile)
             if made is not None:
-                anchors, keys, total, moment = made
+                anchors, keys, total, moment = made  # [n, d], [m, d], [n], [n]
                 found = {"anchors": self.anchors.restored(xp, anchors), "keys": self.columns.restored(xp, keys)}
                 sum_dlogits, sum_dlogits_value = xp.sum(total), xp.sum(moment)
         for name, side, other in (("anchors", self.anchors, self.columns), ("keys", self.columns, self.anchors)):
