@@ -65,13 +65,21 @@ def f_micl(p: list[Any], w: list[float], n: list[Any]) -> Any:
     return -sum(a + 1.0 for a in p) + (40.0 * sum(np.exp(a) for a in n) / len(n) if n else 0.0)
 
 
-def value(row_loss: Callable[..., Any], rows: Rows, logit: Callable[[Any], Any], reduction: str = "mean") -> Any:
+def value(
+    row_loss: Callable[..., Any],
+    rows: Rows,
+    logit: Callable[[Any], Any],
+    reduction: str = "mean",
+    positive_logit: Callable[[Any], Any] | None = None,
+) -> Any:
     """The loss of all rows; one without positives does not count, nor one whose loss is None."""
     found, weights = [], []
+    of_positives = logit if positive_logit is None else positive_logit
     for row in rows:
         if not row.positives or not row.inside:
             continue
-        p, n = ([logit(np.sum(row.anchor * x)) for x in vectors] for vectors in (row.positives, row.negatives))
+        p = [of_positives(np.sum(row.anchor * x)) for x in row.positives]
+        n = [logit(np.sum(row.anchor * x)) for x in row.negatives]
         loss = row_loss(p, row.weights, n)
         if loss is not None:
             found.append(loss)

@@ -436,10 +436,10 @@ def _(x: Any) -> Any:
 def _(x: Any) -> Any:
     import torch
 
-    s = cosine(x.a, x.b)
-    own = torch.cos(torch.arccos(s.diagonal()) - 0.1)
-    others = (64.0 * (s - own[:, None])).exp() * ~diagonal()
-    return (1 + others.sum(1)).log().mean()
+    s, (positive, negative) = cosine(x.z, x.z), masks(x.labels)
+    i, p = positive.nonzero(as_tuple=True)
+    own = torch.cos(torch.arccos(s[i, p]) - 0.1)
+    return (1 + ((64.0 * (s[i] - own[:, None])).exp() * negative[i]).sum(1)).log().mean()
 
 
 @formula("Hardness weights of MNRL")
@@ -448,6 +448,23 @@ def _(x: Any) -> Any:
 
     s = cosine(x.a, x.b)
     return xent(s / 0.2 + torch.where(diagonal(), 0.0, 9.0 * s.detach()), x.pair)
+
+
+@formula("Hardness weights of all negatives")
+def _(x: Any) -> Any:
+    import torch
+
+    s = cosine(x.a, torch.cat([x.b, x.hard]))
+    return xent(s / 0.2 + torch.where(torch.eye(6, 18) > 0, 0.0, 9.0 * s.detach()), x.pair)
+
+
+@formula("Hardness weights of a query's own negatives alone")
+def _(x: Any) -> Any:
+    import torch
+
+    s = cosine(x.a, torch.cat([x.b, x.hard]))
+    own = torch.cat([torch.zeros(6, 6) > 0, torch.eye(6).repeat_interleave(2, dim=1) > 0], dim=1)
+    return xent(s / 0.2 + torch.where(own, 5.0 * s.detach(), 0.0), x.pair)
 
 
 @formula("Proxy anchor")
@@ -488,8 +505,8 @@ def test_a_block_is_the_published_formula(title: str) -> None:
     import torch
 
     names: dict[str, Any] = {"__name__": "gallery"}
-    exec(sections()[""], names)
-    exec(sections()[title], names)
+    for code in (sections()[""], sections()[title]):
+        exec(compile(code, "gallery", "exec", dont_inherit=True), names)
     arrays = [names[name] for name in ARRAYS]
     got = torch.autograd.grad(names["loss"], arrays, allow_unused=True)
     want_value = FORMULAS[title](Names(names))

@@ -84,6 +84,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "partners": ("a", None, (None,)),
     "arrangement": (None, "Labelled", Labelled, Similarity()),
     "logit": (None, "Similarity", Similarity, Labelled()),
+    "positive_logit": ("Similarity", Similarity, Labelled(), 0.5),
     "stages": (None, STAGE, "abc", (None,), (TERM,), {STAGE}),
     "terms": (None, TERM, "abc", (1,), (STAGE,)),
     "of": (None, TERM, "noise", ("noise",), (STAGE,)),
@@ -160,6 +161,7 @@ def test_an_array_where_no_gradient_would_flow_is_refused(framework: str) -> Non
         "Term.*constant": lambda: replace(TERM, constant=x),
         "CosineSchedule.*minimum": lambda: replace(COSINE, minimum=x),
         "Steeper: power": lambda: replace(RECORD, logit=Steeper(x)),
+        "Steeper: powe.": lambda: replace(RECORD, positive_logit=Steeper(x)),
     }
     for field, call in calls.items():
         with pytest.raises(ss.OptionError, match=rf"{field} must be .*array.*gradient; give a Python number"):
@@ -182,6 +184,13 @@ class Steeper(Logit):
 
 def test_a_user_s_word_may_hold_a_number_of_numpy_s() -> None:
     record = replace(RECORD, logit=Steeper(np.float32(0.5)))
+    assert PairLoss.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_logit_of_positives_is_printed_and_enters_equality() -> None:
+    record = replace(RECORD, positive_logit=Steeper(2.0))
+    assert "logit=Similarity(), positive_logit=Steeper(power=2.0); noise = " in repr(record)
+    assert len({record, RECORD, replace(RECORD, positive_logit=Steeper(3.0))}) == 3
     assert PairLoss.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
@@ -223,6 +232,7 @@ EVERY = [
     losses.clip(),
     losses.f_micl("tsallis", order=1.5),
     replace(RECORD, logit=Steeper()),
+    replace(RECORD, positive_logit=Steeper(2.0)),
     replace(RECORD, terms=(Term("sum"),), combined=(COMBINE,)),
 ]
 LEAVES = (
@@ -270,6 +280,7 @@ def typed(value: Any) -> bool:
         "float": float,
         "bool": bool,
         "str | None": (str, type(None)),
+        "Logit | None": (Logit, type(None)),
         "float | Array": float,
         "tuple[Stage, ...]": tuple,
         "tuple[Term, ...]": tuple,

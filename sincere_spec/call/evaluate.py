@@ -117,7 +117,7 @@ def _plan(problem: Problem, call: Call) -> Plan:
     like = next(iter(problem.embeddings.values()))
     relation, shared = problem.related.relation, problem.keys_of_each is None
     options = (call.engine, call.tile, divided.obstacle(problem) if problem.backend.traces else None)
-    plan = choose(problem.backend, like, problem.sizes, problem.loss.logit, relation, shared, *options)
+    plan = choose(problem.backend, like, problem.sizes, problem.loss, relation, shared, *options)
     if problem.membership is None:
         return plan
     if None in problem.sizes and plan.is_dense:

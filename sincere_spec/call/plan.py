@@ -13,7 +13,7 @@ from sincere_spec.errors import EngineUnavailable, OptionError, unknown_choice
 from sincere_spec.interface import Backend, DeferringBackend, TracingBackend
 from sincere_spec.spec.checks import shown
 from sincere_spec.spec.relations import Relation
-from sincere_spec.spec.words import Logit
+from sincere_spec.spec.words import PairLoss
 
 ENGINES = ("auto", "dense", "tiled", "kernel")
 
@@ -70,7 +70,7 @@ def choose(
     backend: Backend,
     like: Array,
     sizes: tuple[Any, Any],
-    logit: Logit,
+    loss: PairLoss,
     relation: Relation,
     shared: bool,
     engine: str,
@@ -81,7 +81,7 @@ def choose(
 
     `shared` says that all rows have the same columns, and `undivided` why devices that share the arrays cannot share the tiles.
     """
-    unknown_to_kernels = kernel.obstacle(relation) if shared else "kernels have no keys of each row's own"
+    unknown_to_kernels = kernel.obstacle(loss, relation) if shared else "kernels have no keys of each row's own"
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
     if tile is not None:
@@ -115,7 +115,7 @@ def choose(
     if not (isinstance(rows, int) and isinstance(columns, int)):
         unknown = "the number of rows is not known before the call"
     if engine == "kernel":
-        kernels = unknown or unknown_to_kernels or backend.kernels(like, logit)
+        kernels = unknown or unknown_to_kernels or backend.kernels(like, loss.logit)
         if isinstance(kernels, str):
             raise EngineUnavailable(
                 f'engine="kernel" was asked for, but {kernels}; engine="tiled" computes the same, '
@@ -137,7 +137,7 @@ def choose(
     elif "kernel" in known:
         kernels = f"kernels are from {known['kernel']} on, with tiles of a power of two"
         if rows * columns >= known["kernel"] and (tile is None or _power_of_two(tile)):
-            kernels = unknown_to_kernels or backend.kernels(like, logit)
+            kernels = unknown_to_kernels or backend.kernels(like, loss.logit)
     if copies > 1 and undivided is not None:  # of whole matrices each device makes its part
         most = crossovers()["unmeasured"]["pairs"] * copies
         if rows * columns < most:

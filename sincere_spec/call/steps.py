@@ -118,8 +118,8 @@ class Static:
 
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Steps:
         """The steps when the program runs: what a compiler could not know is looked up in arrays that are there."""
-        logit, shared, engine, tile = self.loss.logit, self.keys_of_each is None, self.plan.engine, self.plan.tile
-        given = (self.backend, arrays[0], self._sizes(arrays), logit, self.relation, shared)
+        shared, engine, tile = self.keys_of_each is None, self.plan.engine, self.plan.tile
+        given = (self.backend, arrays[0], self._sizes(arrays), self.loss, self.relation, shared)
         plan = choose(*given, engine, tile)
         changes: dict[str, Any] = {"plan": Plan(plan.backend, plan.engine, plan.tile, "")}
         if self.samples is Samples.ANYWHERE and {"label", "sample"} <= set(self.reads):
@@ -469,7 +469,7 @@ def layout(static: Static, own_programs: bool = False) -> family.LayOut:
 def _kernels(static: Static, like: Array) -> Kernels | None:
     """The sweeps of a device: fused kernels where these are the engine, or strips where tiles run on a device."""
     made: Kernels | None = None
-    if kernel.obstacle(static.relation) is not None:
+    if kernel.obstacle(static.loss, static.relation) is not None:
         return made
     if static.plan.engine == "kernel":
         made = static.backend.kernels(like, static.loss.logit)

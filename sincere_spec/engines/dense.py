@@ -78,13 +78,13 @@ def value_and_gradient(
     by_temperature = by_bias = None
     if "temperature" in needed:
         # Not logits - bias: a large bias has rounded them.
-        values = (loss.logit.value(xp, panels[kind].similarity) for kind in dlogits)
-        total = sum(xp.sum(c * a) for c, a in zip(dlogits.values(), values, strict=True))
+        total = sum(xp.sum(c * loss.logit_of(kind).value(xp, panels[kind].similarity)) for kind, c in dlogits.items())
         by_temperature = -total / comparison.temperature
     if "bias" in needed:
         by_bias = comparison.temperature * sum(xp.sum(c) for c in dlogits.values())
-    if not loss.logit.unit_slope:
-        dlogits = {kind: c * loss.logit.slope(xp, panels[kind].similarity) for kind, c in dlogits.items()}
+    for kind, logit in [(kind, loss.logit_of(kind)) for kind in dlogits]:
+        if not logit.unit_slope:
+            dlogits[kind] = dlogits[kind] * logit.slope(xp, panels[kind].similarity)
     return value, _gradients(comparison, panels, dlogits, by_temperature, by_bias, needed)
 
 
@@ -103,10 +103,10 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
     """Every stage, in order."""
     backend, xp = comparison.backend, comparison.xp
     parts = dict.fromkeys(part for stage in loss.stages for part in parts_of(stage))
-    logits: dict[Pairs, Array] = {}
-    for kind, panel in panels.items():
-        shared = next((logits[one] for one in logits if panels[one].similarity is panel.similarity), None)
-        logits[kind] = _logits(comparison, loss.logit, panel.similarity) if shared is None else shared
+    near, far = panels[Pairs.POSITIVE].similarity, panels[Pairs.NEGATIVE].similarity
+    logits = dict.fromkeys(panels, _logits(comparison, loss.logit, far))
+    if near is not far or loss.positive_logit is not None:
+        logits[Pairs.POSITIVE] = _logits(comparison, loss.logit_of(Pairs.POSITIVE), near)
     last = {part.over: part for part in parts}
     known = _known_bounds(comparison)
     folds = Folds({}, {}, {}, {}, {})
@@ -120,7 +120,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
                 folds.maxima[part] = sums[part] + EMPTY_MAXIMUM
                 continue
-            shift = None if known is None else shift_of(part, loss.logit, *known)
+            shift = None if known is None else shift_of(part, loss.logit_of(part.over), *known)
             ends, idle = part == last[part.over], None
             if part.fold is Fold.EXP and shift != 0.0:  # it may overflow, also where it is for nothing
                 idle = rows.without_effect(loss, counts, [one.name for one in loss.stages if part in parts_of(one)])

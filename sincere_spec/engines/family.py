@@ -351,7 +351,7 @@ def without_partners(sweep: Sweep, cotangents: RowCotangents) -> RowCotangents:
 
 def partner_gradient(sweep: Sweep, cotangents: RowCotangents, counts: rows.Counts) -> PartnerGradient:
     """What the pairs of rows and their partners give."""
-    xp, similarity, logit = sweep.comparison.xp, sweep.partner_similarities(), sweep.loss.logit
+    xp, similarity, logit = sweep.comparison.xp, sweep.partner_similarities(), sweep.loss.logit_of(Pairs.POSITIVE)
     dlogits = _partner_dlogits(sweep, similarity, cotangents, counts)
     dpartner = dlogits * logit.slope(xp, similarity)
     return PartnerGradient(dpartner, xp.sum(dlogits), xp.sum(dlogits * logit.value(xp, similarity)))
@@ -366,9 +366,8 @@ def _partner_argument(
     sweep: Sweep, part: Part, similarity: Array, stages: StageResults, counts: rows.Counts
 ) -> tuple[Array, Array]:
     """Which rows have their partner in a part, and the argument of its fold there, `[rows]` each."""
-    logits = (
-        sweep.loss.logit.value(sweep.comparison.xp, similarity) / sweep.comparison.temperature + sweep.comparison.bias
-    )
+    values = sweep.loss.logit_of(Pairs.POSITIVE).value(sweep.comparison.xp, similarity)
+    logits = values / sweep.comparison.temperature + sweep.comparison.bias
     there = counts.positive > 0.0
     if part.minus is not None:  # a row with an empty reference has no pairs
         empty, logits = stages.empty[part.minus], logits - stages.values[part.minus]

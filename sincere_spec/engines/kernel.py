@@ -199,8 +199,13 @@ class KernelSweep:
         )
 
 
-def obstacle(relation: Relation) -> str | None:
-    """Why kernels cannot ask a relation, as half a sentence; None if they can: a `KernelSpec` says which of two it is."""
+def obstacle(loss: PairLoss, relation: Relation) -> str | None:
+    """Why kernels cannot serve a record or a relation, as half a sentence; None if they can.
+
+    A `KernelSpec` says which of two relations it is, and has one logit for all pairs.
+    """
+    if loss.positive_logit is not None:
+        return f"the kernels have one logit for all pairs, and {loss.name} another for positives"
     if isinstance(relation, (SameLabel, OtherLabel)):
         return None
     return f"the kernels know pairs by label, and not the relation {type(relation).__name__}"

@@ -109,7 +109,10 @@ def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> P
 
 def _rewritten(loss: PairLoss, words: Words) -> PairLoss:
     stages, terms, combined = words
-    return Rewritten(loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias, combined)
+    logits = (loss.logit, loss.positive_logit)
+    return Rewritten(
+        loss.name, loss.arrangement, stages, terms, logits[0], loss.temperature, loss.bias, combined, logits[1]
+    )
 
 
 def _weighted(given: Words) -> Words:

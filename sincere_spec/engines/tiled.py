@@ -44,6 +44,7 @@ class Block:
 
     span: slice
     logits: Array
+    logits_of_positives: Array  # `logits` themselves, unless the loss has others for these
     positive: Array | None  # None: no pair is one
     negative: Array
     weight: Array | None  # of positives; None: 1
@@ -147,6 +148,10 @@ class TiledSweep:
         across = self.xp.matrix_transpose(self.keys[piece.columns, :])
         return self.backend.product_into(self.room(piece), self.rows[piece.rows, :], across, scale)
 
+    def positive_similarities(self, piece: Piece) -> Array:
+        """The similarities of a piece beside its logits, for a logit that positives alone have."""
+        return self.backend.product(self.rows[piece.rows, :], self.xp.matrix_transpose(self.keys[piece.columns, :]))
+
     def room(self, piece: Piece) -> Array:
         """Where the products of a piece are written."""
         return self.scratch
@@ -161,7 +166,11 @@ class TiledSweep:
             relation = relation.apart
         row, column = self.anchors.of(piece.rows), self.columns.of(piece.columns)
         own = {name: x[piece.rows, piece.columns] for name, x in self.matrices.items()}
-        found = [Block(piece.rows, logits, *self.comparison.pairs(row, column, own, relation))]
+        positive, of_positives = logits, self.loss.positive_logit
+        if of_positives is not None:
+            value = of_positives.value(xp, self.positive_similarities(piece))
+            positive = value / self.comparison.temperature + self.comparison.bias
+        found = [Block(piece.rows, logits, positive, *self.comparison.pairs(row, column, own, relation))]
         if len(self.roles(tile)) == 2:
             if relation.symmetric:
                 own_kinds = (found[0].positive, found[0].negative, found[0].weight)
@@ -172,7 +181,9 @@ class TiledSweep:
                     for name, x in self.matrices.items()
                 }
                 masks = [*self.comparison.pairs(column, row, turned, relation)]
-            found.append(Block(self._shifted(piece.columns), xp.matrix_transpose(logits), *masks))
+            turned_logits = xp.matrix_transpose(logits)
+            positive = turned_logits if of_positives is None else xp.matrix_transpose(positive)
+            found.append(Block(self._shifted(piece.columns), turned_logits, positive, *masks))
         return found
 
     def banded(self, tile: Tile, logits: Array) -> list[tuple[Piece, list[Block]]]:
@@ -401,7 +412,7 @@ def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:
     kind = comparison.backend.dtype_name(comparison.anchors)
     temperature, bias = float(comparison.temperature), float(comparison.bias)
     parts = (part for level in levels_of(loss) for part in level if part.fold in (Fold.LOGSUMEXP, Fold.EXP))
-    return {part: shift_of(part, loss.logit, temperature, bias, kind) for part in parts}
+    return {part: shift_of(part, loss.logit_of(part.over), temperature, bias, kind) for part in parts}
 
 
 def _multiplied(comparison: Comparison, loss: PairLoss) -> frozenset[Part]:
@@ -534,7 +545,8 @@ def _add_to(vector: Array, span: slice, x: Array) -> None:
 
 def _masked_argument(block: Block, part: Part, stages: StageResults) -> tuple[Array, Array]:
     """The pairs of a block that a part sees, and the argument of its fold."""
-    mask, t = block.positive if part.over is Pairs.POSITIVE else block.negative, block.logits
+    positive = part.over is Pairs.POSITIVE
+    mask, t = (block.positive, block.logits_of_positives) if positive else (block.negative, block.logits)
     if part.minus is not None:
         empty = stages.empty[part.minus]
         mask = mask if empty is None else mask & ~empty[block.span][:, None]
@@ -574,27 +586,32 @@ def _add_gradients(sweep: TiledSweep, cotangents: RowCotangents, needed: frozens
     xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
     anchors, columns = sweep.rows, sweep.keys  # [n, d], [m, d]
     positive, negative = cotangents.over(Pairs.POSITIVE), cotangents.over(Pairs.NEGATIVE)
+    own_logit = sweep.loss.positive_logit is not None
     for tile in sweep.tiles():
         if not (negative.weights or tile.bands):
             continue
+        made: list[tuple[Piece, Array]] = []
         logits = sweep.unbiased(tile)
         kept = logits + 0.0 if "temperature" in needed else logits  # without the bias, which would round it
         logits = sweep.biased(logits)
         if sweep.masked:
-            dlogits = _blocks_dlogits(sweep, sweep.blocks(tile, tile, logits), cotangents)  # [tile, tile]
+            blocks = sweep.blocks(tile, tile, logits)
+            dlogits = _blocks_dlogits(sweep, blocks, negative if own_logit else cotangents)  # [tile, tile]
+            made = [(tile, _blocks_dlogits(sweep, blocks, positive))] if own_logit and positive.weights else []
         else:
             banded = sweep.banded(tile, logits) if positive.weights else []
             made = [(piece, _blocks_dlogits(sweep, blocks, positive)) for piece, blocks in banded]
             dlogits = _negative_dlogits(sweep, tile, logits, sweep.masks(tile, banded), negative)
-            for piece, part in made:
-                whole = piece.of(tile, dlogits)
-                whole += part
+            if not own_logit:
+                _add_pieces(tile, dlogits, made)
         if "bias" in needed:
             totals.sum_dlogits = totals.sum_dlogits + xp.sum(dlogits)
         if "temperature" in needed:
             totals.sum_dlogits_value = totals.sum_dlogits_value + xp.sum(dlogits * kept)
         if not logit.unit_slope:
             dlogits *= logit.slope(xp, sweep.similarities(tile))
+        if own_logit:
+            _add_pieces(tile, dlogits, [(piece, _of_positives(sweep, piece, x, needed, totals)) for piece, x in made])
         a, b = tile.rows, tile.columns
         if sweep.symmetric and a == b:
             backend.add_product(totals.anchors[a, :], dlogits + xp.matrix_transpose(dlogits), anchors[a, :])
@@ -605,12 +622,31 @@ def _add_gradients(sweep: TiledSweep, cotangents: RowCotangents, needed: frozens
             backend.add_product(totals.columns[b, :], xp.matrix_transpose(dlogits), anchors[a, :])
 
 
+def _add_pieces(tile: Tile, x: Array, pieces: Sequence[tuple[Piece, Array]]) -> None:
+    """Add arrays of pieces of a tile to one of the tile, in place."""
+    for piece, part in pieces:
+        whole = piece.of(tile, x)
+        whole += part
+
+
+def _of_positives(sweep: TiledSweep, piece: Piece, dlogits: Array, needed: frozenset[str], totals: Totals) -> Array:
+    """From the derivative by logits that positives alone have to that by their similarities; sums of the former are added."""
+    xp, logit, similarities = sweep.xp, sweep.loss.logit_of(Pairs.POSITIVE), sweep.positive_similarities(piece)
+    if "bias" in needed:
+        totals.sum_dlogits = totals.sum_dlogits + xp.sum(dlogits)
+    if "temperature" in needed:
+        value = xp.sum(dlogits * logit.value(xp, similarities)) / sweep.comparison.temperature
+        totals.sum_dlogits_value = totals.sum_dlogits_value + value
+    return dlogits if logit.unit_slope else dlogits * logit.slope(xp, similarities)
+
+
 def _add_kept(sweep: StripSweep, cotangents: RowCotangents, needed: frozenset[str], totals: Totals) -> None:
     """Add the gradient of a strip, from what its sums were made of; positives are in bands, which are made again."""
     xp, backend, logit = sweep.xp, sweep.backend, sweep.loss.logit
     anchors, columns, d_anchors = sweep.rows, sweep.keys, totals.anchors  # [t, d], [m, d], [t, d]
     positive, negative = cotangents.over(Pairs.POSITIVE), cotangents.over(Pairs.NEGATIVE)
-    by_value = "temperature" in needed and not isinstance(logit, Similarity)
+    own_logit = sweep.loss.positive_logit is not None and bool(positive.weights)
+    by_value = "temperature" in needed and (own_logit or not isinstance(logit, Similarity))
     # One part of negatives alone: a row's coefficients have its weight in common, which goes to vectors.
     share: Array = None
     if len(negative.weights) == 1 and not positive.weights and logit.unit_slope and not by_value:
@@ -621,9 +657,12 @@ def _add_kept(sweep: StripSweep, cotangents: RowCotangents, needed: frozenset[st
         if not (negative.weights or tile.bands):
             continue
         b, dlogits = tile.columns, _kept_dlogits(sweep, tile, negative, share is None)  # [t, tile]
-        for piece in tile.bands if positive.weights else ():
-            whole = piece.of(tile, dlogits)
-            whole += _blocks_dlogits(sweep, sweep.blocks(tile, piece, sweep.logits(piece)), positive)
+        made = [
+            (piece, _blocks_dlogits(sweep, sweep.blocks(tile, piece, sweep.logits(piece)), positive))
+            for piece in (tile.bands if positive.weights else ())
+        ]
+        if not own_logit:
+            _add_pieces(tile, dlogits, made)
         if "bias" in needed:
             by_row = xp.sum(dlogits, axis=1)
             totals.sum_dlogits = totals.sum_dlogits + xp.sum(by_row if share is None else by_row * share)
@@ -634,6 +673,8 @@ def _add_kept(sweep: StripSweep, cotangents: RowCotangents, needed: frozenset[st
                 totals.sum_dlogits_value = totals.sum_dlogits_value + value
             if not logit.unit_slope:
                 dlogits *= logit.slope(xp, similarities)
+        if own_logit:
+            _add_pieces(tile, dlogits, [(piece, _of_positives(sweep, piece, x, needed, totals)) for piece, x in made])
         backend.add_product(own, dlogits, columns[b, :])
         if "keys" in needed:
             backend.add_product(totals.columns[b, :], xp.matrix_transpose(dlogits), shared)

@@ -188,7 +188,7 @@ class TracedSweep:
 
     def shift(self, part: Part) -> Array | None:
         """The largest argument of a part's exponential, if it is a safe shift; None if there is a running maximum."""
-        reach = self.loss.logit.reach
+        reach = self.loss.logit_of(part.over).reach
         if not self.fixed_shift or reach is None or part.minus is not None:
             return None
         first, second = (
@@ -200,9 +200,10 @@ class TracedSweep:
         """Whether a part has a running maximum."""
         return _is_exponential(part) and (not self.fixed_shift or part.minus is not None)
 
-    def logits(self, similarity: Array) -> Array:
-        """The logits of similarities."""
-        return self.loss.logit.value(self.xp, similarity) / self.comparison.temperature + self.comparison.bias
+    def logits(self, similarity: Array, over: Pairs) -> Array:
+        """The logits of similarities of a kind of pairs."""
+        value = self.loss.logit_of(over).value(self.xp, similarity)
+        return value / self.comparison.temperature + self.comparison.bias
 
     def argument(self, part: Part, logits: Array) -> Array:
         """The argument of a part's fold."""
@@ -241,26 +242,32 @@ class TracedStrip(TracedSweep):
     """Some rows against all columns, whose logits stay until the gradient of the rows is made."""
 
     similarity: Array  # [rows, m]
-    logits_of_strip: Array  # [rows, m]
+    logits_of_strip: dict[Pairs, Array]  # [rows, m] each, one array where positives have no logit of their own
 
     def swept(self, over: Pairs, parts: tuple[Part, ...], stages: StageResults) -> TileSums:
         """The sums of every row over its pairs of a kind."""
-        return _summed(self, parts, self.logits_of_strip, self.pairs(over), WHOLE, stages)
+        return _summed(self, parts, self.logits_of_strip[over], self.pairs(over), WHOLE, stages)
 
     def pairs(self, over: Pairs) -> Seen:
         """The pairs of a kind, `[rows, m]`."""
         kinds = self.comparison.pairs(self.anchors.attributes, self.columns.attributes, self.matrices)
         return _of_kind(kinds, over, self.anchors.real[:, None] & self.columns.real[None, :])
 
-    def dlogits(self, cotangents: RowCotangents) -> Array:
-        """The derivative by each logit, `[rows, m]`."""
-        by_kind = {over: cotangents.over(over) for over in (Pairs.POSITIVE, Pairs.NEGATIVE)}
-        made = [
-            _dlogits(self, self.logits_of_strip, [self.pairs(over)], [WHOLE], own)
-            for over, own in by_kind.items()
-            if own.weights
-        ]
-        return sum(made[1:], start=made[0]) if made else self.xp.zeros_like(self.logits_of_strip)
+    def dsimilarity(self, cotangents: RowCotangents, wanted: Wanted, flow: Flow) -> tuple[Array, Flow]:
+        """The derivative by each similarity, `[rows, m]`."""
+        made: dict[Pairs, Array] = {}
+        for over, logits in self.logits_of_strip.items():
+            own = cotangents.over(over)
+            if not own.weights:
+                continue
+            dlogits = _dlogits(self, logits, [self.pairs(over)], [WHOLE], own)
+            kind = over if self.loss.positive_logit is not None else Pairs.NEGATIVE
+            made[kind] = made[kind] + dlogits if kind in made else dlogits
+        total: Array = None
+        for kind, dlogits in made.items():
+            dlogits, flow = _by_similarity(self, kind, wanted, flow, dlogits, self.similarity)
+            total = dlogits if total is None else total + dlogits
+        return (self.xp.zeros_like(self.similarity) if total is None else total), flow
 
 
 @dataclass(frozen=True)
@@ -282,13 +289,14 @@ WHOLE = Role(1, lambda vector: vector)
 
 def fixed_shift_is_safe(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
     """Whether exponentials relative to the largest possible logit stay in range, for all logits."""
-    widest = max((abs(part.scale) for part in exponential(loss) if part.minus is None), default=0.0)
-    if not widest:
-        return True
-    reach = loss.logit.reach
-    if not unit_rows or reach is None:
-        return False
-    return widest * (reach[1] - reach[0]) <= SPREAD[kind] * temperature
+    widest = 0.0
+    for part in exponential(loss):
+        if part.minus is None and part.scale:
+            reach = loss.logit_of(part.over).reach
+            if not unit_rows or reach is None:
+                return False
+            widest = max(widest, abs(part.scale) * (reach[1] - reach[0]))
+    return widest <= SPREAD[kind] * temperature if widest else True
 
 
 def _either(sweep: TracedSweep, run: Callable[[TracedSweep], T]) -> T:
@@ -423,7 +431,7 @@ def _swept(sweep: TracedSweep, over: Pairs, parts: tuple[Part, ...], stages: Sta
 
         def summed(masked: bool) -> tuple[TileSums, ...]:
             masks = _masks(sweep, over, i, j, size, roles) if masked else [ALL] * len(roles)
-            logits = _logits(sweep, i, j, size)
+            logits = _logits(sweep, over, i, j, size)
             given = zip(masks, roles, strict=True)
             return tuple(_summed(sweep, parts, logits, mask, role, stages) for mask, role in given)
 
@@ -510,10 +518,10 @@ def _similarity(sweep: TracedSweep, i: Any, j: Any, size: int, scale: Any = 1.0)
     return sweep.backend.product(a / scale, sweep.xp.matrix_transpose(b))
 
 
-def _logits(sweep: TracedSweep, i: Any, j: Any, size: int) -> Array:
-    if isinstance(sweep.loss.logit, Similarity):  # no pass over the tile to scale it
+def _logits(sweep: TracedSweep, over: Pairs, i: Any, j: Any, size: int) -> Array:
+    if isinstance(sweep.loss.logit_of(over), Similarity):  # no pass over the tile to scale it
         return _similarity(sweep, i, j, size, sweep.comparison.temperature) + sweep.comparison.bias
-    return sweep.logits(_similarity(sweep, i, j, size))
+    return sweep.logits(_similarity(sweep, i, j, size), over)
 
 
 def _each(function: Callable[..., Array], *given: TileSums) -> TileSums:
@@ -619,7 +627,7 @@ def _dlogits(
 
 
 class Wanted(NamedTuple):
-    """What of a running gradient is needed. With a slope of 1 Σ C s is Σ anchors * danchors: Euler's relation."""
+    """What of a running gradient is needed. With a slope of 1 Σ C s is Σ anchors * danchors: `_by_euler`."""
 
     anchors: bool
     columns: bool
@@ -627,13 +635,18 @@ class Wanted(NamedTuple):
     sum_dlogits_value: bool
 
 
+def _by_euler(loss: PairLoss) -> bool:
+    """Whether Σ C s follows from the gradient by the anchors, as Euler's relation has it: one logit, of slope 1."""
+    return loss.logit.unit_slope and loss.positive_logit is None
+
+
 def _wanted(sweep: TracedSweep, needed: frozenset[str]) -> Wanted:
-    by_temperature, logit = "temperature" in needed, sweep.loss.logit
+    by_temperature, logit, euler = "temperature" in needed, sweep.loss.logit, _by_euler(sweep.loss)
     return Wanted(
-        anchors=sweep.symmetric or "anchors" in needed or (by_temperature and logit.unit_slope),
+        anchors=sweep.symmetric or "anchors" in needed or (by_temperature and euler),
         columns="keys" in needed and not sweep.symmetric,
-        sum_dlogits="bias" in needed or (by_temperature and logit.unit_slope and not isinstance(logit, Similarity)),
-        sum_dlogits_value=by_temperature and not logit.unit_slope,
+        sum_dlogits="bias" in needed or (by_temperature and euler and not isinstance(logit, Similarity)),
+        sum_dlogits_value=by_temperature and not euler,
     )
 
 
@@ -649,10 +662,16 @@ def _no_gradient(sweep: TracedSweep, wanted: Wanted) -> Flow:
 
 
 def _by_similarity(
-    sweep: TracedSweep, wanted: Wanted, flow: Flow, dlogits: Array, similarity: Array | None, share: float = 1.0
+    sweep: TracedSweep,
+    over: Pairs,
+    wanted: Wanted,
+    flow: Flow,
+    dlogits: Array,
+    similarity: Array | None,
+    share: float = 1.0,
 ) -> tuple[Array, Flow]:
     """From the derivative by some logits to that by their similarities; the sums of the former are added."""
-    xp, logit = sweep.xp, sweep.loss.logit
+    xp, logit = sweep.xp, sweep.loss.logit_of(over)
     if wanted.sum_dlogits:
         flow = flow._replace(sum_dlogits=flow.sum_dlogits + share * xp.sum(dlogits))
     if wanted.sum_dlogits_value:
@@ -682,11 +701,12 @@ def _gradients(
         def visit(i: Any, j: Any, diagonal: bool, clear: Array | None, state: Any) -> tuple[Array, Flow]:
             row, flow = state
             roles = _roles(sweep, i, j, size)[: 2 if sweep.both_roles else 1]
-            similarity = None if isinstance(sweep.loss.logit, Similarity) else _similarity(sweep, i, j, size)
+            plain = isinstance(sweep.loss.logit_of(over), Similarity) and not wanted.sum_dlogits_value
+            similarity = None if plain else _similarity(sweep, i, j, size)
 
             def derivative(masked: bool) -> Array:
                 masks = _masks(sweep, over, i, j, size, roles) if masked else [ALL] * len(roles)
-                logits = _logits(sweep, i, j, size) if similarity is None else sweep.logits(similarity)
+                logits = _logits(sweep, over, i, j, size) if similarity is None else sweep.logits(similarity, over)
                 return _dlogits(sweep, logits, masks, roles, own)
 
             dlogits = (
@@ -695,7 +715,7 @@ def _gradients(
                 else backend.when(clear, lambda: derivative(False), lambda: derivative(True))
             )
             share = 0.5 if diagonal else 1.0  # the diagonal's pairs are seen twice, from either end
-            dlogits, flow = _by_similarity(sweep, wanted, flow, dlogits, similarity, share)
+            dlogits, flow = _by_similarity(sweep, over, wanted, flow, dlogits, similarity, share)
             a = backend.rows_of(anchors, i * size, size)
             b = backend.rows_of(columns, j * size, size)
             if wanted.anchors:
@@ -720,7 +740,7 @@ def _finished(
 ) -> PairGradients:
     """The gradient in the order in which rows came, with what partners give."""
     xp, anchors, logit, nil = sweep.xp, sweep.anchors.embeddings, sweep.loss.logit, flow.sum_dlogits * 0.0
-    if "temperature" in needed and logit.unit_slope:
+    if "temperature" in needed and _by_euler(sweep.loss):
         along = xp.sum(anchors * flow.anchors)
         along = 0.5 * along if sweep.symmetric else along
         if not isinstance(logit, Similarity):
@@ -795,15 +815,18 @@ def _strip(sweep: TracedSweep, start: Any, size: int) -> TracedStrip:
         attributes={name: backend.rows_of(x, start, size) for name, x in side.attributes.items()},
         real=backend.rows_of(side.real, start, size),
     )
-    plain, across = isinstance(logit, Similarity), xp.matrix_transpose(sweep.columns.embeddings)
+    of_positives, across = sweep.loss.positive_logit, xp.matrix_transpose(sweep.columns.embeddings)
+    plain = isinstance(logit, Similarity) and of_positives is None
     similarity = backend.product(rows.embeddings / sweep.comparison.temperature if plain else rows.embeddings, across)
     given = {
         "anchors": rows,
         "partners": None if sweep.partners is None else backend.rows_of(sweep.partners, start, size),
         "matrices": {name: backend.rows_of(x, start, size) for name, x in sweep.matrices.items()},
     }
-    logits = similarity + sweep.comparison.bias if plain else sweep.logits(similarity)
-    return TracedStrip(**vars(sweep) | given, similarity=similarity, logits_of_strip=logits)
+    logits = similarity + sweep.comparison.bias if plain else sweep.logits(similarity, Pairs.NEGATIVE)
+    positive = logits if of_positives is None else sweep.logits(similarity, Pairs.POSITIVE)
+    by_kind = {Pairs.POSITIVE: positive, Pairs.NEGATIVE: logits}
+    return TracedStrip(**vars(sweep) | given, similarity=similarity, logits_of_strip=by_kind)
 
 
 def _add_strip(
@@ -811,11 +834,11 @@ def _add_strip(
 ) -> Flow:
     """Add the gradient of a strip's rows, and what they add to that of the columns."""
     xp, backend = sweep.xp, sweep.backend
-    dlogits, flow = _by_similarity(sweep, wanted, flow, strip.dlogits(cotangents), strip.similarity)
+    dsimilarity, flow = strip.dsimilarity(cotangents, wanted, flow)
     if wanted.anchors:
-        row = backend.product(dlogits, sweep.columns.embeddings)  # [rows, d]
+        row = backend.product(dsimilarity, sweep.columns.embeddings)  # [rows, d]
         flow = flow._replace(anchors=backend.with_rows(flow.anchors, row, start))
     if wanted.columns:
-        back = backend.product(xp.matrix_transpose(dlogits), strip.anchors.embeddings)  # [m, d]
+        back = backend.product(xp.matrix_transpose(dsimilarity), strip.anchors.embeddings)  # [m, d]
         flow = flow._replace(columns=flow.columns + back)
     return flow

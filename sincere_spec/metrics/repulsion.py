@@ -114,7 +114,10 @@ def _block(sample: Sample, block: slice, loss: PairLoss, temperature: float, bia
     same = sample.labels[block][:, None] == sample.column_labels[None, :]
     others = others_of(sample, block)
     positive, negative = (same, ~same) if others is None else (same & others, ~same & others)
-    logits = loss.logit.value(xp, s) / temperature + bias
+    value = loss.logit.value(xp, s)
+    if loss.positive_logit is not None:
+        value = xp.where(positive, loss.positive_logit.value(xp, s), value)
+    logits = value / temperature + bias
     g, counted = of_positives(backend, loss, logits, positive, negative)
     there = xp.where(positive, counted[:, None], xp.zeros_like(g))
     pushed = xp.astype(g > 0.0, g.dtype)

@@ -123,11 +123,16 @@ def several(kind: type[T]) -> Kind[tuple[T, ...]]:
     return Kind(f"a tuple of {kind.__name__}", read)
 
 
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """The same, or None."""
+    return Kind(f"{kind.expected} or None", lambda value: None if value is None else kind.read(value))
+
+
 NUMBER = Kind("a finite number", _number)
 POSITIVE = Kind("positive and finite", _positive)
 FLAG = instance(bool, "True or False")
 TEXT = instance(str, "a string")
-TEXT_OR_NONE = Kind("a string or None", lambda value: None if value is None else TEXT.read(value))
+TEXT_OR_NONE = optional(TEXT)
 # Such a parameter receives a gradient. Arrays are looked at by the call, which knows their framework.
 PARAMETER: Kind[Any] = Kind("a finite number or a 0-d array", lambda x: x if is_array(x) else _number(x))
 TEMPERATURE: Kind[Any] = Kind(

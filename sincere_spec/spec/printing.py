@@ -46,8 +46,11 @@ def loss(record: Any) -> str:
     numbers = f"temperature={record.temperature!r}"
     if not isinstance(record.bias, float) or record.bias:
         numbers += f", bias={record.bias!r}"
+    logit = f"logit={record.logit!r}"
+    if record.positive_logit is not None:
+        logit += f", positive_logit={record.positive_logit!r}"
     stages = "; ".join(str(one) for one in (*record.stages, *record.combined))
-    return f"<{record.name}: {numbers}, logit={record.logit!r}; {stages}; loss = {_sum(record.terms)}>"
+    return f"<{record.name}: {numbers}, {logit}; {stages}; loss = {_sum(record.terms)}>"
 
 
 def _signed(number: float) -> str:

@@ -10,7 +10,7 @@ negative       a key with another label
 others         positives and negatives: every key but the anchor itself
 mask           which pairs of a row a stage sees: positives, negatives or others (`Pairs`)
 similarity     s_ij, the dot product of two embeddings; the cosine where they are normalised
-logit          a_ij = value(s_ij) / temperature + bias; its slope is da_ij/ds_ij times the temperature
+logit          a_ij = value(s_ij) / temperature + bias; its slope is temperature * da_ij/ds_ij; positives may have their own
 log-sum-exp    log Σ_j exp(a_ij): the log of a softmax's denominator; a_ij minus it is the log-softmax
 fold           what a stage does with a row of masked logits: a log-sum-exp, or a sum of an elementwise function ψ
 stage          one masked reduction of each row of logits: r_i
@@ -267,7 +267,7 @@ class Arrangement(Word, ABC):
 
 
 ARRANGEMENT, LOGIT = checks.instance(Arrangement), checks.instance(Logit)
-STAGES, COMBINED = checks.several(Stage), checks.several(Combine)
+STAGES, COMBINED, LOGIT_OR_NONE = checks.several(Stage), checks.several(Combine), checks.optional(LOGIT)
 
 
 @dataclass(frozen=True, repr=False)
@@ -277,7 +277,7 @@ class PairLoss(Word):
     Give one to `evaluate` or `value_and_gradient`. One of your own, written with the words of `sincere_spec.spec`, has
     values, gradients and every engine with no further code. `temperature` and `bias` may be 0-d arrays, which then
     receive gradients (such a record is not hashable where its framework's arrays are not); nothing else may. Terms name
-    stages, or what is `combined` of them.
+    stages, or what is `combined` of them. If there is a `positive_logit` it is that of positives, in stages over others, too.
 
     Raises:
         OptionError: a field of another type, a stage or term that names no stage, or a number that is not finite.
@@ -305,6 +305,7 @@ class PairLoss(Word):
     temperature: float | Array = 1.0
     bias: float | Array = 0.0
     combined: tuple[Combine, ...] = ()
+    positive_logit: Logit | None = None
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -317,9 +318,10 @@ class PairLoss(Word):
             temperature=checks.TEMPERATURE,
             bias=checks.PARAMETER,
             combined=COMBINED,
+            positive_logit=LOGIT_OR_NONE,
         )
-        checks.hold_no_array(self.arrangement)
-        checks.hold_no_array(self.logit)
+        for word in (self.arrangement, self.logit, self.positive_logit):
+            checks.hold_no_array(word)
         folds: dict[str, Fold] = {}
         for stage in self.stages:
             if stage.name in folds:
@@ -349,6 +351,10 @@ class PairLoss(Word):
 
     def __repr__(self) -> str:
         return printing.loss(self)
+
+    def logit_of(self, kind: Pairs) -> Logit:
+        """The logit of positives, or of negatives."""
+        return self.logit if self.positive_logit is None or kind is not Pairs.POSITIVE else self.positive_logit
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain numbers, strings and lists, ready for JSON."""
