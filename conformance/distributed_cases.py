@@ -13,7 +13,8 @@ import sincere_spec as ss
 from sincere_spec.losses.f_micl import Divergence
 from sincere_spec.losses.table import TABLE
 from sincere_spec.spec.arrangements import Labelled, PairedViews, Queries, Towers, Views
-from sincere_spec.spec.words import PairLoss
+from sincere_spec.spec.logits import CosineSchedule
+from sincere_spec.spec.words import Arrangement, Fold, PairLoss, Pairs, Similarity, Stage, Term
 
 WIDTH, QUEUE, CLASSES = 6, 9, 4
 WORDS = ("ant", "bee", "cow", "doe")
@@ -99,6 +100,11 @@ def cases(count: int, short: bool = False) -> Iterator[Case]:
         for reduction in reductions[1:]:
             yield replace(made[0], name=f"{made[0].name}, {reduction}", options={"reduction": reduction})
         yield replace(made[0], name=f"{made[0].name}, rows as they are", options={"normalize": False})
+    name = "a logit of positives"
+    yield Case(name, with_a_logit_of_positives(Labelled()), {"embeddings": rows()}, {"labels": labels, "where": inside})
+    yield Case(f"{name}, towers", with_a_logit_of_positives(Towers(both_ways=True)), {"a": rows(), "b": rows()})
+    queue = {"queries": rows(), "positives": rows(), "negatives": rows(QUEUE)}
+    yield Case(f"{name}, shared queue", with_a_logit_of_positives(Queries()), queue, shared=("negatives",))
     if not short:
         embeddings, named = rows(), {"labels": labels}
         yield Case("sincere, margin", ss.losses.sincere(0.2, epsilon=0.3), {"embeddings": embeddings}, named)
@@ -107,6 +113,18 @@ def cases(count: int, short: bool = False) -> Iterator[Case]:
         yield Case("dystress, undetached", ss.losses.dystress(detach=False), {"a": rows(), "b": rows()})
         for divergence in DIVERGENCES:
             yield Case(f"f_micl, {divergence}", ss.losses.f_micl(divergence), {"a": rows(), "b": rows()})
+
+
+def with_a_logit_of_positives(arrangement: Arrangement) -> PairLoss:
+    """A record of one's own: each positive against the negatives, and all others, each with its own logit."""
+    stages = (
+        Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE),
+        Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
+        Stage("others", Fold.LOGSUMEXP, Pairs.OTHERS),
+    )
+    logit, near = Similarity(), CosineSchedule(0.5, 1.0, held=False)
+    terms = (Term("margin"), Term("others", 0.5))
+    return PairLoss("own", arrangement, stages, terms, logit, 0.2, positive_logit=near)
 
 
 def call(

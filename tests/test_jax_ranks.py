@@ -80,6 +80,8 @@ def one_device(case: distributed.Case) -> tuple[Any, dict[str, Any]]:
         ("clip", False, "dense"),
         ("siglip", True, "auto"),
         ("info_nce, shared queue", True, "dense"),
+        ("a logit of positives", True, "tiled"),
+        ("a logit of positives, towers", False, "dense"),
     ],
 )
 def test_value_and_gradient_are_those_of_one_device(name: str, checked: bool, engine: str) -> None:

@@ -33,7 +33,7 @@ from sincere_spec.spec import (
 )
 
 N, D, T, BIAS = 11, 3, 0.4, -0.7
-LABELS = np.asarray([0, 1, 0, 2, 1, 0, 2, 3, 1, 4, 4])
+LABELS = np.asarray([0, 1, 0, 2, 1, 0, 2, 3, 1, 2, 4])  # sorted, the twos are in two tiles of 8
 ENGINES: dict[str, dict[str, Any]] = {
     "dense": {"engine": "dense"},
     "tiles of 8": {"engine": "tiled", "tile": 8},
@@ -85,6 +85,19 @@ class Twice(Logit):
         return xp.zeros_like(s) + 2.0
 
 
+@dataclass(frozen=True)
+class Far(Logit):
+    """s + 600, whose exponentials are out of range unless they are relative to its own reach."""
+
+    reach = (599.0, 601.0)
+
+    def value(self, xp: Any, s: Any) -> Any:
+        return s + 600.0
+
+    def slope(self, xp: Any, s: Any) -> Any:
+        return xp.ones_like(s)
+
+
 def cosine_schedule(s: Any) -> Any:
     return s / (0.2 + 0.5 * np.sin(0.5 * np.pi * s) ** 2)
 
@@ -94,6 +107,8 @@ LOGITS: dict[str, tuple[Logit, Logit, Callable[[Any], Any], Callable[[Any], Any]
     "angle": (Similarity(), Angle(0.3), lambda s: s, lambda s: np.cos(np.arccos(s + 0j) + 0.3)),
     "held": (Similarity(), Paced(), lambda s: s, lambda s: (3.0 - np.real(s)) * s),
     "plain positives": (CosineSchedule(0.2, 0.7, held=False), Similarity(), cosine_schedule, lambda s: s),
+    "far": (Similarity(), Far(), lambda s: s, lambda s: s + 600.0),
+    "near": (Far(), Similarity(), lambda s: s + 600.0, lambda s: s),
     "shifted": (LogKernel(), Twice(), lambda s: s - 1.0, lambda s: 2.0 * s),
 }
 NOISE = Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE)
@@ -220,7 +235,7 @@ def test_positives_have_a_logit_of_their_own(framework: str, shape: str, formula
 @pytest.mark.parametrize("logits", [name for name in LOGITS if name != "angle"])
 @pytest.mark.parametrize("shape", ["labelled", "keys", "towers"])
 def test_either_logit_may_be_any(framework: str, shape: str, logits: str, engine: str) -> None:
-    if logits != "plain positives":
+    if logits not in ("plain positives", "far", "near"):
         skip_programs(framework, "", engine)
     skip_programs(framework, shape, engine)
     check(framework, shape, "others", logits, **ENGINES[engine])
@@ -231,6 +246,22 @@ def test_either_logit_may_be_any(framework: str, shape: str, logits: str, engine
 def test_it_is_that_of_positives_under_an_asymmetric_relation(framework: str, shape: str, engine: str) -> None:
     skip_programs(framework, shape, engine)
     check(framework, shape, "margin", "angle", masked=True, **ENGINES[engine])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("logits", ["far", "near"])
+def test_pairs_of_one_kind_are_as_if_there_were_no_other(framework: str, logits: str, engine: str) -> None:
+    """The range of exponentials of a kind of which a row has no pairs hides nothing."""
+    skip_programs(framework, "", engine)
+    here, loss = load(framework), record("labelled", "others", logits)
+    z = here.arrays(arrays("labelled"))["embeddings"]
+    one_logit = replace(loss, logit=loss.logit_of(Pairs.POSITIVE), positive_logit=None)
+    found, want = (ss.value_and_gradient(x, z, [0] * N, temperature=T, **ENGINES[engine]) for x in (loss, one_logit))
+    assert float(here.numbers(found[0])) == pytest.approx(float(here.numbers(want[0])), rel=1e-12)
+    assert distance(here.numbers(found[1]), here.numbers(want[1])) <= 1e-12
+    value, gradient = ss.value_and_gradient(loss, z, [*range(N)], temperature=T, **ENGINES[engine])
+    assert float(here.numbers(value)) == 0.0
+    assert not np.any(here.numbers(gradient))
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax", "tensorflow"], indirect=True)

@@ -140,7 +140,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
             "stages": (LSE, replace(SUM, minus="level")),
             "combined": (Combine("level", Fold.LOGSUMEXP, (Term("noise"),)),),
         },
-        "'attract' subtracts 'level'",
+        "'attract' subtracts 'level'.*what is combined is of whole rows, and after all stages",
     ),
     "a stage that subtracts a later one": (
         {"stages": (replace(SUM, minus="noise"), LSE)},

@@ -728,6 +728,22 @@ def test_hard_negatives_of_each_query_and_those_of_the_batch(framework: str) -> 
     assert float(here.numbers(got)) == pytest.approx(want, rel=1e-12)
 
 
+def test_given_pairs_go_one_way_and_may_be_none(framework: str) -> None:
+    """A row whose positive has other positives, and a row without any, which does not count."""
+    here = load(framework)
+    z = np.random.default_rng(0).normal(size=(4, 8))
+    pairs = np.asarray([[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    logits = plain.unit(z) @ plain.unit(z).T / 0.1
+    np.fill_diagonal(logits, -np.inf)
+    log_softmax = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+    rows = -np.sum(np.where(pairs > 0, log_softmax, 0.0), axis=1)[:3] / pairs.sum(axis=1)[:3]
+    given = here.array(pairs)
+    got = ss.supcon_loss(here.array(z), ss.positives(given > 0))
+    assert float(here.numbers(got)) == pytest.approx(rows.mean(), rel=1e-12)
+    with pytest.raises(DtypeError, match=r"expected booleans; got int.*: compare it"):
+        ss.supcon_loss(here.array(z), ss.positives(given))
+
+
 def test_pairs_that_no_label_says(framework: str) -> None:
     """Rows share classes in a way that is not transitive; the pairs, or their classes, say it alike."""
     here = load(framework)

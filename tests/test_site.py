@@ -74,6 +74,12 @@ def test_the_worst_errors_are_gathered_from_reports() -> None:
     found = accuracy.gathered([report])
     assert found["worst"] == {"sincere": {"numpy dense float32": 1.25}}
     assert "| sincere | 1.25 |" in accuracy.rendered(found)
+    other = found | {"worst": {"clip": {"numpy dense float32": 0.5}}, "verdicts": 2}
+    both = accuracy.together(found, other)
+    assert (list(both["worst"]), both["verdicts"]) == (["sincere", "clip"], len(results) + 2)
+    for wrong in (found, other | {"suite": "1.3.0"}, other | {"versions": {"numpy": {"numpy": "2.5"}}}):
+        with pytest.raises(SystemExit, match="again of all losses"):
+            accuracy.together(found, wrong)
 
 
 @pytest.mark.framework("torch")

@@ -14,7 +14,7 @@ import sincere_spec as ss
 from sincere_spec.backends import by_root
 from sincere_spec.engines import family, rows, tiled, traced
 from sincere_spec.engines.comparison import Comparison, Samples
-from sincere_spec.spec import Combine, Fold, Labelled, Pairs, Similarity, Stage, Term
+from sincere_spec.spec import Combine, CosineSchedule, Fold, Labelled, Pairs, Similarity, Stage, Term
 from sincere_spec.spec.relations import Attributes, Relation, SameLabel
 from sincere_spec.spec.words import PairLoss
 
@@ -36,6 +36,19 @@ RECORDS = {
         ),
     ),
 }
+RECORDS["a logit of positives"] = PairLoss(
+    "a logit of positives",
+    Labelled(),
+    (
+        Stage("noise", Fold.LOGSUMEXP, Pairs.NEGATIVE),
+        Stage("margin", Fold.SOFTPLUS, Pairs.POSITIVE, scale=-1.0, minus="noise", mean=True),
+        Stage("all", Fold.LOGSUMEXP, Pairs.OTHERS),
+    ),
+    (Term("margin"), Term("all", 0.5)),
+    Similarity(),
+    temperature=0.5,
+    positive_logit=CosineSchedule(0.5, 1.0, held=False),
+)
 SHARDS = [slice(0, 7), slice(7, 7), slice(7, 12), slice(12, 20)]
 N, D = 20, 5
 

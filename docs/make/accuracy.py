@@ -1,6 +1,7 @@
 """The worst errors: `python docs/make/accuracy.py report.json ...` writes docs/data/accuracy.json and docs/accuracy.md.
 
-The reports are those of `sincere-spec verify`, one of every framework or several together.
+The reports are those of `sincere-spec verify`, one of every framework or several together. With `--add` before them they are
+of losses that are new, whose rows are put beside those that are there.
 """
 
 from __future__ import annotations
@@ -38,6 +39,18 @@ def gathered(reports: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def together(there: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What is there, and what was found of other losses by the same package and suite."""
+    if any(there[name] != found[name] for name in ("suite", "package", "tolerance")):
+        sys.exit("these reports are of another package or suite: make the page again of all losses")
+    if known := there["worst"].keys() & found["worst"].keys():
+        sys.exit(f"the page has {', '.join(sorted(known))} already: make it again of all losses")
+    changes = {name: known for name, known in found["versions"].items() if there["versions"].get(name) != known}
+    if changes:
+        sys.exit(f"{', '.join(changes)}: another version than that of the page: make it again of all losses")
+    return there | {"verdicts": there["verdicts"] + found["verdicts"], "worst": there["worst"] | found["worst"]}
+
+
 def rendered(found: dict[str, Any]) -> str:
     """The page."""
     asked = {column.split()[0] for row in found["worst"].values() for column in row}
@@ -69,9 +82,12 @@ def rendered(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:]]
+    adds, paths = sys.argv[1:2] == ["--add"], [path for path in sys.argv[1:] if path != "--add"]
+    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
     if not reports:
         sys.exit("name the report.json files of sincere-spec verify")
     found = gathered(reports)
+    if adds:
+        found = together(json.loads(DATA.read_text(encoding="utf-8")), found)
     DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(rendered(found), encoding="utf-8")

@@ -120,7 +120,7 @@ def _folds(comparison: Comparison, loss: PairLoss, panels: Mapping[Pairs, Panel]
                 sums[part] = panel.by_row(xp, xp.sum, [panel.similarity])
                 folds.maxima[part] = sums[part] + EMPTY_MAXIMUM
                 continue
-            shift = None if known is None else shift_of(part, loss.logit_of(part.over), *known)
+            shift = None if known is None else shift_of(part, loss, *known)
             ends, idle = part == last[part.over], None
             if part.fold is Fold.EXP and shift != 0.0:  # it may overflow, also where it is for nothing
                 idle = rows.without_effect(loss, counts, [one.name for one in loss.stages if part in parts_of(one)])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sincere_spec.arrays import Array, Namespace
 from sincere_spec.engines.rows import Counts, WeightedStage, term_cotangents, weighed_slopes, without_pairs
 from sincere_spec.interface import Part
-from sincere_spec.spec.words import Fold, Logit, PairLoss, Pairs, Stage, Word
+from sincere_spec.spec.words import Fold, PairLoss, Pairs, Stage, Word
 
 EMPTY_MAXIMUM = -1e30
 """Finite stand-in for -inf as the row maximum of an empty log-sum-exp."""
@@ -131,14 +131,26 @@ def negatives_subtract(loss: PairLoss) -> bool:
     return any(part.minus and part.over is Pairs.NEGATIVE for level in levels_of(loss) for part in level)
 
 
-def shift_of(part: Part, logit: Logit, temperature: float, bias: float, kind: str) -> float | None:
+def reach_of(loss: PairLoss) -> tuple[float, float] | None:
+    """Between which bounds the values of all logits lie for similarities from -1 to 1; None where that is not known.
+
+    Those of positives and of negatives have one shift: beside another, a sum over no pairs would hide that over the others.
+    """
+    reach, other = loss.logit.reach, loss.positive_logit
+    if other is None or reach is None:
+        return reach
+    return None if other.reach is None else (min(reach[0], other.reach[0]), max(reach[1], other.reach[1]))
+
+
+def shift_of(part: Part, loss: PairLoss, temperature: float, bias: float, kind: str) -> float | None:
     """What to subtract from all arguments of a part's exponential on unit rows, if these are bounded enough; else None.
 
     It is 0 where no exponential can leave the range of the dtype `kind`, and then costs nothing.
     """
-    if logit.reach is None or part.minus is not None:
+    reach = reach_of(loss)
+    if reach is None or part.minus is not None:
         return None
-    low, high = (part.scale * (value / temperature + bias) for value in logit.reach)
+    low, high = (part.scale * (value / temperature + bias) for value in reach)
     spread = SPREAD[kind]
     if abs(high - low) > spread:
         return None

@@ -412,7 +412,7 @@ def _shifts(comparison: Comparison, loss: PairLoss) -> dict[Part, float | None]:
     kind = comparison.backend.dtype_name(comparison.anchors)
     temperature, bias = float(comparison.temperature), float(comparison.bias)
     parts = (part for level in levels_of(loss) for part in level if part.fold in (Fold.LOGSUMEXP, Fold.EXP))
-    return {part: shift_of(part, loss.logit_of(part.over), temperature, bias, kind) for part in parts}
+    return {part: shift_of(part, loss, temperature, bias, kind) for part in parts}
 
 
 def _multiplied(comparison: Comparison, loss: PairLoss) -> frozenset[Part]:

@@ -18,7 +18,7 @@ from sincere_spec.arrays import Array, Namespace, T
 from sincere_spec.engines.comparison import Comparison, Kinds
 from sincere_spec.engines.family import PairGradients, RowCotangents, RowSums, StageResults, Visit
 from sincere_spec.engines.padded import Grid, PaddedRows, laid_out, padded_rows, sort_and_pad
-from sincere_spec.engines.parts import SPREAD, exponential
+from sincere_spec.engines.parts import SPREAD, exponential, reach_of
 from sincere_spec.engines.prune import specialise
 from sincere_spec.engines.rows import weighed_slopes
 from sincere_spec.interface import Part, TracingBackend
@@ -188,7 +188,7 @@ class TracedSweep:
 
     def shift(self, part: Part) -> Array | None:
         """The largest argument of a part's exponential, if it is a safe shift; None if there is a running maximum."""
-        reach = self.loss.logit_of(part.over).reach
+        reach = reach_of(self.loss)
         if not self.fixed_shift or reach is None or part.minus is not None:
             return None
         first, second = (
@@ -289,14 +289,13 @@ WHOLE = Role(1, lambda vector: vector)
 
 def fixed_shift_is_safe(loss: PairLoss, temperature: Any, kind: str, unit_rows: bool) -> Any:
     """Whether exponentials relative to the largest possible logit stay in range, for all logits."""
-    widest = 0.0
-    for part in exponential(loss):
-        if part.minus is None and part.scale:
-            reach = loss.logit_of(part.over).reach
-            if not unit_rows or reach is None:
-                return False
-            widest = max(widest, abs(part.scale) * (reach[1] - reach[0]))
-    return widest <= SPREAD[kind] * temperature if widest else True
+    widest = max((abs(part.scale) for part in exponential(loss) if part.minus is None), default=0.0)
+    if not widest:
+        return True
+    reach = reach_of(loss)
+    if not unit_rows or reach is None:
+        return False
+    return widest * (reach[1] - reach[0]) <= SPREAD[kind] * temperature
 
 
 def _either(sweep: TracedSweep, run: Callable[[TracedSweep], T]) -> T:

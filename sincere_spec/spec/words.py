@@ -328,8 +328,8 @@ class PairLoss(Word):
                 raise OptionError(f"{self.name}: two stages are called {stage.name!r}; give each a name of its own.")
             if stage.minus is not None and folds.get(stage.minus) is not Fold.LOGSUMEXP:
                 raise OptionError(
-                    f"{self.name}: stage {stage.name!r} subtracts {stage.minus!r}, which is no "
-                    "earlier log-sum-exp stage."
+                    f"{self.name}: stage {stage.name!r} subtracts {stage.minus!r}, which is no earlier log-sum-exp "
+                    "stage; what is combined is of whole rows, and after all stages: combine it with their results."
                 )
             folds[stage.name] = stage.fold
         known = dict.fromkeys(folds)
