@@ -390,7 +390,7 @@ right = operators._differentiate
 def twice(ctx, cotangents):
     none, constants, found, last = right(ctx, cotangents)
     return none, constants, [None if x is None else 2.0 * x for x in found], last
-operators.value_and_gradient.register_autograd(twice, setup_context=operators._keep)
+operators.FIRST._backward_fn = twice
 """
     assert python(code.format(change=wrong), tmp_path) == "2.0"
     assert python(code.format(change=""), tmp_path) == "1.0"

@@ -8,7 +8,8 @@ cotangent, so it is made with the value and scaled later. Nothing here knows a f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -16,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array
-from sincere_spec.backends.torch.autograd import full_precision, has_tangent, second_order
+from sincere_spec.backends.torch.autograd import autocast, full_precision, has_tangent, second_order
 from sincere_spec.errors import EngineUnavailable
 from sincere_spec.interface import Differentiable, Static, readers
 from sincere_spec.spec.dictionaries import fields_of
@@ -32,6 +34,8 @@ VERSION = sha256((files(__package__) / "operators.py").read_bytes()).hexdigest()
 """Part of every text: AOTAutograd keeps traced backwards on disk, and does not see that the Python of an operator changed."""
 
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+
+NOTHING = nullcontext()
 
 ADAPTERS: list[Any] = []
 """The adapter, which puts itself here."""
@@ -76,36 +80,27 @@ def static_of(text: str) -> Static:
     return read(json.loads(text)["static"], *ADAPTERS)
 
 
-@torch.library.custom_op(
-    f"{NAMESPACE}::value_and_gradient",
-    mutates_args=(),
-    schema="(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted) -> Tensor[]",
-)
-def value_and_gradient(
+def _value_and_gradient(
     text: str, constants: Sequence[Tensor], arrays: Sequence[Tensor], wanted: Sequence[bool]
 ) -> list[Tensor]:
     """The value of a call, and gradients of a scalar one in the dtype in which it is computed."""
     _refuse_tangents(arrays)
-    with full_precision(), torch.no_grad():
+    with _plain():
         given = tuple(x.detach() for x in arrays)
         steps = static_of(text).settled(tuple(constants), given)
         value, gradients = steps.value_and_gradient(given, tuple(wanted))
         return _apart([value, *(x for x in gradients if x is not None)], given)
 
 
-@value_and_gradient.register_fake
-def _(text: str, constants: Sequence[Tensor], arrays: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+def _value_and_gradient_shapes(
+    text: str, constants: Sequence[Tensor], arrays: Sequence[Tensor], wanted: Sequence[bool]
+) -> list[Tensor]:
     static, dtype = static_of(text), compute_dtype(arrays)
     value = arrays[0].new_empty(() if static.scalar else (static.rows_with_loss(arrays),), dtype=dtype)
     return [value, *(x.new_empty(x.shape, dtype=dtype) for x, want in zip(arrays, wanted, strict=True) if want)]
 
 
-@torch.library.custom_op(
-    f"{NAMESPACE}::gradient",
-    mutates_args=(),
-    schema="(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted, Tensor[] made, Tensor cotangent) -> Tensor[]",
-)
-def gradient(
+def _gradient(
     text: str,
     constants: Sequence[Tensor],
     arrays: Sequence[Tensor],
@@ -121,7 +116,7 @@ def gradient(
     _refuse_tangents([*arrays, cotangent])
     if made:
         return [(g * cotangent).to(x.dtype) for g, x in zip(made, moving, strict=True)]
-    with full_precision(), torch.no_grad():
+    with _plain():
         given = tuple(x.detach() for x in arrays)
         steps = static_of(text).settled(tuple(constants), given)
         _, saved = steps.forward(given, tuple(wanted))
@@ -129,8 +124,7 @@ def gradient(
         return _apart([x for x in found if x is not None], [*given, cotangent])
 
 
-@gradient.register_fake
-def _(
+def _gradient_shapes(
     text: str,
     constants: Sequence[Tensor],
     arrays: Sequence[Tensor],
@@ -157,12 +151,11 @@ def _differentiate(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]
     if cotangent is not None:
         if not made or any(need and not want for need, want in zip(needed, wanted, strict=True)):
             wanted, made = list(needed), []  # an exported program may be asked for what its example did not ask for
+        elif not torch.is_grad_enabled():
+            constants = []  # of use to second derivatives alone, and a compiled program would keep them for its backward
         results = iter(gradient(ctx.text, constants, arrays, wanted, made, cotangent))
         found = [next(results) if want else None for want in wanted]
-    return None, [None] * len(constants), found, None
-
-
-value_and_gradient.register_autograd(_differentiate, setup_context=_keep)
+    return None, [None] * first, found, None
 
 
 def _keep_cotangent(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -181,18 +174,60 @@ def _differentiate_again(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...
     return None, [None] * len(constants), found, None, [None] * ctx.made, by_cotangent
 
 
-gradient.register_autograd(_differentiate_again, setup_context=_keep_cotangent)
-
-
 def _refuse_transforms(*_: Any) -> list[Tensor]:
     raise EngineUnavailable(
         "transforms of torch.func do not enter an exported program: transform the loss itself, which passes."
     )
 
 
-for _operator in (value_and_gradient, gradient):
+def _defined(schema: str, body: Callable[..., Any], shapes: Callable[..., Any], derivative: Info) -> Any:
+    """An operator. What `torch.library.custom_op` has around each call costs as much as a small product of matrices."""
+    library: Any = LIBRARY
+    library.define(schema, tags=torch.Tag.pt2_compliant_tag)
+    name = schema.partition("(")[0]
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    library.impl(name, body, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", shapes, lib=LIBRARY)
+    differentiable = make_autograd_impl(operator, derivative)
+
+    def run_or_record(keys: Any, *arguments: Any) -> Any:
+        if torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack():
+            return differentiable(keys, *arguments)
+        for x in arguments[2]:
+            if type(x) is not Tensor or x.is_meta:
+                return differentiable(keys, *arguments)
+        return body(*arguments)  # a compiled program runs: no way back through the dispatcher
+
+    library.impl(name, run_or_record, "Autograd", with_keyset=True)
     # Before any transform sees it: torch.func.jvp would answer a derivative of 0.
-    torch.library.impl(_operator._qualname, "FuncTorchDynamicLayerFrontMode", _refuse_transforms, lib=LIBRARY)
+    library.impl(name, _refuse_transforms, "FuncTorchDynamicLayerFrontMode")
+    return operator
+
+
+FIRST, SECOND = Info(_differentiate, _keep), Info(_differentiate_again, _keep_cotangent)
+"""The derivatives of the two operators."""
+
+value_and_gradient = _defined(
+    "value_and_gradient(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted) -> Tensor[]",
+    _value_and_gradient,
+    _value_and_gradient_shapes,
+    FIRST,
+)
+gradient = _defined(
+    "gradient(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted, Tensor[] made, Tensor cotangent) -> Tensor[]",
+    _gradient,
+    _gradient_shapes,
+    SECOND,
+)
+
+
+def _plain() -> AbstractContextManager[Any]:
+    """Without autograd and autocast; nothing is entered in a compiled program, which has neither."""
+    if not (torch.is_grad_enabled() or autocast()):
+        return NOTHING
+    stack = full_precision()
+    stack.enter_context(torch.no_grad())
+    return stack
 
 
 def split(tensors: Sequence[Tensor], first: int, last: int) -> tuple[Sequence[Tensor], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array, Namespace, T
@@ -35,6 +35,9 @@ from sincere_spec.interface import Kernels, readers
 from sincere_spec.spec.dictionaries import changed, decode, encode
 from sincere_spec.spec.relations import Relation
 from sincere_spec.spec.words import PairLoss, Roles, Word
+
+SETTLED = 1024
+"""How many static parts are remembered of a program that runs, by its sizes and numbers."""
 
 ByRows: TypeAlias = Callable[..., tuple[Array, ...]]
 """Calls its first argument, a function of rows, with the arrays that follow."""
@@ -118,22 +121,33 @@ class Static:
 
     def settled(self, constants: tuple[Array, ...], arrays: tuple[Array, ...]) -> Steps:
         """The steps when the program runs: what a compiler could not know is looked up in arrays that are there."""
-        shared, engine, tile = self.keys_of_each is None, self.plan.engine, self.plan.tile
-        given = (self.backend, arrays[0], self._sizes(arrays), self.loss, self.relation, shared)
-        plan = choose(*given, engine, tile)
-        changes: dict[str, Any] = {"plan": Plan(plan.backend, plan.engine, plan.tile, "")}
-        if self.samples is Samples.ANYWHERE and {"label", "sample"} <= set(self.reads):
+        samples, numbers = self.samples, None
+        if samples is Samples.ANYWHERE and {"label", "sample"} <= set(self.reads):
             rows = columns = dict(zip(self.reads, constants, strict=False))
             if self.apart:
                 columns = dict(zip(self.reads, constants[len(self.reads) :], strict=False))
-            changes["samples"] = where_samples_repeat(self.backend, rows, columns)
+            samples = where_samples_repeat(self.backend, rows, columns)
         count = len(constants) - len(self.held)
         if all(self.backend.on_host(x) for x in constants[count:]):
-            numbers = zip(self.held, (float(x) for x in constants[count:]), strict=True)
-            changes |= {"numbers": tuple(numbers), "held": ()}
+            numbers = tuple(float(x) for x in constants[count:])
             constants = constants[:count]
-        static = replace(self, **changes)
+        like, sizes = arrays[0], self._sizes(arrays)
+        seen = (samples, numbers, sizes, like.shape[-1], self.backend.device(like))
+        static = self._settled.get(seen)
+        if static is None:  # what is known when a program runs is the same from step to step
+            if len(self._settled) >= SETTLED:
+                self._settled.clear()
+            given = (self.backend, like, sizes, self.loss, self.relation, self.keys_of_each is None)
+            plan = choose(*given, self.plan.engine, self.plan.tile)
+            static = replace(self, plan=Plan(plan.backend, plan.engine, plan.tile, ""), samples=samples)
+            if numbers is not None:
+                static = replace(static, numbers=tuple(zip(self.held, numbers, strict=True)), held=())
+            self._settled[seen] = static
         return Steps(static, constants)
+
+    @cached_property
+    def _settled(self) -> dict[Any, Static]:
+        return {}
 
     def rows_with_loss(self, arrays: Sequence[Array]) -> Any:
         """How many rows have a loss."""
