@@ -40,9 +40,7 @@ def _value(
     try:
         loss = record(*own)
     except SincereSpecError as error:
-        if across is not None:  # the other ranks wait for this one
-            refuse_on_all(across, error)
-        raise
+        refuse_on_all(across, error)
     return evaluate(loss, *arguments, across=across, **options)
 
 

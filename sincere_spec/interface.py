@@ -97,6 +97,9 @@ class Collectives(Protocol):
     def total(self, x: Array) -> Array:
         """The sum over ranks, in the same bits on each."""
 
+    def scatter(self, x: Array, own: Array, sizes: Sequence[Any]) -> Array:
+        """The adjoint of `gather`: the sum over ranks of what each has for the rows of all, where these are `own`."""
+
 
 class HostCollectives(Collectives, Protocol):
     """What processes exchange besides: what they know on the host."""

@@ -191,6 +191,13 @@ def mutants(rank: int) -> Any:
     """The gradient's error under what people do wrong; 0.0 before, to see that the case itself holds."""
     planted = {
         "keys detached": ("sincere", mock.patch("sincere_spec.engines.ranks.of_all_ranks", _nobody_else)),
+        "gradients of keys not added up": (
+            "info_nce",
+            mock.patch(
+                "sincere_spec.backends.torch.ranks.GroupCollectives.scatter",
+                lambda self, x, own, sizes: x[sum(sizes[: self.rank]) :][: len(own)],
+            ),
+        ),
         "no factor": ("sincere", mock.patch("sincere_spec.call.ranks.Membership.scale", return_value=1.0)),
         "local mean": (
             "sincere",
@@ -209,7 +216,7 @@ def mutants(rank: int) -> Any:
     for name, (case, patch) in planted.items():
         with patch:
             far = found_by(rank, case)
-        found[name] = far["dembeddings"]
+        found[name] = far["dembeddings" if "dembeddings" in far else "dpositives"]
     return found
 
 
@@ -491,6 +498,12 @@ def disagreements(rank: int) -> Any:
         "words": lambda: ss.sincere_loss(z, [str(x) for x in labels.tolist()] if rank == 3 else labels, across=world()),
         "dtype of labels": lambda: ss.sincere_loss(z, labels.to(torch.int32) if odd else labels, across=world()),
         "gradients": lambda: loss(rank, z, across=ss.across(world(), gradients="sum" if odd else "mean")),
+        "keyword of no function": lambda: ss.evaluate(
+            ss.losses.sincere(0.2), z, labels, across=world(), **({"reductoin": "sum"} if odd else {})
+        ),
+        "no scalar": lambda: ss.value_and_gradient(
+            ss.losses.sincere(0.2), z, labels, across=world(), reduction="none" if odd else "mean"
+        ),
     }
     return {name: refusal(call) for name, call in calls.items()}
 

@@ -242,3 +242,16 @@ def test_the_programs_of_two_hundred_sizes_are_at_most_sixteen() -> None:
         programs |= {(engine, rows, step) for step in steps if program is not buckets.Program.NONE}
         assert size <= rows <= max(512, 2 * size)
     assert len(programs) <= 16
+
+
+def test_ids_that_a_compiled_function_has_from_outside_are_read() -> None:
+    import jax
+
+    rng = np.random.default_rng(0)
+    z, labels, ids = rng.normal(size=(12, 4)), np.arange(12) % 3, np.arange(12) // 2
+    named = jax.numpy.asarray(labels), jax.numpy.asarray(ids)
+    want = ss.sincere_loss(z, labels, ids=ids)
+    assert want != pytest.approx(ss.sincere_loss(z, labels), rel=1e-3)
+    for engine in ("dense", "tiled"):
+        got = jax.jit(lambda z, engine=engine: ss.sincere_loss(z, named[0], ids=named[1], engine=engine))(z)
+        assert float(got) == pytest.approx(want, rel=1e-12)

@@ -415,6 +415,40 @@ def test_two_processes_have_the_loss_of_one() -> None:
     assert [rank.returncode for rank in ranks] == [0, 0], said
 
 
+CACHED = """
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+import sincere_spec as ss
+found = []
+jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
+mesh = jax.make_mesh((jax.device_count(),), ("rows",), (jax.sharding.AxisType.Auto,))
+a, b = (np.random.default_rng(seed).normal(size=(16, 6)) for seed in range(2))
+spread = jax.device_put((a, b), jax.NamedSharding(mesh, P("rows")))
+program = jax.jit(jax.value_and_grad(lambda a, b: ss.info_nce_loss(a, b, temperature=0.1, engine="tiled", tile=8)))
+before = len(found)
+got, gradient = program(*spread)
+print(found[before:].count("/jax/compilation_cache/cache_hits"))
+want, exact = ss.value_and_gradient(ss.losses.info_nce(0.1), a, b)
+print(abs(float(got) - want), abs(np.asarray(gradient) - exact.queries).max())
+"""
+
+
+def test_a_program_that_was_divided_is_right_out_of_the_cache_of_compilations(tmp_path: Path) -> None:
+    """JAX has the address of a function in the key of a program that may be divided, unless it is told to leave it out."""
+    root = str(Path(__file__).parents[1])
+    settings = {**os.environ, "PYTHONPATH": root, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    hits = []
+    for without_address in ("0", "1", "1"):
+        settings["JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY"] = without_address
+        run = subprocess.run([sys.executable, "-c", CACHED], env=settings, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-3000:]
+        number, *errors = map(float, run.stdout.split())
+        hits.append(number)
+        assert max(errors) <= LIMIT
+    assert hits == [0, 0, 1]
+
+
 def test_keys_are_gathered_once_and_nothing_is_scattered() -> None:
     import re
 
@@ -430,6 +464,22 @@ def test_keys_are_gathered_once_and_nothing_is_scattered() -> None:
     text = str(jax.make_jaxpr(transposed)(1.0))
     assert "mul" in text
     assert [name for name in COLLECTIVES if name in text] == []
+
+
+def test_the_gradient_of_keys_without_losses_is_made_in_one_sweep_and_scattered_once() -> None:
+    """A sweep has three products of tiles: of logits, and for either side's gradient."""
+    import re
+
+    import jax
+
+    case = CASES["info_nce"]
+    arrays, parameters, rows = given(case)
+    function = over_devices(case, True, engine="tiled", tile=8)
+    program = jax.jit(jax.grad(lambda *x: function(*x, rows))).lower(arrays, parameters).as_text()
+    assert len(re.findall(rf'all_gather"?\(.*tensor<{COUNT}x{arrays["queries"].shape[1]}xf64>', program)) == 1
+    assert len(re.findall(r'reduce_scatter"?\(', program)) == 1
+    ways = 2  # with a fixed shift and with a running maximum: the temperature is no number here
+    assert len(re.findall("stablehlo.dot_general", program)) == 3 * ways
 
 
 @pytest.mark.parametrize("checked", [True, False])

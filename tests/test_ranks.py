@@ -47,7 +47,7 @@ def test_kernels_take_the_rows_inside_of_masks(found: list[dict[str, Any]], need
 
 
 MUTANTS = {"keys detached": 0.1, "no factor": 0.7, "local mean": 0.05, "samples not told apart": 0.05}
-MUTANTS |= {"words numbered by each rank": 0.05}
+MUTANTS |= {"words numbered by each rank": 0.05, "gradients of keys not added up": 0.05}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -128,6 +128,8 @@ DISAGREEMENTS = {
     "words": ("LabelError", "strings on rank 3 and integers on rank 0, 1"),
     "dtype of labels": ("OptionError", "rank 2: label of int32"),
     "gradients": ("OptionError", "gradients"),
+    "keyword of no function": ("SignatureError", "rank 2: evaluate"),
+    "no scalar": ("OptionError", "rank 2: value_and_gradient needs a scalar"),
 }
 
 

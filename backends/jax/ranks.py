@@ -31,6 +31,9 @@ class AxisCollectives:
     def total(self, x: Array) -> Array:
         return lax.psum(x, self.names)  # type: ignore[no-untyped-call]
 
+    def scatter(self, x: Array, own: Array, sizes: Sequence[int]) -> Array:
+        return lax.psum_scatter(x, self.names, scatter_dimension=0, tiled=True)  # type: ignore[no-untyped-call]
+
     def before(self, x: Array) -> Any:
         return self.rank * x.shape[0]
 

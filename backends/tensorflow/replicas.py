@@ -32,6 +32,11 @@ class ReplicaCollectives:
     def total(self, x: Array) -> Array:
         return self.context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
+    def scatter(self, x: Array, own: Array, sizes: Sequence[Any]) -> Array:
+        """From the whole sum: tf.distribute has no reduce-scatter."""
+        first, total = self.before(own), self.total(x)
+        return total[first : first + tf.shape(own, out_type=tf.int64)[0]]
+
     def before(self, x: Array) -> Array:
         rows = tf.shape(x, out_type=tf.int64)[:1]
         return tf.reduce_sum(self.gather(rows, ())[: self.rank])

@@ -1,4 +1,4 @@
-"""The collectives of a process group of torch.distributed: an all_gather and an all_reduce."""
+"""The collectives of a process group of torch.distributed: an all_gather, an all_reduce and a reduce_scatter."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch import Tensor, distributed
 _all_gather: Any = getattr(distributed, "all_gather_single", None) or getattr(
     distributed, "all_gather_into_tensor", None
 )
+_reduce_scatter: Any = getattr(distributed, "reduce_scatter_single", None) or getattr(
+    distributed, "reduce_scatter_tensor", None
+)
 
 
 class GroupCollectives:
-    """What the ranks of a process group exchange; gloo and NCCL have both collectives."""
+    """What the ranks of a process group exchange; gloo and NCCL have all three collectives."""
 
     on_host = True
 
@@ -52,6 +55,18 @@ class GroupCollectives:
         total = x.clone()
         distributed.all_reduce(total, group=self.group)
         return total
+
+    def scatter(self, x: Tensor, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Rows are padded as in `gather`."""
+        longest = max(sizes)
+        found = x.new_empty(longest, *x.shape[1:])
+        if not found.numel():
+            return found
+        if min(sizes) < longest:
+            padding = (x.new_zeros(longest - count, *x.shape[1:]) for count in sizes)
+            x = torch.cat([part for both in zip(torch.split(x, list(sizes)), padding, strict=True) for part in both])
+        _reduce_scatter(found, x.contiguous(), group=self.group)
+        return found[: own.shape[0]]
 
     def numbers(self, row: Sequence[int]) -> list[list[int]]:
         own = torch.tensor([row], dtype=torch.int64, device=self.device)

@@ -7,17 +7,18 @@ where, so it is given both: the steps of one device, and the part of each where 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from sincere_spec.arrays import Array
+from sincere_spec.call import ranks
 from sincere_spec.call.check import PARAMETERS, Problem
 from sincere_spec.call.plan import Plan
-from sincere_spec.call.ranks import SHAREABLE
-from sincere_spec.call.steps import Key, Saved, Static, Steps, by_array, layout, non_finite, open_call, steps_of
-from sincere_spec.engines import ranks
+from sincere_spec.call.ranks import SHAREABLE, SpreadStatic, SpreadSteps
+from sincere_spec.call.steps import Key, Saved, Static, Steps, open_call, steps_of
 from sincere_spec.engines.padded import fitted
+from sincere_spec.engines.ranks import Shard
 from sincere_spec.interface import Collectives, Divisible, TracingBackend
 
 
@@ -25,13 +26,8 @@ def obstacle(problem: Problem) -> str | None:
     """Why no device sweeps its own rows of a call alone, if none can: in half a sentence."""
     if problem.reduction == "none":
         return 'reduction "none" has no gradient over devices'
-    if problem.keys_of_each is not None:
-        return "keys of each row are not divided"
-    if problem.related.blocks or problem.related.own_pairs is not None or problem.related.relation.compares:
-        return "pairs that a matrix names are not divided"
-    towers = (*problem.roles.anchors, *problem.roles.keys)
-    if problem.roles.both_ways and len({id(problem.where.get(name)) for name in towers}) > 1:
-        return "towers with another mask each are not divided"
+    if ranks.obstacle(problem) is not None or problem.related.own_pairs is not None:
+        return ranks.obstacle(problem) or "pairs of rows and partners that are left out are not served"
     if not all(isinstance(size, int) for size in problem.sizes):
         return "the number of rows is not known before the call"
     backend = cast(TracingBackend, problem.backend)
@@ -43,48 +39,15 @@ def divided_or_whole(problem: Problem, plan: Plan) -> Steps | DividedSteps:
     steps = steps_of(problem, plan)
     if not steps.static.compiled or obstacle(problem) is not None:
         return steps
-    return DividedSteps(DividedStatic(steps.static), steps.constants)
+    return DividedSteps(SpreadStatic(steps.static, None, DividedSteps), steps.constants)
 
 
-@dataclass(frozen=True)
-class DividedStatic:
-    """The static part of a call whose arrays may be divided."""
-
-    call: Static
-
-    @property
-    def scalar(self) -> bool:
-        """Whether the value is a scalar: it is."""
-        return True
-
-    @property
-    def when_run(self) -> bool:
-        """Never: the program has one engine."""
-        return False
-
-    def steps(self, constants: tuple[Array, ...]) -> DividedSteps:
-        """The steps of a call with these constants."""
-        return DividedSteps(self, constants)
-
-    def total(self, x: Array) -> Array:
-        """The tangent itself: the call is of the whole batch."""
-        return x
-
-
-@dataclass(frozen=True)
-class DividedSteps:
-    """Forward and backward of a call whose arrays may be divided; the gradient is made in forward, and kept."""
-
-    static: DividedStatic
-    constants: tuple[Array, ...]
+class DividedSteps(SpreadSteps):
+    """Those of a call whose arrays a compiler may find divided."""
 
     def exact(self, *arrays: Array) -> Array:
         """The value by the dense engine's composite, of whose matrices the compiler divides each."""
         return self.static.call.steps(self.constants).exact(*arrays)
-
-    def value(self, *arrays: Array) -> Array:
-        """The value where no gradient will be asked for."""
-        return self.forward(arrays, (False,) * len(arrays))[0]
 
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
         """The value, and the gradients that are wanted."""
@@ -159,17 +122,13 @@ def _own(
     constants, arrays = _opened(static, count, operands)
     lengths = {name: x.shape[0] for name, x in zip(static.names, arrays, strict=True) if name not in PARAMETERS}
     rows, keys = static.roles.sizes(lengths)
-    sizes = (rows, keys if shared else keys * collectives.size)
-    static = replace(static, plan=replace(static.plan, tile=_tile(static, sizes)))
-    opened = open_call(static, constants, arrays)
-    size = collectives.size
-    shard = ranks.Shard(opened.comparison, collectives, (rows,) * size, (keys,) * size, shared)
-    needed = static.roles.holding([name for name, want in zip(static.names, wanted, strict=True) if want])
-    zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
-    spoilt = non_finite(opened, zero)
-    value, _, gradients = ranks.value_and_gradient(shard, static.reduction, layout(static), spoilt, needed)
-    found = () if gradients is None else by_array(opened, gradients, wanted)
-    return value, *(x for x in found if x is not None)
+    if static.plan.engine != "kernel":
+        tile = fitted(cast(int, static.tile), rows, keys if shared else keys * collectives.size)
+        static = replace(static, plan=replace(static.plan, tile=tile))
+    opened, size = open_call(static, constants, arrays), collectives.size
+    shard = Shard(opened.comparison, collectives, (rows,) * size, (keys,) * size, shared)
+    value, _, gradients = ranks.swept(opened, wanted, shard)
+    return value, *(x for x in gradients if x is not None)
 
 
 def _opened(static: Static, count: int, operands: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -180,12 +139,3 @@ def _opened(static: Static, count: int, operands: Sequence[Array]) -> tuple[tupl
         for x, beside in zip(operands, _side_by_side(static), strict=False)
     )
     return tuple(constants), tuple(operands[count:])
-
-
-def _tile(static: Static, sizes: tuple[int, int]) -> int | None:
-    """The rows of a tile for so many rows and columns."""
-    tile = static.plan.rows_of_tile
-    if static.plan.engine == "kernel":
-        return tile
-    asked = static.tile or tile
-    return min([asked, *(fitted(asked, size) for size in sizes)])

@@ -11,9 +11,9 @@ from sincere_spec.call import divided
 from sincere_spec.call.check import Call, Keywords, Problem, call_of
 from sincere_spec.call.empty import warn_of_nothing
 from sincere_spec.call.plan import Plan, choose
-from sincere_spec.call.ranks import RankedSteps, checked, ranked
+from sincere_spec.call.ranks import SpreadSteps, checked, ranked, refuse_on_all
 from sincere_spec.call.steps import Steps, steps_of
-from sincere_spec.errors import EngineUnavailable, OptionError
+from sincere_spec.errors import EngineUnavailable, OptionError, SincereSpecError
 from sincere_spec.interface import DeferringBackend
 from sincere_spec.spec.words import PairLoss
 
@@ -45,7 +45,7 @@ def evaluate(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> A
         >>> float(round(ss.evaluate(ss.losses.sincere(0.5), z, [0, 0, 1, 1]), 4))
         0.4302
     """
-    call = call_of("evaluate", loss, arguments, keywords)
+    call = _call("evaluate", loss, arguments, keywords)
     problem = checked(call, _asked)
     return warn_of_nothing(problem, problem.backend.call(_value, problem, _plan(problem, call)))
 
@@ -73,9 +73,10 @@ def value_and_gradient(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywo
         >>> gradient.shape
         (4, 2)
     """
-    call = call_of("value_and_gradient", loss, arguments, keywords)
+    call = _call("value_and_gradient", loss, arguments, keywords)
     if call.reduction == "none":
-        raise OptionError('value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".')
+        words = 'value_and_gradient needs a scalar: reduction "none" has a value for each row; use "sum".'
+        refuse_on_all(call.across, OptionError(words))
     problem = checked(call, lambda problem: (True,) * len(problem.arguments))
     plan = _plan(problem, call)
     value, gradients = problem.backend.call(_value_and_gradient, problem, plan)
@@ -104,8 +105,16 @@ def explain(loss: PairLoss, *arguments: Any, **keywords: Unpack[Keywords]) -> Pl
         >>> plan.backend, plan.engine
         ('array_api', 'dense')
     """
-    call = call_of("explain", loss, arguments, keywords)
+    call = _call("explain", loss, arguments, keywords)
     return _plan(checked(call, _asked), call)
+
+
+def _call(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Any) -> Call:
+    """The call; what is wrong with its keywords is refused on every rank, since the others wait for this one."""
+    try:
+        return call_of(name, loss, arguments, keywords)
+    except SincereSpecError as error:
+        refuse_on_all(keywords.get("across"), error)
 
 
 def _asked(problem: Problem) -> tuple[bool, ...]:
@@ -133,7 +142,7 @@ def _plan(problem: Problem, call: Call) -> Plan:
     return replace(plan, ranks=str(problem.membership))
 
 
-def _steps(problem: Problem, plan: Plan) -> Steps | RankedSteps | divided.DividedSteps:
+def _steps(problem: Problem, plan: Plan) -> Steps | SpreadSteps:
     if problem.membership is not None:
         return ranked(problem, plan)
     return divided.divided_or_whole(problem, plan) if problem.backend.traces else steps_of(problem, plan)
@@ -151,7 +160,7 @@ def _named_tuple(names: tuple[str, ...]) -> Any:
 def _value(problem: Problem, plan: Plan) -> Array:
     steps = _steps(problem, plan)
     backend, arrays = problem.backend, problem.arguments.values()
-    if isinstance(steps, RankedSteps | divided.DividedSteps):
+    if isinstance(steps, SpreadSteps):
         return backend.differentiable(cast(Any, steps), *arrays)  # its engine is chosen, so it has no `settled`
     traced = (backend.tiles_obstacle(x) or backend.when_run(x) for x in arrays)  # the framework has its own derivative
     if plan.is_dense and (problem.reduction == "none" or any(why is not None for why in traced)):

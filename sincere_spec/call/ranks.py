@@ -169,7 +169,7 @@ def _in_one_program(problem: Problem, call: Call, given: Across, collectives: Pr
 
 
 def refuse_on_all(group: object, error: SincereSpecError) -> NoReturn:
-    """Raise an error that came up before a call could be checked, on every rank of its group."""
+    """Raise an error that came up before a call could be checked, on every rank of its group, if there is one."""
     given = group if isinstance(group, Across) else Across(group)
     collectives = _collectives(given.group)
     if collectives is not None and collectives.size > 1:
@@ -260,20 +260,23 @@ def _disagreement(every: Sequence[str]) -> SincereSpecError:
     return OptionError("across: ranks have different versions of sincere-spec; install one.")
 
 
-def _check_served(problem: Problem, given: Across) -> None:
+def obstacle(problem: Problem) -> str | None:
+    """Why nobody can sweep some rows of a call alone, as half a sentence."""
     if problem.keys_of_each is not None:
-        raise OptionError(
-            "across: keys of each row, [n, k, d], are not served; give keys that all rows are compared with."
-        )
+        return "keys of each row, [n, k, d], are not served; give keys that all rows are compared with"
     pairs = (*problem.related.blocks, *problem.related.relation.compares)
     if pairs:
-        raise OptionError(
-            f"across: matrices of pairs and of rows ({', '.join(pairs)}) are not served; name rows by labels, ids and "
-            "same(groups)."
-        )
+        return f"matrices of pairs and of rows ({', '.join(pairs)}) are not served; name rows by labels, ids and same(groups)"
     towers = (*problem.roles.anchors, *problem.roles.keys)
     if problem.roles.both_ways and len({id(problem.where.get(name)) for name in towers}) > 1:
-        raise OptionError("across: where has another mask for each tower, which is not served; give one mask for both.")
+        return "where has another mask for each tower, which is not served; give one mask for both"
+    return None
+
+
+def _check_served(problem: Problem, given: Across) -> None:
+    why = obstacle(problem)
+    if why is not None:
+        raise OptionError(f"across: {why}.")
     for name in given.shared:
         if name not in problem.embeddings:
             raise OptionError(f"shared names {name}, but this call has {', '.join(problem.embeddings)}.")
@@ -431,11 +434,12 @@ def _placed(problem: Problem, call: Call, before: Sequence[int], shared: bool) -
 
 
 @dataclass(frozen=True)
-class RankedStatic:
-    """The static part of a call on several ranks."""
+class SpreadStatic:
+    """The static part of a call whose rows are spread over ranks, or over devices by a compiler: without a membership."""
 
     call: Static
-    membership: Membership
+    membership: Membership | None
+    kind: type[SpreadSteps]  # of its steps
 
     @property
     def scalar(self) -> bool:
@@ -444,28 +448,63 @@ class RankedStatic:
 
     @property
     def when_run(self) -> bool:
-        """Never: ranks exchange what they have now."""
+        """Never: ranks exchange what they have now, and what a compiler divides is one program."""
         return False
 
-    def steps(self, constants: tuple[Array, ...]) -> RankedSteps:
+    def steps(self, constants: tuple[Array, ...]) -> SpreadSteps:
         """The steps of a call with these constants."""
-        return RankedSteps(self, constants)
+        return self.kind(self, constants)
 
     def total(self, x: Array) -> Array:
-        """The sum over ranks."""
-        return self.membership.collectives.total(x)
+        """The sum over ranks of a tangent; of the whole batch it is the tangent itself."""
+        return x if self.membership is None else self.membership.collectives.total(x)
 
 
 @dataclass(frozen=True)
-class RankedSteps:
-    """Forward and backward of a call on several ranks: all collectives are in forward, and what is kept is the gradient.
+class SpreadSteps:
+    """Forward and backward of a call whose rows are spread: the gradient is made in forward, and kept."""
+
+    static: SpreadStatic
+    constants: tuple[Array, ...]
+
+    def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
+        """The value, and the gradients that are wanted."""
+        raise NotImplementedError
+
+    def backward(
+        self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
+    ) -> tuple[Array | None, ...]:
+        """The gradient by each array that is wanted, under the value's cotangent (None is 1)."""
+        raise NotImplementedError
+
+    def value(self, *arrays: Array) -> Array:
+        """The value where no gradient is asked for here."""
+        return self.forward(arrays, (False,) * len(arrays))[0]
+
+
+def swept(
+    opened: Opened, wanted: tuple[bool, ...], shard: ranks.Shard, own_programs: bool = False
+) -> tuple[Array, Array | None, tuple[Array | None, ...]]:
+    """What `ranks.value_and_gradient` finds of a shard, the gradient by each array that is wanted."""
+    static, xp = opened.static, opened.comparison.xp
+    needed = static.roles.holding([name for name, want in zip(static.names, wanted, strict=True) if want])
+    spoilt = non_finite(opened, xp.sum(opened.comparison.anchors[:0, :]))
+    lay_out = layout(static, own_programs)
+    value, shares, gradients = ranks.value_and_gradient(shard, static.reduction, lay_out, spoilt, needed)
+    return value, shares, () if gradients is None else by_array(opened, gradients, wanted)
+
+
+class RankedSteps(SpreadSteps):
+    """Those of a call on several ranks: all collectives are in forward.
 
     Processes and replicas are handed a gradient that is scaled for their trainer. Where the framework transposes collectives it
-    is that of the batch by what a rank has, before any sum over ranks: that of `RankedStatic.total` is transposed.
+    is that of the batch by what a rank has, before any sum over ranks: that of `SpreadStatic.total` is transposed.
     """
 
-    static: RankedStatic
-    constants: tuple[Array, ...]
+    @property
+    def membership(self) -> Membership:
+        """The rank's place in the call."""
+        return cast(Membership, self.static.membership)
 
     def exact(self, *arrays: Array) -> Array:
         """There is none."""
@@ -473,48 +512,31 @@ class RankedSteps:
             "across: the gradient over ranks cannot be differentiated again; differentiate once, or on one process."
         )
 
-    def value(self, *arrays: Array) -> Array:
-        """The value where this rank asks for no gradient."""
-        return self.forward(arrays, (False,) * len(arrays))[0]
-
     def forward(self, arrays: tuple[Array, ...], wanted: tuple[bool, ...]) -> tuple[Array, Saved]:
         """The value, and the gradients that some rank wants."""
-        call, membership = self.static.call, self.static.membership
+        call, membership = self.static.call, self.membership
         collectives, names = membership.collectives, call.names
         if collectives.on_host:
             wanted = tuple(name in membership.wanted for name in names)
         own_programs = not (collectives.on_host or membership.transposed)
         opened = open_call(call, self.constants, arrays, exact=own_programs, take=collectives.on_host)
         opened = _of_the_batch(opened, membership)
-        shard = ranks.Shard(
-            opened.comparison,
-            collectives,
-            membership.anchors,
-            membership.keys,
-            membership.shared,
-            totals=not membership.transposed,
-        )
-        needed = call.roles.holding([name for name, want in zip(names, wanted, strict=True) if want])
-        zero = opened.comparison.xp.sum(opened.comparison.anchors[:0, :])
-        value, shares, gradients = ranks.value_and_gradient(
-            shard, call.reduction, layout(call, own_programs), non_finite(opened, zero), needed
-        )
+        sizes = membership.anchors, membership.keys
+        shard = ranks.Shard(opened.comparison, collectives, *sizes, membership.shared, totals=not membership.transposed)
+        value, shares, gradients = swept(opened, wanted, shard, own_programs)
         if collectives.on_host and shares is not None:
             membership.shares.append(shares)
-        found: tuple[Array | None, ...] = ()
-        if gradients is not None:
-            scales = (membership.scale(name) for name in names)
-            found = tuple(
-                None if gradient is None else gradient if scale == 1.0 else gradient * scale
-                for gradient, scale in zip(by_array(opened, gradients, wanted), scales, strict=True)
-            )
+        found = tuple(
+            gradient if gradient is None or membership.scale(name) == 1.0 else gradient * membership.scale(name)
+            for name, gradient in zip(names, gradients, strict=False)  # without any there are none
+        )
         return value if call.scalar else finish(opened, value), Saved(gradients=found)
 
     def backward(
         self, arrays: tuple[Array, ...], saved: Saved, cotangent: Array | None, wanted: tuple[bool, ...]
     ) -> tuple[Array | None, ...]:
         """The gradient by each array that is wanted: no process waits for another here."""
-        call, membership = self.static.call, self.static.membership
+        call, membership = self.static.call, self.membership
         xp = call.backend.namespace(arrays[0])
         found: list[Array | None] = []
         for name, x, gradient, want in zip(call.names, arrays, saved.gradients, wanted, strict=True):
@@ -534,7 +556,7 @@ def ranked(problem: Problem, plan: Plan) -> RankedSteps:
     if plan.is_dense:
         plan = replace(plan, engine="tiled", tile=max(1, *problem.sizes))
     steps = steps_of(problem, plan)
-    return RankedSteps(RankedStatic(steps.static, problem.membership), steps.constants)
+    return RankedSteps(SpreadStatic(steps.static, problem.membership, RankedSteps), steps.constants)
 
 
 def _of_the_batch(opened: Opened, membership: Membership) -> Opened:

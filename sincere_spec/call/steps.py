@@ -334,8 +334,7 @@ class Steps:
         sizes = static.roles.sizes({name: mask.shape[0] for name, mask in padding.masks.items()})
         plan = static.plan
         if static.tile is not None:
-            fitting = (fitted(static.tile, size) for size in sizes if size is not None)
-            plan = replace(plan, tile=min([static.tile, *fitting]))
+            plan = replace(plan, tile=fitted(static.tile, *sizes))
         steps = Steps(replace(static, plan=plan, masks=numbers), (*attributes, *masks, *held))
         return steps, tuple(padding.array(name, x) for name, x in zip(static.names, arrays, strict=True))
 
@@ -351,9 +350,7 @@ def steps_of(problem: Problem, plan: Plan) -> Steps:
     if backend.traces or plan.when_run:  # numbers that change from step to step are not part of the structure
         loss = changed(loss, temperature=1.0, bias=0.0)
         if plan.engine in ("tiled", "auto") and not plan.when_run:
-            sizes = (size for size in problem.sizes if isinstance(size, int))
-            tile = plan.rows_of_tile
-            plan = replace(plan, tile=min([tile, *(fitted(tile, size) for size in sizes)]))
+            plan = replace(plan, tile=fitted(plan.rows_of_tile, *problem.sizes))
         if not (plan.is_dense or plan.when_run) and "temperature" in numbers:
             safe = traced.fixed_shift_is_safe(loss, numbers["temperature"], kind, problem.normalize)
             fixed_shift = bool(safe)

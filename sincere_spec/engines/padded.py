@@ -65,15 +65,19 @@ class PaddedRows:
         return x[: self.rows, ...] if self.order is None else xp.take(x, xp.argsort(self.order), axis=0)
 
 
-def fitted(tile: int, length: int) -> int:
-    """The tile size near `tile` that minimises padding.
+def fitted(tile: int, *lengths: Any) -> int:
+    """The tile size near `tile`, and no larger, that minimises the padding of one of these lengths, of which some are known.
 
     Odd multiples of 32 come first: rows of a tile that lie a power of two apart contend for the same cache lines, and those
     of other lengths are multiplied less fast.
     """
+    return min([tile, *(_fitted(tile, length) for length in lengths if isinstance(length, int))])
+
+
+def _fitted(tile: int, length: int) -> int:
     if length <= tile:
         return max(8, -(-length // 8) * 8)
-    sizes = [size for size in range(tile, 3 * tile // 4, -1) if size % 64 == 32] or [tile]
+    sizes = [size for size in range(tile, tile // 2, -1) if size % 64 == 32] or [tile]
     return min(sizes, key=lambda size: -(-length // size) * size)
 
 

@@ -5,13 +5,14 @@
     gather  the cotangents, a few numbers a row   each rank: the gradient of its own rows, C_ij + C_ji, by one more sweep
     total   two numbers                           the gradients of temperature and bias
 
-A row's log-sum-exp is made by one rank and never merged, so that it does not depend on the number of ranks. No gradient of an
-array is added up over ranks, but for keys that all ranks share. Everything is done in the forward pass.
+Keys without losses of their own need no cotangents: in place of the second gather their gradient, of which each rank has made
+what its rows give, is added up over ranks, by a reduce-scatter, or by a total of keys that all ranks share. A row's log-sum-exp
+is made by one rank and never merged, so that it does not depend on the number of ranks. Everything is done in the forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -105,10 +106,11 @@ class Own:
     sweep: Sweep
     loss: PairLoss
     counts: rows.Counts
-    residuals: Residuals
+    residuals: Residuals | None  # None where the gradient is there
     share: Array  # [rows], see `rows.shares`
     every: Array  # [rows], 1 for each that takes part
     losses: Array  # [rows]
+    gradients: Gradients | None  # of the sum of shares of losses, where strips made it with these
 
 
 def value_and_gradient(
@@ -120,7 +122,9 @@ def value_and_gradient(
     something that a mask could hide is not finite. With the reduction "none" the value is that of each row, without a sum.
     """
     xp, collectives = shard.xp, shard.collectives
-    owned = [_statistics(lay_out, comparison, reduction) for comparison in against_all(shard)]
+    one_sided = shard.comparison.keys is not None and not shard.comparison.both_ways  # the columns have no losses
+    asked = needed if one_sided and reduction != "none" else frozenset()
+    owned = [_statistics(lay_out, comparison, reduction, asked) for comparison in against_all(shard)]
     if reduction == "none":
         losses = [own.sweep.unsorted(own.losses) for own in owned]
         whole = losses[0] if len(losses) == 1 else xp.concat(losses, axis=0)
@@ -132,11 +136,8 @@ def value_and_gradient(
     value = (totals[2] if divisor is None else totals[2] / divisor) + totals[3]
     if not needed:
         return value, totals[0], None
-    cotangents = [
-        family.weigh_parts(o.sweep, o.loss, o.counts, o.residuals, o.share if divisor is None else o.share / divisor)
-        for o in owned
-    ]
-    return value, totals[0], _gradients(shard, owned, cotangents, lay_out, needed)
+    make = _of_one_side if one_sided else _of_both_sides
+    return value, totals[0], make(shard, owned, divisor, needed)
 
 
 def against_all(shard: Shard) -> list[Comparison]:
@@ -174,44 +175,62 @@ def _with_keys(comparison: Comparison, side: Side) -> Comparison:
     return replace(comparison, keys=side.rows, columns=side.attributes, columns_inside=side.inside, halves=halves)
 
 
-def _statistics(lay_out: LayOut, comparison: Comparison, reduction: str) -> Own:
-    """The stages of own rows. The loss is not pruned: all ranks need the same parts."""
+def _statistics(lay_out: LayOut, comparison: Comparison, reduction: str, needed: frozenset[str]) -> Own:
+    """The stages of own rows, and where a strip can make what is `needed` of a gradient, this.
+
+    The loss is not pruned: all ranks need the same parts.
+    """
     sweep, xp = lay_out(comparison, ()), comparison.xp
     loss, counts = sweep.loss, family.count_pairs(sweep)
-    residuals = family.reduce_stages(sweep, loss, counts)
     every = xp.ones_like(counts.positive)
     if sweep.inside is not None:
         every = xp.where(sweep.inside, every, 0.0)
     share = rows.shares(xp, loss, reduction, counts, every)
+    made = family.in_strips(sweep, loss, counts, share, needed) if needed else None
+    if made is not None:
+        return Own(sweep, loss, counts, None, share, every, *made)
+    residuals = family.reduce_stages(sweep, loss, counts)
     losses = rows.losses(xp, loss, residuals.results_of(loss), counts)
-    return Own(sweep, loss, counts, residuals, share, every, losses)
+    return Own(sweep, loss, counts, residuals, share, every, losses, None)
 
 
-def _gradients(
-    shard: Shard, owned: Sequence[Own], cotangents: Sequence[RowCotangents], lay_out: LayOut, needed: frozenset[str]
-) -> Gradients:
+def _weighed(own: Own, divisor: Array | None) -> RowCotangents:
+    """What a sweep needs of own rows to make the gradient."""
+    weights = own.share if divisor is None else own.share / divisor
+    return family.weigh_parts(own.sweep, own.loss, own.counts, cast(Residuals, own.residuals), weights)
+
+
+def _of_one_side(shard: Shard, owned: Sequence[Own], divisor: Array | None, needed: frozenset[str]) -> Gradients:
+    """The gradient where columns have no losses: a rank makes all that its rows give, and divides what it gets."""
+    (own,) = owned
+    made = own.gradients or family.gradients(own.sweep, _weighed(own, None), own.counts, needed)
+    keys, temperature, bias = made.keys, None, None
+    if keys is not None and shard.shared:
+        keys = _total(shard, keys)
+    elif keys is not None:
+        keys = shard.collectives.scatter(keys, shard.comparison.keys, shard.keys)
+    if needed & {"temperature", "bias"}:
+        temperature, bias = _parameters(shard, made.temperature, made.bias)
+    found = (made.anchors, keys, made.partners, temperature, bias)
+    return Gradients(*(x if x is None or divisor is None else x / divisor for x in found))
+
+
+def _of_both_sides(shard: Shard, owned: Sequence[Own], divisor: Array | None, needed: frozenset[str]) -> Gradients:
+    """The gradient where columns are rows with a loss, too, of some rank: from the cotangents of all."""
     xp, c = shard.xp, shard.comparison
-    total = shard.collectives.total if shard.totals else lambda x: x
     parameters = needed & {"temperature", "bias"}
-    both = c.keys is None or c.both_ways  # then columns are rows with a loss, too, of some rank
+    cotangents = [_weighed(own, divisor) for own in owned]
     inside = [family.without_partners(o.sweep, x) for o, x in zip(owned, cotangents, strict=True)]
-    everyone = []
-    if both or (not shard.shared and "keys" in needed):
-        sizes = [shard.anchors, shard.keys]
-        everyone = [of_all_ranks(shard, o, x, size) for o, x, size in zip(owned, inside, sizes, strict=False)]
+    sizes = [shard.anchors, shard.keys]
+    everyone = [of_all_ranks(shard, o, x, size) for o, x, size in zip(owned, inside, sizes, strict=False)]
 
     sums, found, beside = [xp.sum(c.anchors[:0, :])] * 2, [], []
     for number, (own, mine) in enumerate(zip(owned, inside, strict=True)):
-        sweep = own.sweep
-        if both:
-            # sums over pairs have C_ij and C_ji: over all ranks each pair is there twice
-            sweep, weight = _with_losses_of_columns(sweep), 0.5
-            mine = _joined(sweep, own.sweep, mine, everyone[number - 1 if c.both_ways else number])
-            made = sweep.gradients(mine, None, parameters | {"anchors"})
-        else:
-            made = sweep.gradients(mine, None, (needed if shard.shared else needed - {"keys"}) | {"anchors"})
-            weight = 1.0
-        sums = [x + weight * y for x, y in zip(sums, (made.sum_dlogits, made.sum_dlogits_value), strict=True)]
+        sweep = _with_losses_of_columns(own.sweep)
+        whole = _joined(sweep, own.sweep, mine, everyone[number - 1 if c.both_ways else number])
+        made = sweep.gradients(whole, None, parameters | {"anchors"})
+        # sums over pairs have C_ij and C_ji: over all ranks each pair is there twice
+        sums = [x + 0.5 * y for x, y in zip(sums, (made.sum_dlogits, made.sum_dlogits_value), strict=True)]
         found.append(made)
         if own.sweep.partnered:
             partner = family.partner_gradient(own.sweep, cotangents[number], own.counts)
@@ -224,40 +243,27 @@ def _gradients(
         anchors, partners = anchors + beside[0][0], beside[0][1]
     if c.both_ways:
         anchors, keys = anchors + beside[1][1], found[1].anchors + beside[1][0]
-    elif c.keys is not None and "keys" in needed:
-        keys = total(found[0].keys) if shard.shared else _of_own_keys(shard, lay_out, everyone[0])
     by_temperature = by_bias = None
     if parameters:
         temperature = owned[0].sweep.comparison.temperature
-        both_totals = total(_stacked(xp, [-sums[1] / temperature, sums[0] * temperature]))  # [2]
-        by_temperature, by_bias = both_totals[0], both_totals[1]
+        by_temperature, by_bias = _parameters(shard, -sums[1] / temperature, sums[0] * temperature)
     return Gradients(anchors, keys, partners, by_temperature, by_bias)
+
+
+def _total(shard: Shard, x: Array) -> Array:
+    return shard.collectives.total(x) if shard.totals else x
+
+
+def _parameters(shard: Shard, temperature: Array, bias: Array) -> tuple[Array, Array]:
+    """The gradient by temperature and bias, from what each rank's rows give."""
+    both = _total(shard, _stacked(shard.xp, [temperature, bias]))  # [2]
+    return both[0], both[1]
 
 
 def _with_losses_of_columns(sweep: Sweep) -> Sweep:
     """The same sweep, in which the columns are rows with a loss, too."""
     made: Sweep = replace(cast(Any, sweep), comparison=replace(sweep.comparison, both_ways=True))
     return made
-
-
-def _of_own_keys(shard: Shard, lay_out: LayOut, cotangents: RowCotangents) -> Array:
-    """The gradient by keys that have no losses of their own: a sweep of all anchors against this rank's keys."""
-    side, c = shard.all_anchors(), shard.comparison
-    halves = c.halves
-    if halves is not None:
-        halves = halves._replace(anchors=side.halves, anchor_factors=side.factors)
-    comparison = replace(
-        c,
-        anchors=side.rows,
-        rows=side.attributes,
-        inside=side.inside,
-        partners=None,
-        has_partner=None,
-        alike=None,
-        halves=halves,
-    )
-    sweep = lay_out(comparison, ())
-    return sweep.gradients(_mapped(sweep.sorted, cotangents), None, frozenset({"keys"})).keys
 
 
 def of_all_ranks(shard: Shard, own: Own, cotangents: RowCotangents, sizes: Sequence[Any]) -> RowCotangents:
@@ -278,10 +284,6 @@ def _joined(sweep: Sweep, alone: Sweep, own: RowCotangents, others: RowCotangent
     theirs = [xp.astype(x, like.dtype) for x in _unpacked(others)]
     whole = [xp.concat(both, axis=0) for both in zip(mine, theirs, strict=True)]
     return _packed(own, [sweep.sorted(x) for x in whole])
-
-
-def _mapped(move: Callable[[Array], Array], cotangents: RowCotangents) -> RowCotangents:
-    return _packed(cotangents, [move(x) for x in _unpacked(cotangents)])
 
 
 def _minuses(cotangents: RowCotangents) -> list[str]:

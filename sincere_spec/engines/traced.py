@@ -172,9 +172,12 @@ class TracedSweep:
         return RowSums(*(dict(zip(own, x, strict=True)) for own, x in zip(keys, made, strict=True)))
 
     def in_strips(self, loss: PairLoss, visit: Visit, needed: frozenset[str]) -> tuple[Array, PairGradients] | None:
-        """One loop over strips as high as a tile; None for too many columns, or if their number is known at run time only."""
+        """One loop over strips as high as a tile.
+
+        None for too many columns, if their number is known at run time only, and where each sweep is a program.
+        """
         columns = self.columns.tiles
-        if self.both_roles or not isinstance(columns.used, int):
+        if self.both_roles or self.own_programs or not isinstance(columns.used, int):
             return None
         if self.anchors.tiles.size * columns.count * columns.size > STRIP:
             return None
