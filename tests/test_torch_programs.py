@@ -386,11 +386,8 @@ print(round(float((g * z.grad).sum() / (z.grad * z.grad).sum()), 3))
 """
     wrong = """
 operators.VERSION = "older"
-right = operators._differentiate
-def twice(ctx, cotangents):
-    none, constants, found, last = right(ctx, cotangents)
-    return none, constants, [None if x is None else 2.0 * x for x in found], last
-operators.FIRST._backward_fn = twice
+right = operators.gradient
+operators.gradient = lambda *given: [2.0 * x for x in right(*given)]
 """
     assert python(code.format(change=wrong), tmp_path) == "2.0"
     assert python(code.format(change=""), tmp_path) == "1.0"

@@ -13,11 +13,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._library.autograd import Info, make_autograd_impl
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 from sincere_spec.arrays import COMPUTE_DTYPE, Array
@@ -36,6 +35,8 @@ VERSION = sha256((files(__package__) / "operators.py").read_bytes()).hexdigest()
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 NOTHING = nullcontext()
+
+Body: TypeAlias = Callable[..., Any]
 
 ADAPTERS: list[Any] = []
 """The adapter, which puts itself here."""
@@ -180,44 +181,32 @@ def _refuse_transforms(*_: Any) -> list[Tensor]:
     )
 
 
-def _defined(schema: str, body: Callable[..., Any], shapes: Callable[..., Any], derivative: Info) -> Any:
+def _defined(schema: str, body: Body, shapes: Body, derivative: Body, keep: Body) -> Any:
     """An operator. What `torch.library.custom_op` has around each call costs as much as a small product of matrices."""
     library: Any = LIBRARY
     library.define(schema, tags=torch.Tag.pt2_compliant_tag)
     name = schema.partition("(")[0]
-    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
     library.impl(name, body, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", shapes, lib=LIBRARY)
-    differentiable = make_autograd_impl(operator, derivative)
-
-    def run_or_record(keys: Any, *arguments: Any) -> Any:
-        if torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack():
-            return differentiable(keys, *arguments)
-        for x in arguments[2]:
-            if type(x) is not Tensor or x.is_meta:
-                return differentiable(keys, *arguments)
-        return body(*arguments)  # a compiled program runs: no way back through the dispatcher
-
-    library.impl(name, run_or_record, "Autograd", with_keyset=True)
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", derivative, setup_context=keep, lib=LIBRARY)
     # Before any transform sees it: torch.func.jvp would answer a derivative of 0.
     library.impl(name, _refuse_transforms, "FuncTorchDynamicLayerFrontMode")
-    return operator
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
 
-
-FIRST, SECOND = Info(_differentiate, _keep), Info(_differentiate_again, _keep_cotangent)
-"""The derivatives of the two operators."""
 
 value_and_gradient = _defined(
     "value_and_gradient(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted) -> Tensor[]",
     _value_and_gradient,
     _value_and_gradient_shapes,
-    FIRST,
+    _differentiate,
+    _keep,
 )
 gradient = _defined(
     "gradient(str text, Tensor[] constants, Tensor[] arrays, bool[] wanted, Tensor[] made, Tensor cotangent) -> Tensor[]",
     _gradient,
     _gradient_shapes,
-    SECOND,
+    _differentiate_again,
+    _keep_cotangent,
 )
 
 
