@@ -33,6 +33,9 @@ LIMITS = {"float64": 1e-12, "float32": 2e-5}
 SIZES = {"torch": "5,3,0,7", "jax": "4,4,4,4", "tensorflow": "5,3,0,7"}
 """The rows of each rank, if nothing else is said."""
 
+PROGRAMS = 12
+"""How many cases one process of TensorFlow has: each takes some 100 MB, which are never given back."""
+
 
 def errors(case: Case, sizes: Sequence[int], rank: int, group: Any, dtype: str, engine: str) -> dict[str, float]:
     """How far a rank's value and gradients are from those of one process, by name, relative to the largest entry."""
@@ -154,14 +157,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _programs(asked: argparse.Namespace, sizes: Sequence[int]) -> int:
-    """What one process does that has all devices: of the short form the first case of every loss."""
-    names = {built_in.name for built_in in TABLE}
-    chosen = [case for case in cases(sum(sizes), asked.short) if not asked.short or case.name in names]
-    distributed_programs.prepare(asked.framework, len(sizes), asked.dtype)
-    verdicts = distributed_programs.verdicts(asked.framework, sizes, asked.dtype, asked.engine, chosen)
+    """What one process does that has all devices; of TensorFlow, which never frees a program, several after each other."""
+    count = len(_of_programs(asked, sizes))
+    step = PROGRAMS if asked.framework == "tensorflow" else count
+    parts = [(asked, sizes, slice(first, first + step)) for first in range(0, count, step)]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        verdicts = [verdict for found in pool.starmap(_verdicts, parts, chunksize=1) for verdict in found]
     text, passed = report(verdicts, sizes, asked.dtype, asked.engine)
     sys.stdout.write(f"{asked.framework}: {text}\n")
     return int(not passed)
+
+
+def _of_programs(asked: argparse.Namespace, sizes: Sequence[int]) -> list[Case]:
+    """The cases that programs are asked: of the short form the first of every loss."""
+    names = {built_in.name for built_in in TABLE}
+    return [case for case in cases(sum(sizes), asked.short) if not asked.short or case.name in names]
+
+
+def _verdicts(asked: argparse.Namespace, sizes: Sequence[int], part: slice) -> list[Verdict]:
+    """The verdicts of some cases, in a process of their own."""
+    warnings.simplefilter("ignore")
+    chosen = _of_programs(asked, sizes)[part]
+    distributed_programs.prepare(asked.framework, len(sizes), asked.dtype)
+    return distributed_programs.verdicts(asked.framework, sizes, asked.dtype, asked.engine, chosen)
 
 
 def _exit(rank: int, *arguments: Any) -> None:

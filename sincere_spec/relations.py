@@ -209,7 +209,7 @@ def check_matrix(argument: str, matrix: Any) -> None:
         raise OptionError(f"{argument}: expected booleans [n, m], as an array or lists; got {shown(matrix)}.")
     if hasattr(matrix, "shape") and len(matrix.shape) != 2:
         raise ShapeError(f"{argument}: expected a matrix [n, m]; got shape {tuple(matrix.shape)}.")
-    kind = str(getattr(matrix, "dtype", "")).rpartition(".")[2]
+    kind = _dtype(matrix)
     if "int" in kind:
         raise DtypeError(f"{argument}: expected booleans; got {kind}: compare it, as in `matrix > 0`.")
 
@@ -219,5 +219,11 @@ def _shown(x: Any) -> str:
     if isinstance(x, tuple):
         return f"({', '.join(map(_shown, x))})"
     if hasattr(x, "shape"):
-        return f"{list(x.shape)} {str(getattr(x, 'dtype', '')).rpartition('.')[2]}".rstrip()
+        return f"{list(x.shape)} {_dtype(x)}".rstrip()
     return f"{len(x)} entries" if hasattr(x, "__len__") else type(x).__name__
+
+
+def _dtype(x: Any) -> str:
+    """The name of an array's dtype in any framework, as `int64`."""
+    dtype = getattr(x, "dtype", "")
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # PyTorch's have no name of their own
