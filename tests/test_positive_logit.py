@@ -60,7 +60,7 @@ class Angle(Logit):
 
 
 @dataclass(frozen=True)
-class Paced(Logit):
+class Slowed(Logit):
     """(3 - s) s, of which the first factor is held: not bounded by anything that it says."""
 
     held = True
@@ -105,7 +105,7 @@ def cosine_schedule(s: Any) -> Any:
 # The logit of negatives and that of positives, and the formulas of both.
 LOGITS: dict[str, tuple[Logit, Logit, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "angle": (Similarity(), Angle(0.3), lambda s: s, lambda s: np.cos(np.arccos(s + 0j) + 0.3)),
-    "held": (Similarity(), Paced(), lambda s: s, lambda s: (3.0 - np.real(s)) * s),
+    "held": (Similarity(), Slowed(), lambda s: s, lambda s: (3.0 - np.real(s)) * s),
     "plain positives": (CosineSchedule(0.2, 0.7, held=False), Similarity(), cosine_schedule, lambda s: s),
     "far": (Similarity(), Far(), lambda s: s, lambda s: s + 600.0),
     "near": (Far(), Similarity(), lambda s: s + 600.0, lambda s: s),
@@ -304,7 +304,7 @@ def test_two_records_that_differ_in_it_have_programs_of_their_own(framework: str
         program = tf.function(value)
     stages, terms, _ = FORMULAS["others"]
     found = []
-    for positive_logit in (None, Angle(0.3), Angle(0.2), Paced()):
+    for positive_logit in (None, Angle(0.3), Angle(0.2), Slowed()):
         loss = PairLoss("own", Labelled(), stages, terms, Similarity(), T, positive_logit=positive_logit)
         found.append(float(here.numbers(program(loss, z))))
         assert found[-1] == pytest.approx(float(here.numbers(value(loss, z))), rel=1e-14)
