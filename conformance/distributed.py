@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _programs(asked: argparse.Namespace, sizes: Sequence[int]) -> int:
-    """What one process does that has all devices; of TensorFlow, which never frees a program, several after each other."""
+    """The verdicts of one process that has all devices; of several, one after another, where TensorFlow frees no program."""
     count = len(_of_programs(asked, sizes))
     step = PROGRAMS if asked.framework == "tensorflow" else count
     parts = [(asked, sizes, slice(first, first + step)) for first in range(0, count, step)]

@@ -161,7 +161,7 @@ def test_an_array_where_no_gradient_would_flow_is_refused(framework: str) -> Non
         "Term.*constant": lambda: replace(TERM, constant=x),
         "CosineSchedule.*minimum": lambda: replace(COSINE, minimum=x),
         "Steeper: power": lambda: replace(RECORD, logit=Steeper(x)),
-        "Steeper: powe.": lambda: replace(RECORD, positive_logit=Steeper(x)),
+        "Steeper.*power": lambda: replace(RECORD, positive_logit=Steeper(x)),
     }
     for field, call in calls.items():
         with pytest.raises(ss.OptionError, match=rf"{field} must be .*array.*gradient; give a Python number"):

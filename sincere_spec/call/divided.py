@@ -26,8 +26,11 @@ def obstacle(problem: Problem) -> str | None:
     """Why no device sweeps its own rows of a call alone, if none can: in half a sentence."""
     if problem.reduction == "none":
         return 'reduction "none" has no gradient over devices'
-    if ranks.obstacle(problem) is not None or problem.related.own_pairs is not None:
-        return ranks.obstacle(problem) or "pairs of rows and partners that are left out are not served"
+    why = ranks.obstacle(problem)
+    if why is not None:
+        return why
+    if problem.related.own_pairs is not None:
+        return "pairs of rows and partners that are left out are not served"
     if not all(isinstance(size, int) for size in problem.sizes):
         return "the number of rows is not known before the call"
     backend = cast(TracingBackend, problem.backend)

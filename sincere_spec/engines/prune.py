@@ -109,10 +109,8 @@ def _rewrite(backend: Backend, like: Array, loss: PairLoss, how: Rewriting) -> P
 
 def _rewritten(loss: PairLoss, words: Words) -> PairLoss:
     stages, terms, combined = words
-    logits = (loss.logit, loss.positive_logit)
-    return Rewritten(
-        loss.name, loss.arrangement, stages, terms, logits[0], loss.temperature, loss.bias, combined, logits[1]
-    )
+    values = (loss.name, loss.arrangement, stages, terms, loss.logit, loss.temperature, loss.bias, combined)
+    return Rewritten(*values, loss.positive_logit)
 
 
 def _weighted(given: Words) -> Words:
