@@ -38,6 +38,48 @@ def _triton(request: pytest.FixtureRequest, need: Any) -> None:
         need("triton")
 
 
+@pytest.fixture(autouse=True)
+def _in_bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has Triton's interpreter refuse a load or store outside of the launch's arrays: a device may stop there, a CPU rarely."""
+    if "torch" not in request.node.nodeid.partition("[")[2]:
+        return
+    from triton.runtime import interpreter
+
+    bounds: list[list[Any]] = [[], []]  # where each array of this launch begins, and ends
+    start, load_, store = (
+        interpreter.GridExecutor._init_args_hst,
+        interpreter.InterpreterBuilder.create_masked_load,
+        interpreter.InterpreterBuilder.create_masked_store,
+    )
+
+    def started(self: Any, arguments: Any, keywords: Any) -> Any:
+        found = start(self, arguments, keywords)
+        arrays = sorted((x for x in found[0] if hasattr(x, "data_ptr") and x.numel()), key=lambda x: x.data_ptr())
+        assert all(x.is_contiguous() for x in arrays)
+        bounds[0] = [x.data_ptr() for x in arrays]
+        bounds[1] = [x.data_ptr() + x.numel() * x.itemsize for x in arrays]
+        return found
+
+    def check(pointers: Any, mask: Any) -> None:
+        # a load without a mask has none of its own: the interpreter makes one of True
+        touched = pointers.data[np.broadcast_to(mask.data, pointers.data.shape).astype(bool)].astype(np.int64)
+        array = np.searchsorted(np.array(bounds[0]), touched, side="right") - 1
+        inside = (array >= 0) & (touched < np.array(bounds[1])[array])
+        assert inside.all(), f"{np.sum(~inside)} of {touched.size} addresses are outside of the kernel's arrays"
+
+    def loaded(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        check(pointers, mask)
+        return load_(self, pointers, mask, *rest)
+
+    def stored(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        check(pointers, mask)
+        return store(self, pointers, value, mask, *rest)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "_init_args_hst", started)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", loaded)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", stored)
+
+
 @interpreted
 @pytest.mark.parametrize("name", CALLS)
 def test_kernels_give_the_dense_answer(framework: str, name: str) -> None:

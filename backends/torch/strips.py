@@ -135,7 +135,7 @@ def _pull(
             strip_cotangent_kernel[(triton.cdiv(count, BLOCK_Q), tiles)](
                 products,
                 *_vectors(panel, rows, columns),
-                row_length - rows.start,
+                (row_length - rows.start).clamp(0, count),
                 rows_of.scales[rows],
                 columns_of.scales[columns],
                 *(x[:, rows].contiguous() for x in own or none),
