@@ -58,7 +58,8 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     columns = xp.reshape(columns, (labels.shape[0], most))
     if partnered:
         number = xp.concat([number, number], axis=0) if comparison.both_ways else number
-        return Neighbours(columns, None, None, number, fewest, most)
+        partner = own[:, None] if comparison.partners is comparison.keys else None  # the column of the row's own number
+        return Neighbours(columns, partner, None, number, fewest, most)
     if comparison.keys is None:
         mask = mask & (columns != own[:, None])
     return Neighbours(columns, columns, mask, number, fewest, most)
