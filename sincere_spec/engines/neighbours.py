@@ -21,15 +21,17 @@ class Neighbours:
     """The `columns` of each row's label, its own included; a row with fewer of them than others names its first one again.
 
     A row's positives are in its `others`: those under the mask, or all if there is none. No column is a positive where there
-    are no `others`. A row has `number` columns of its label, from `fewest` to `most`; None where these are the same.
+    are no `others`. A row has `number` columns of its label, at most `most`; None where all have these. `positives` of them are
+    positives, from the first to the last of `between`; None where these are the same.
     """
 
     columns: Array | None
     others: Array | None
     mask: Array | None
     number: Array | None
-    fewest: int
     most: int
+    positives: Array | None
+    between: tuple[int, int]
 
 
 def neighbours(comparison: Comparison) -> Neighbours | None:
@@ -59,25 +61,33 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     if partnered:
         number = xp.concat([number, number], axis=0) if comparison.both_ways else number
         partner = own[:, None] if comparison.partners is comparison.keys else None  # the column of the row's own number
-        return Neighbours(columns, partner, None, number, fewest, most)
+        return Neighbours(columns, partner, None, number, most, None, (1, 1))
+    if comparison.samples is Samples.WITHIN_LABELS:
+        ids = xp.reshape(xp.take(comparison.columns["sample"], xp.reshape(columns, (-1,)), axis=0), columns.shape)
+        mask = mask & (ids != comparison.rows["sample"][:, None])
+        number_of_positives = xp.sum(xp.astype(mask, number.dtype), axis=1)
+        fewest, most_positives = map(int, backend.extremes(number_of_positives))
+        return Neighbours(columns, columns, mask, number, most, number_of_positives, (fewest, most_positives))
     if comparison.keys is None:
         mask = mask & (columns != own[:, None])
-    return Neighbours(columns, columns, mask, number, fewest, most)
+        return Neighbours(columns, columns, mask, number, most, number - 1, (fewest - 1, most - 1))
+    return Neighbours(columns, columns, mask, number, most, number, (fewest, most))
 
 
 def _by_label_alone(comparison: Comparison) -> bool:
-    """Whether the label says which pairs are positives, and all rows take part."""
+    """Whether a pair of two labels is a negative, whatever else is known of it, and all rows take part."""
     by_label = isinstance(comparison.relation, (SameLabel, OtherLabel))
-    return by_label and comparison.samples is Samples.DISTINCT and comparison.inside is None
+    return by_label and comparison.samples is not Samples.ANYWHERE and comparison.inside is None
 
 
 def _alike(comparison: Comparison, views: int) -> Neighbours:
     """The same where the arrangement says it: the rows are so many views of the same samples, one view after the other."""
+    positives = 1 if comparison.partners is not None else views if comparison.keys is not None else views - 1
     if not views:
-        return Neighbours(None, None, None, None, 0, 0)
+        return Neighbours(None, None, None, None, 0, None, (positives, positives))
     xp, own = comparison.xp, comparison.backend.indices(comparison.rows["label"])
     starts = [own.shape[0] * view // views for view in range(1, views)]
     others = [xp.concat([own[start:], own[:start]], axis=0)[:, None] for start in starts]
     columns = xp.concat([own[:, None], *others], axis=1) if others else own[:, None]
     found = columns if comparison.keys is not None else columns[:, 1:] if others else None
-    return Neighbours(columns, found, None, None, views, views)
+    return Neighbours(columns, found, None, None, views, None, (positives, positives))

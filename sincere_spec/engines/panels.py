@@ -174,17 +174,11 @@ def _panel(xp: Namespace, similarity: Array, mask: Array, ways: tuple[Way, ...] 
 
 def _counts(comparison: Comparison, found: Neighbours, like: Array) -> rows.Counts:
     """How many positives and negatives each row has, from its neighbours; `like` is a matrix with these rows."""
-    xp = comparison.xp
-    columns, partnered = comparison.compared.shape[0], comparison.partners is not None
-    itself = 0 if partnered or comparison.keys is not None else 1
-    fewest, most = (1, 1) if partnered else (found.fewest - itself, found.most - itself)
-    ones: Array = xp.ones_like(like[:, 0]) if partnered or found.number is None else None
-    if found.number is None:
-        positive, negative = ones if most == 1 else ones * most, ones * (columns - found.most)
-    else:
-        number = xp.astype(found.number, like.dtype)
-        positive, negative = ones if partnered else number - itself if itself else number, columns - number
-    full = rows.FULL_OF_POSITIVES if fewest else frozenset()
+    xp, columns = comparison.xp, comparison.compared.shape[0]
+    ones: Array = xp.ones_like(like[:, 0]) if found.number is None or found.positives is None else None
+    positive = ones * found.between[0] if found.positives is None else xp.astype(found.positives, like.dtype)
+    negative = columns - (ones * found.most if found.number is None else xp.astype(found.number, like.dtype))
+    full = rows.FULL_OF_POSITIVES if found.between[0] else frozenset()
     if found.most < columns:
         full |= {Pairs.NEGATIVE, Pairs.OTHERS}
-    return rows.Counts(positive, negative, full=full, between=(fewest, most))
+    return rows.Counts(positive, negative, full=full, between=found.between)
