@@ -7,8 +7,10 @@ many as `--sizes` says. Devices are parts of this machine's processor. NumPy is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,8 +51,12 @@ def prepare(framework: str, devices: int, dtype: str) -> None:
         settings.update("jax_enable_x64", dtype == "float64")
         settings.update("jax_disable_most_optimizations", True)  # which are most of the time
     else:
+        # Most of the time is that of compilers, which have little to gain from programs that run once.
+        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
         import tensorflow as tf
 
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 
@@ -117,10 +123,18 @@ def _jax_forms(sizes: Sequence[int], dtype: str, engine: str) -> dict[str, Calla
     return {"in shard_map": lambda case: run(case, mapped), "in jit": lambda case: run(case, whole)}
 
 
+@lru_cache(maxsize=1)
+def _strategy(devices: int) -> Any:
+    """The strategy of so many devices: of two over the same ones TensorFlow confuses the collectives."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(devices)])
+
+
 def _tensorflow_forms(sizes: Sequence[int], dtype: str, engine: str) -> dict[str, Callable[[Case], Found]]:
     import tensorflow as tf
 
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(len(sizes))])
+    strategy = _strategy(len(sizes))
     options = {"engine": engine, "tile": {"tiled": 8}.get(engine)}
 
     def run(case: Case) -> Found:

@@ -17,6 +17,7 @@ from sincere_spec.engines.ranks import of_all_ranks
 
 SIZES = (5, 3, 0, 7)
 COUNT = sum(SIZES)
+MANY, WIDTH = tuple(40 * size for size in SIZES), 16
 CHECKS: dict[str, Callable[[int], Any]] = {}
 
 
@@ -437,6 +438,52 @@ def a_group_of_one(rank: int) -> Any:
     z, labels = model()(batch()[0]).detach(), batch()[1]
     pairs = [ss.value_and_gradient(ss.losses.sincere(0.2), z, labels, across=x) for x in (None, alone[rank])]
     return all(bool((a == b).all()) for a, b in zip(*pairs, strict=True))
+
+
+def _live_bytes(function: Callable[[], Any]) -> int:
+    """What is left of the tensors that a call made while its result is there, whatever the allocator keeps of the others."""
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    made = {}
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = operator(*args, **(kwargs or {}))
+            for x in tree_leaves(result):
+                if hasattr(x, "untyped_storage"):
+                    storage = x.untyped_storage()
+                    made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+            return result
+
+    with Recorder():
+        result = function()
+    left = sum(size for reference, size in made.values() if not reference.expired())
+    del result
+    return left
+
+
+@check
+def kept(rank: int) -> Any:
+    """How many numbers of 8 bytes each loss keeps for its backward; and a product with all columns, which keeps these."""
+    import torch
+
+    import sincere_spec as ss
+
+    generator, count = torch.Generator().manual_seed(3), sum(MANY)
+    wholes = [torch.randn(count, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2)]
+    a, b = (own(rank, x, MANY).clone().requires_grad_() for x in wholes)
+    labels = own(rank, torch.arange(count) % 7, MANY)
+    options: dict[str, Any] = {"across": world(), "engine": "tiled", "tile": 64}
+    calls = {
+        "clip": lambda: ss.clip_loss(a, b, **options),
+        "info_nce": lambda: ss.info_nce_loss(a, b, **options),
+        "siglip": lambda: ss.siglip_loss(a, b, **options),
+        "sincere": lambda: ss.sincere_loss(a, labels, **options),
+        "logits": lambda: (a @ wholes[1].T).exp().sum(),
+    }
+    return {name: _live_bytes(call) / 8 for name, call in calls.items()}
 
 
 @check

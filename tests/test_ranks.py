@@ -105,6 +105,14 @@ def test_a_group_of_one_is_the_plain_call(found: list[dict[str, Any]]) -> None:
     assert of(found, "a_group_of_one") == [True] * 4
 
 
+def test_the_forward_leaves_the_gradient_of_the_ranks_own_rows_and_two_vectors(found: list[dict[str, Any]]) -> None:
+    for rows, numbers in zip(ranks.MANY, of(found, "kept"), strict=True):
+        assert numbers.pop("logits") >= rows * sum(ranks.MANY)
+        for name, kept in numbers.items():
+            gradient = (1 if name == "sincere" else 2) * rows * ranks.WIDTH
+            assert gradient <= kept <= gradient + 2 * rows + 8, name
+
+
 def test_explain_says_over_which_ranks_and_with_which_engine(found: list[dict[str, Any]]) -> None:
     for rank, text in enumerate(of(found, "explained")):
         assert text.startswith(f"torch, dense engine on rank {rank} of 4, which have 5, 3, 0, 7 rows:")

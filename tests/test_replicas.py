@@ -251,11 +251,12 @@ from sincere_spec.conformance import distributed, distributed_programs
 
 sizes = (3, 2)
 distributed_programs.prepare("tensorflow", len(sizes), "float64")
-chosen = [case for case in distributed.cases(sum(sizes), short=True) if case.name == "sincere"]
-def error():
+def error(name="sincere"):
+    chosen = [case for case in distributed.cases(sum(sizes), short=True) if case.name == name]
     (verdict,) = distributed_programs.verdicts("tensorflow", sizes, "float64", "tiled", chosen)
-    assert verdict.name == "sincere in replicas" and verdict.one_value
+    assert verdict.name == f"{name} in replicas" and verdict.one_value
     return verdict.error
+print(error("siglip"))  # whose collectives are others
 print(error())
 with mock.patch("sincere_spec.call.ranks.Membership.scale", return_value=1.0):
     print(error())
@@ -266,10 +267,10 @@ with mock.patch("sincere_spec.call.ranks._placed", lambda problem, *_: problem):
 
 @pytest.mark.framework("tensorflow")
 def test_the_command_holds_replicas_to_one_process_and_finds_what_is_planted() -> None:
-    exact, *planted = said(started(PLANTED))
-    assert exact <= 1e-12
-    assert len(planted) == 2
-    assert min(planted) > 1e-2
+    *exact, first, second = said(started(PLANTED))
+    assert len(exact) == 2
+    assert max(exact) <= 1e-12
+    assert min(first, second) > 1e-2
 
 
 @pytest.mark.framework("tensorflow")
