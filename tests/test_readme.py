@@ -1,15 +1,17 @@
-"""Every Python block of the README and of the site, run as it stands: those of one page and framework in one process."""
+"""Every Python block of the README and of the site, run as it stands: those of one page and framework in one process.
+
+The process of a page is a fork of one that has imported its framework and nothing else: that is most of the time of a page.
+"""
 
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from preloaded import Preloaded
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -65,25 +67,38 @@ def programs() -> dict[tuple[str, str], str]:
 PROGRAMS = programs()
 
 
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Preloaded]]:
+    """By framework, as tests ask for them."""
+    started: dict[str, Preloaded] = {}
+    yield started
+    for process in started.values():
+        process.end()
+
+
 @pytest.mark.parametrize(("page", "name"), PROGRAMS, ids=lambda word: word.replace("/", ".") or "core")
-def test_the_blocks_of_a_page_run(page: str, name: str, need, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run(
+    page: str,
+    name: str,
+    need,
+    processes: dict[str, Preloaded],
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+) -> None:
     code = PROGRAMS[page, name]
     for framework in (*frameworks(code), *(["tensorflow"] if name == "keras" else [])):
         need(framework)
     for module in ("sklearn", "optax", "flax", "pytorch_metric_learning", "sentence_transformers", *OPTIONAL):
         if imports(code, module):
             need(module)
-    keras = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path / "keras")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", DYNAMO, "-c", f"import sys; sys.path.append({str(PUBLISHED)!r})\n{code}"],
-        cwd=ROOT,
-        env={**os.environ, **keras},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    framework = name.partition("-")[0]
+    if framework not in processes:
+        keras = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path_factory.mktemp("keras"))}
+        modules = (framework,) if framework else ()
+        processes[framework] = Preloaded(modules, ("-W", "error", "-W", DYNAMO), keras)
+    code = f"import sys; sys.path.append({str(PUBLISHED)!r})\n{code}"
+    status = processes[framework].run(code, ROOT, tmp_path / "printed")
+    assert status == 0, (tmp_path / "printed").read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_loss_in_five_lines_of_each_framework() -> None:

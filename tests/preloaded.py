@@ -1,0 +1,60 @@
+"""Programs that run as `python -c` does, in forks of a process that has imported their framework, and nothing else, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# A fork ends as a process does, by way of whatever a framework does at exit; an alarm ends one that takes too long.
+SERVER = """
+import importlib, json, os, signal, sys, types
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for line in sys.stdin:
+    asked = json.loads(line)
+    process = os.fork()
+    if not process:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(asked["output"], os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(1, 2)
+        os.environ.update(asked["environment"])
+        os.chdir(asked["folder"])
+        signal.alarm(asked["timeout"])
+        sys.argv[:] = ["-c"]
+        server, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        exec(compile(asked["code"], "<string>", "exec", dont_inherit=True), vars(sys.modules["__main__"]))
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+class Preloaded:
+    """A process that has imported `modules`, under options of Python and variables of its own."""
+
+    def __init__(self, modules: tuple[str, ...], options: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [sys.executable, *options, "-c", SERVER, *modules],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, code: str, folder: Path, output: Path, timeout: int = 240, **environment: str) -> int:
+        """The exit status of a program, which writes what it prints to a file; negative if a signal ended it."""
+        asked: dict[str, Any] = {"code": code, "folder": str(folder), "output": str(output), "timeout": timeout}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(asked | {"environment": environment}) + "\n")
+        self.process.stdin.flush()
+        status = self.process.stdout.readline()
+        assert status, "the process that imports the framework ended"
+        return int(status)
+
+    def end(self) -> None:
+        self.process.communicate()
