@@ -80,6 +80,25 @@ def _in_bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", stored)
 
 
+@pytest.fixture(autouse=True)
+def _patched_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has Triton's interpreter patch its language once a launch: it does again at each function's call, to no effect."""
+    if "torch" not in request.node.nodeid.partition("[")[2]:
+        return
+    from triton import language
+    from triton.runtime import interpreter
+
+    patch, scope = interpreter._patch_lang, getattr(interpreter, "_LangPatchScope", None)
+    if scope is None:
+        return
+
+    def patched(function: Any) -> Any:
+        modules = [x for x in function.__globals__.values() if x is language or x is language.core]
+        return scope() if all(module.static_print is print for module in modules) else patch(function)
+
+    monkeypatch.setattr(interpreter, "_patch_lang", patched)
+
+
 @interpreted
 @pytest.mark.parametrize("name", CALLS)
 def test_kernels_give_the_dense_answer(framework: str, name: str) -> None:
@@ -260,11 +279,19 @@ def assert_conforming(framework: str, dtype: str, asked: Iterable[Question]) -> 
     assert len(passed) >= 2
 
 
+# Of a half type's own are the range and the digits in which rows and gradients are stored. All between is float32's.
+STORED = re.compile("norms|unnormalised|zero-row|hot-logits|cold|temperature-small|one-dimension")
+
+
 @interpreted
 @pytest.mark.parametrize("dtype", COMPUTED_IN)
 @pytest.mark.parametrize("row", sorted(ORDINARY))
 def test_triton_passes_the_suite(framework: str, row: str, dtype: str, suite: tuple[Question, ...]) -> None:
-    assert_conforming(framework, dtype, [question for question in suite if question.row == row])
+    """All of it in the two types in which losses are computed; in the half types, what these may do to it."""
+    asked = [question for question in suite if question.row == row]
+    if COMPUTED_IN[dtype] != dtype:
+        asked = [question for question in asked if question.id == ORDINARY[row].id or STORED.search(question.id)]
+    assert_conforming(framework, dtype, asked)
 
 
 @pytest.mark.framework("jax")
