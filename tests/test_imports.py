@@ -6,6 +6,8 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Set as AbstractSet
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,10 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions; `from a import b` counts as `a.b` where b is a module."""
-    names = set()
+@cache
+def imports(name: str) -> frozenset[str]:
+    """Every module that one imports, also inside functions; `from a import b` counts as `a.b` where b is a module."""
+    path, names = MODULES[name], set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -100,23 +103,22 @@ def imports(path: Path) -> set[str]:
             names |= submodules
             if len(submodules) < len(node.names):
                 names.add(node.module or "")
-    return names
+    return frozenset(names)
 
 
 MODULES = modules()
-IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 
 
 def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
-def roots(names: set[str]) -> set[str]:
+def roots(names: AbstractSet[str]) -> set[str]:
     """The third-party packages among imported names."""
     return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"sincere_spec"}
 
 
-def ours(names: set[str]) -> set[str]:
+def ours(names: AbstractSet[str]) -> set[str]:
     return {name for name in names if within(name, "sincere_spec")}
 
 
@@ -167,7 +169,7 @@ LAYERS = {
 
 def beyond(name: str, *allowed: str) -> set[str]:
     """What a module imports of the package and may not; the bare package is never a name to import from."""
-    return {used for used in ours(IMPORTS[name]) if not within(used, *allowed)}
+    return {used for used in ours(imports(name)) if not within(used, *allowed)}
 
 
 @pytest.mark.parametrize("folder", LAYERS)
@@ -181,7 +183,7 @@ def test_no_two_folders_and_no_two_files_import_each_other() -> None:
 
     # The entry point of `python -m` starts the command line, and nothing imports it.
     names = [name for name in MODULES if not name.endswith("__main__")]
-    by_file = {name: (ours(IMPORTS[name]) & MODULES.keys()) - {name} for name in names}
+    by_file = {name: (ours(imports(name)) & MODULES.keys()) - {name} for name in names}
     by_folder: dict[str, set[str]] = {}
     for name, found in by_file.items():
         by_folder.setdefault(folder(name), set()).update({folder(used) for used in found} - {folder(name)})
@@ -201,12 +203,12 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 
 @pytest.mark.parametrize("name", of("sincere_spec.losses"))
 def test_losses_hold_mathematics_only(name: str) -> None:
-    assert not roots(IMPORTS[name])
+    assert not roots(imports(name))
 
 
 @pytest.mark.parametrize("name", of("sincere_spec.engines"))
 def test_engines_know_no_framework(name: str) -> None:
-    assert not roots(IMPORTS[name])
+    assert not roots(imports(name))
 
 
 OWN = {
@@ -219,7 +221,7 @@ OWN = {
 @pytest.mark.parametrize("name", of("sincere_spec.backends"))
 def test_backends_know_their_framework(name: str) -> None:
     own = next((packages for folder, packages in OWN.items() if within(name, folder)), set())
-    assert not roots(IMPORTS[name]) - own - {"array_api_compat", "numpy"}
+    assert not roots(imports(name)) - own - {"array_api_compat", "numpy"}
 
 
 FRONT_ENDS = {"sincere_spec.keras": {"keras", "numpy"}, "sincere_spec.torch": {"torch"}}
@@ -228,13 +230,13 @@ FRONT_ENDS = {"sincere_spec.keras": {"keras", "numpy"}, "sincere_spec.torch": {"
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_front_ends_know_their_framework_and_no_machinery(name: str) -> None:
     machinery = ("sincere_spec.engines", "sincere_spec.backends", "sincere_spec.conformance", "sincere_spec.bench")
-    assert not {used for used in ours(IMPORTS[name]) if within(used, *machinery)}
-    assert not roots(IMPORTS[name]) - FRONT_ENDS[name] - {"typing_extensions"}  # this for the type checker alone
+    assert not {used for used in ours(imports(name)) if within(used, *machinery)}
+    assert not roots(imports(name)) - FRONT_ENDS[name] - {"typing_extensions"}  # this for the type checker alone
 
 
 def test_nothing_imports_a_front_end() -> None:
     check = "sincere_spec.conformance.transforms.keras"  # of what `fit` does with it
-    assert [name for name in MODULES if IMPORTS[name] & FRONT_ENDS.keys()] == [check]
+    assert [name for name in MODULES if imports(name) & FRONT_ENDS.keys()] == [check]
 
 
 CORE = [
@@ -250,19 +252,19 @@ CORE = [
 
 @pytest.mark.parametrize("name", CORE)
 def test_the_core_imports_no_framework(name: str) -> None:
-    assert not roots(IMPORTS[name]) & (FRAMEWORKS - {"array_api_compat"})
-    assert not {used for used in IMPORTS[name] if within(used, "sincere_spec.conformance")}
+    assert not roots(imports(name)) & (FRAMEWORKS - {"array_api_compat"})
+    assert not {used for used in imports(name) if within(used, "sincere_spec.conformance")}
 
 
 @pytest.mark.parametrize("name", of("sincere_spec.conformance.oracle"))
 def test_the_oracle_shares_no_line_with_the_package(name: str) -> None:
-    assert not {used for used in ours(IMPORTS[name]) if not within(used, "sincere_spec.conformance.oracle")}
-    assert not roots(IMPORTS[name]) - {"flint", "jsonschema", "mpmath", "numpy", "sklearn"}  # for inputs and scales
+    assert not {used for used in ours(imports(name)) if not within(used, "sincere_spec.conformance.oracle")}
+    assert not roots(imports(name)) - {"flint", "jsonschema", "mpmath", "numpy", "sklearn"}  # for inputs and scales
 
 
 def test_the_oracle_computes_with_mpmath_alone_and_is_checked_without_it() -> None:
-    assert roots(IMPORTS["sincere_spec.conformance.oracle.loops"]) <= {"mpmath"}
-    checked = IMPORTS["sincere_spec.conformance.oracle.balls"]
+    assert roots(imports("sincere_spec.conformance.oracle.loops")) <= {"mpmath"}
+    checked = imports("sincere_spec.conformance.oracle.balls")
     assert roots(checked) == {"flint"}
     assert not ours(checked)
 

@@ -8,7 +8,6 @@ import tracemalloc
 import numpy as np
 import pytest
 from frameworks import load
-from sklearn.datasets import load_digits
 
 import sincere_spec as ss
 from sincere_spec.arrays import METRICS_NAMESPACE
@@ -33,6 +32,8 @@ DIGITS = {
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
     return images, labels
 
