@@ -50,9 +50,11 @@ class TorchBackend:
             raise UnknownArrayError(
                 f"{argument}: expected a dense tensor; got a {kind} one: convert it, for example by to_dense()."
             )
+        if torch.compiler.is_compiling():
+            return x
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # it would keep this batch's labels and counts for all others
             raise EngineUnavailable("torch.jit.trace cannot trace it; torch.export and torch.compile do.")
-        if not torch.compiler.is_compiling() and _recorded() and self.concrete(x):
+        if _recorded() and self.concrete(x):
             raise EngineUnavailable(
                 'make_fx(tracing_mode="real") cannot trace it: it would keep the sizes of this batch for all others; '
                 'tracing_mode="symbolic" does.'

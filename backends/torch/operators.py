@@ -23,7 +23,6 @@ from sincere_spec.arrays import COMPUTE_DTYPE, Array
 from sincere_spec.backends.torch.autograd import autocast, full_precision, has_tangent, second_order
 from sincere_spec.errors import EngineUnavailable
 from sincere_spec.interface import Differentiable, Static, readers
-from sincere_spec.spec.dictionaries import fields_of
 
 NAMESPACE = __name__.removesuffix(".backends.torch.operators").replace(
     ".", "_"
@@ -68,10 +67,8 @@ def _text(described: dict[str, Any]) -> str:
     return json.dumps({"version": VERSION, "static": described})
 
 
-# What torch.compiler.assume_constant_result sets; that imports torch._dynamo, for two seconds and 160 MB. Without it every
-# field of every word is a guard, which each compiled call checks.
-for _function in (_text, fields_of):
-    vars(_function)["_dynamo_marked_constant"] = True
+# What torch.compiler.assume_constant_result sets; that imports torch._dynamo, for two seconds and 160 MB.
+vars(_text)["_dynamo_marked_constant"] = True
 
 
 @lru_cache(maxsize=1024)

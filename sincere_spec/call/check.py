@@ -26,6 +26,7 @@ from sincere_spec.errors import (
 from sincere_spec.interface import Backend
 from sincere_spec.relations import VALUES, Guide, Ignore, InPlaceOfLabels, Same
 from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, is_array, shown
+from sincere_spec.spec.dictionaries import spelled
 from sincere_spec.spec.relations import Attributes, OtherLabel, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
 
@@ -127,12 +128,10 @@ def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Map
     return Call(loss, arguments, **keywords)
 
 
-def read_choices(loss: PairLoss) -> list[str]:
+def read_choices(loss: PairLoss) -> list[tuple[str, str]]:
     """The enums of a record: torch.compile guards a member whose value is read, and none that is only hashed."""
     choices = [choice for stage in loss.stages for choice in (stage.fold, stage.over)]
-    return [
-        choice.value for choice in (*choices, *(term.rows for term in loss.terms), *(x.fold for x in loss.combined))
-    ]
+    return [spelled(x) for x in (*choices, *(term.rows for term in loss.terms), *(x.fold for x in loss.combined))]
 
 
 def check(call: Call) -> Problem:
@@ -170,8 +169,8 @@ def check(call: Call) -> Problem:
             )
         optional = loss.arrangement.signature.endswith("=None")
         given = arguments[:-1] if optional and arguments and arguments[-1] is None else arguments
-    temperature = _parameter("temperature", loss.temperature if temperature is None else temperature)
-    bias = _parameter("bias", loss.bias if call.bias is None else call.bias)
+    temperature = unwrap(loss.temperature if temperature is None else TEMPERATURE(temperature, "temperature"))
+    bias = unwrap(loss.bias if call.bias is None else PARAMETER(call.bias, "bias"))
 
     for one in given:
         _check_array(loss, one)
@@ -205,11 +204,6 @@ def check(call: Call) -> Problem:
     )
 
 
-def _parameter(name: str, value: float | Array) -> float | Array:
-    value = (TEMPERATURE if name == "temperature" else PARAMETER)(value, name)
-    return value if isinstance(value, float) else unwrap(value)
-
-
 def _check_array(loss: PairLoss, given: object) -> None:
     """Say of what is often put in the place of an array where it belongs."""
     if isinstance(given, (list, tuple)) and any(is_array(one) for one in given):
@@ -232,7 +226,7 @@ def _check_array(loss: PairLoss, given: object) -> None:
 def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Array]) -> None:
     """Refuse numbers that the dtype of the loss does not hold: it would make them 0, or infinite."""
     kind = COMPUTE_DTYPE[backend.dtype_name(like)]
-    least, most = NORMAL[kind]
+    least, most = normal(kind)
     for name, value in given.items():
         small = name == "temperature" and isinstance(value, float) and value < least
         if small or (isinstance(value, float) and abs(value) > most):
@@ -242,6 +236,14 @@ def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Arra
                 f"{name}: expected a number that {kind} holds, {bounds}; got {shown(value)}: choose one in its range, or "
                 "give float64 embeddings."
             )
+
+
+def normal(kind: str) -> tuple[float, float]:
+    """The smallest number that has all its digits in a dtype, and the largest."""
+    return NORMAL[kind]
+
+
+vars(normal)["_dynamo_marked_constant"] = True
 
 
 def _check_libraries(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -259,7 +261,7 @@ def _check_floats(backend: Backend, loss: PairLoss, arrays: Mapping[str, Array])
     first, *others = arrays
     for name, array in arrays.items():
         kind = backend.dtype_name(array)
-        if kind in INTEGERS and name != first and len(array.shape) == 1 and not loss.arrangement.labelled:
+        if name != first and len(array.shape) == 1 and not loss.arrangement.labelled and kind in INTEGERS:
             raise DtypeError(
                 f"{name}: {loss.name} takes {loss.arrangement.signature}, and no labels; got a vector of {kind}: with labels use "
                 'sincere_loss, or SincereLoss(reduction="pairs"), which is pytorch-metric-learning\'s NTXentLoss.'
@@ -358,8 +360,9 @@ def _named_by_labels(sides: Sides, labels: Labels | InPlaceOfLabels, call: Call)
     """The relation that labels name, or pairs of the user's own, and which rows are one sample."""
     backend, embeddings = sides.backend, sides.embeddings
     first, keys, ids, key_ids = embeddings["embeddings"], embeddings.get("keys"), call.ids, call.key_ids
-    by_pair = isinstance(labels, IN_PLACE_OF_LABELS)
-    if isinstance(labels, (Same, Guide)):
+    is_tuple = isinstance(labels, tuple)  # as all pairs are: a compiler guards each class that is asked for
+    by_pair = is_tuple and isinstance(labels, IN_PLACE_OF_LABELS)
+    if is_tuple and isinstance(labels, (Same, Guide)):
         raise LabelError(f"labels: got {VALUES[type(labels)]}, which leaves pairs out: give it as ignore=.")
     if not by_pair:
         _check_pair("keys", keys, "key_labels", call.key_labels)

@@ -55,7 +55,7 @@ def integers_already(backend: Backend, like: Array, name: str, labels: Labels) -
     if labels is None:
         return None
     kind = backend.dtype_name(labels)
-    kept = len(labels.shape) == 1 and kind in INTEGERS and (kind in SIGNED or not backend.concrete(labels))
+    kept = len(labels.shape) == 1 and (kind in SIGNED or (kind in INTEGERS and not backend.concrete(labels)))
     return labels if kept else None
 
 

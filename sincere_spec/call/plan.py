@@ -81,7 +81,6 @@ def choose(
 
     `shared` says that all rows have the same columns, and `undivided` why devices that share the arrays cannot share the tiles.
     """
-    unknown_to_kernels = kernel.obstacle(loss, relation) if shared else "kernels have no keys of each row's own"
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
     if tile is not None:
@@ -110,6 +109,7 @@ def choose(
         over = f"; {copies} devices compute all tiles each: {undivided}"
     if engine == "tiled":
         return Plan(backend.name, "tiled", tile or known["tile"], f"asked for by name{over}")
+    unknown_to_kernels = kernel.obstacle(loss, relation) if shared else "kernels have no keys of each row's own"
     rows, columns = sizes
     unknown = None
     if not (isinstance(rows, int) and isinstance(columns, int)):

@@ -51,11 +51,19 @@ def check_fields(word: object, **kinds: Kind[Any]) -> None:
 
 def hold_no_array(word: object) -> None:
     """Refuse a word of a user's own that has an array in a field: it would receive no gradient."""
-    own = type(word).__dict__  # not what a base declares: torch.compile before 2.13 can trace fields, and no dictionary
-    for field in own["__dataclass_fields__"] if "__dataclass_fields__" in own else getattr(word, "__dict__", ()):
+    fields = _declared(type(word))
+    for field in getattr(word, "__dict__", ()) if fields is None else fields:
         value = getattr(word, field, None)
         if is_array(value):
             NUMBER(value, f"{type(word).__name__}: {field}")
+
+
+def _declared(kind: type) -> tuple[str, ...] | None:
+    """The fields of a class that is a dataclass itself, and not by a base alone."""
+    return tuple(vars(kind)["__dataclass_fields__"]) if "__dataclass_fields__" in vars(kind) else None
+
+
+_declared._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile would guard a class's dictionary
 
 
 def choice(value: object, name: str, choices: tuple[str, ...]) -> None:

@@ -20,6 +20,22 @@ def fields_of(kind: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
 
+def outline(kind: type) -> tuple[str, ...]:
+    """The name of a class of records, and those of its fields; nothing of another class."""
+    return (kind.__name__, *fields_of(kind)) if is_dataclass(kind) else ()
+
+
+def spelled(choice: Enum) -> tuple[str, str]:
+    """The name of an enumeration, and the value of its member."""
+    return type(choice).__name__, choice.value
+
+
+# What torch.compiler.assume_constant_result sets, without importing torch: else torch.compile guards every class and name that
+# is read here, which each compiled call checks. What they are given is guarded by its identity.
+for _function in (fields_of, outline, spelled):
+    vars(_function)["_dynamo_marked_constant"] = True
+
+
 def changed(record: T, **changes: Any) -> T:
     """The record with other values of some fields; `dataclasses.replace`, every step of which a compiler would guard."""
     return type(record)(**{name: getattr(record, name) for name in fields_of(type(record))} | changes)
@@ -28,13 +44,15 @@ def changed(record: T, **changes: Any) -> T:
 def encode(value: object) -> Any:
     """A word as a dictionary of its fields, with its class as `type`."""
     if isinstance(value, Enum):
-        return {"type": type(value).__name__, "value": value.value}
+        kind, name = spelled(value)
+        return {"type": kind, "value": name}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, tuple):
         return [encode(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {name: encode(getattr(value, name)) for name in fields_of(type(value))}
+    if record := outline(type(value)):
+        kind, *names = record
+        return {"type": kind} | {name: encode(getattr(value, name)) for name in names}
     if isinstance(value, Real):  # NumPy's
         return float(value)
     raise OptionError(f"only records of numbers can be written; {type(value).__name__} cannot: use a Python number.")
