@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # A fork ends as a process does, by way of whatever a framework does at exit; an alarm ends one that takes too long.
@@ -20,8 +21,8 @@ for line in sys.stdin:
     process = os.fork()
     if not process:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(asked["output"], os.O_WRONLY | os.O_CREAT), 1)
-        os.dup2(1, 2)
+        for number, name in ((1, "output"), (2, "errors")):
+            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ.update(asked["environment"])
         os.chdir(asked["folder"])
         signal.alarm(asked["timeout"])
@@ -37,6 +38,7 @@ class Preloaded:
     """A process that has imported `modules`, under options of Python and variables of its own."""
 
     def __init__(self, modules: tuple[str, ...], options: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.folder = TemporaryDirectory()
         self.process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, *options, "-c", SERVER, *modules],
             env={**os.environ, **environment},
@@ -45,16 +47,20 @@ class Preloaded:
             text=True,
         )
 
-    def run(self, code: str, folder: Path, output: Path, timeout: int = 240, **environment: str) -> int:
-        """The exit status of a program, which writes what it prints to a file; negative if a signal ended it."""
-        asked: dict[str, Any] = {"code": code, "folder": str(folder), "output": str(output), "timeout": timeout}
+    def run(self, code: str, folder: Path, timeout: int = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What a program ended with and printed."""
+        written = {name: Path(self.folder.name, name) for name in ("output", "errors")}
+        asked: dict[str, Any] = {"code": code, "folder": str(folder), "timeout": timeout, "environment": environment}
+        asked |= {name: str(path) for name, path in written.items()}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(asked | {"environment": environment}) + "\n")
+        self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
         status = self.process.stdout.readline()
         assert status, "the process that imports the framework ended"
-        return int(status)
+        output, errors = (path.read_text(encoding="utf-8") for path in written.values())
+        return subprocess.CompletedProcess(["python", "-c", code], int(status), output, errors)
 
     def end(self) -> None:
         self.process.communicate()
+        self.folder.cleanup()

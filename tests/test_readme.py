@@ -97,8 +97,8 @@ def test_the_blocks_of_a_page_run(
         modules = (framework,) if framework else ()
         processes[framework] = Preloaded(modules, ("-W", "error", "-W", DYNAMO), keras)
     code = f"import sys; sys.path.append({str(PUBLISHED)!r})\n{code}"
-    status = processes[framework].run(code, ROOT, tmp_path / "printed")
-    assert status == 0, (tmp_path / "printed").read_text(encoding="utf-8")
+    done = processes[framework].run(code, ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_has_the_loss_in_five_lines_of_each_framework() -> None:
