@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import sincere_spec as ss
@@ -30,11 +31,11 @@ __all__ = ["Case", "Verdict", "call", "cases", "errors", "judge", "main", "repor
 LIMITS = {"float64": 1e-12, "float32": 2e-5}
 """How far values and gradients may be from one process, relative to the largest entry."""
 
-SIZES = {"torch": "5,3,0,7", "jax": "4,4,4,4", "tensorflow": "5,3,0,7"}
-"""The rows of each rank, if nothing else is said."""
+SIZES = {"torch": "5,3,0,7", "jax": "4,4,4,4", "tensorflow": "5,0,7"}
+"""The rows of each rank, if nothing else is said: each replica of TensorFlow has programs of its own to trace and compile."""
 
 PROGRAMS = 12
-"""How many cases one process of TensorFlow has: each takes some 100 MB, which are never given back."""
+"""How many cases one process of TensorFlow has, of two at a time: each takes some 100 MB, which are never given back."""
 
 
 def errors(case: Case, sizes: Sequence[int], rank: int, group: Any, dtype: str, engine: str) -> dict[str, float]:
@@ -125,9 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of the command."""
     parser = argparse.ArgumentParser(prog="python -m sincere_spec.conformance.distributed", description=__doc__)
     parser.add_argument("--framework", default="torch", choices=tuple(SIZES))
-    parser.add_argument(
-        "--sizes", help=f"the rows of each rank: {SIZES['torch']}, or in JAX as many each, unless given"
-    )
+    parser.add_argument("--sizes", help="the rows of each rank; in JAX as many each")
     parser.add_argument("--backend", default="gloo", help="of torch.distributed")
     parser.add_argument("--dtype", default="float64", choices=LIMITS)
     parser.add_argument("--engine", default="tiled", choices=("auto", "dense", "tiled", "kernel"))
@@ -157,12 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _programs(asked: argparse.Namespace, sizes: Sequence[int]) -> int:
-    """The verdicts of one process that has all devices; of several, one after another, where TensorFlow frees no program."""
+    """The verdicts of one process that has all devices; of several where TensorFlow frees no program."""
     count = len(_of_programs(asked, sizes))
     step = PROGRAMS if asked.framework == "tensorflow" else count
-    parts = [(asked, sizes, slice(first, first + step)) for first in range(0, count, step)]
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        verdicts = [verdict for found in pool.starmap(_verdicts, parts, chunksize=1) for verdict in found]
+    parts = [slice(first, min(first + step, count)) for first in range(0, count, step)]
+    verdicts = []
+    with multiprocessing.get_context("spawn").Pool(min(2, len(parts)), maxtasksperchild=1) as pool:
+        for part, found in zip(parts, pool.imap(partial(_verdicts, asked, sizes), parts), strict=True):
+            verdicts += found
+            sys.stderr.write(f"{asked.framework}: {part.stop} of {count} cases\n")
     text, passed = report(verdicts, sizes, asked.dtype, asked.engine)
     sys.stdout.write(f"{asked.framework}: {text}\n")
     return int(not passed)

@@ -56,6 +56,7 @@ def prepare(framework: str, devices: int, dtype: str) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
         import tensorflow as tf
 
+        tf.get_logger().setLevel("ERROR")  # each case is a program of its own, which it warns of
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
