@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from sincere_spec.tracing import constant_when_traced
+
 
 class SincereSpecError(Exception):
     """The root of the tree: catch it to catch every refusal of this package."""
@@ -86,12 +88,9 @@ def unknown_choice(keyword: str, value: object, choices: Iterable[str]) -> Optio
     return OptionError(f"{keyword} must be one of {', '.join(repr(c) for c in choices)}; got {value!r}: {advice}")
 
 
+@constant_when_traced  # torch.compile cannot trace difflib
 def _nearest(word: str, choices: tuple[str, ...]) -> str | None:
     """The nearest of several words."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(word, choices, n=1)), None)
-
-
-# What torch.compiler.assume_constant_result sets, without importing torch: torch.compile, which cannot trace difflib, runs it.
-_nearest._dynamo_marked_constant = True  # type: ignore[attr-defined]

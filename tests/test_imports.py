@@ -138,10 +138,11 @@ def test_the_walk_sees_the_package() -> None:
 
 
 # What each folder may import of the package, besides itself: the architecture.
-FOUNDATIONS = ("sincere_spec.arrays", "sincere_spec.errors")
+FOUNDATIONS = ("sincere_spec.arrays", "sincere_spec.errors", "sincere_spec.tracing")
 LAYERS = {
     "sincere_spec.arrays": (),
-    "sincere_spec.errors": (),
+    "sincere_spec.errors": ("sincere_spec.tracing",),
+    "sincere_spec.tracing": (),
     "sincere_spec.spec": FOUNDATIONS,
     "sincere_spec.relations": ("sincere_spec.spec", *FOUNDATIONS),
     "sincere_spec.interface": ("sincere_spec.spec", *FOUNDATIONS),

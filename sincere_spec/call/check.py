@@ -29,6 +29,7 @@ from sincere_spec.spec.checks import PARAMETER, TEMPERATURE, check_temperature, 
 from sincere_spec.spec.dictionaries import spelled
 from sincere_spec.spec.relations import Attributes, OtherLabel, SameLabel
 from sincere_spec.spec.words import PairLoss, Roles
+from sincere_spec.tracing import constant_when_traced
 
 PARAMETERS = ("temperature", "bias")
 NORMAL = {
@@ -226,7 +227,7 @@ def _check_array(loss: PairLoss, given: object) -> None:
 def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Array]) -> None:
     """Refuse numbers that the dtype of the loss does not hold: it would make them 0, or infinite."""
     kind = COMPUTE_DTYPE[backend.dtype_name(like)]
-    least, most = normal(kind)
+    least, most = _normal(kind)
     for name, value in given.items():
         small = name == "temperature" and isinstance(value, float) and value < least
         if small or (isinstance(value, float) and abs(value) > most):
@@ -238,12 +239,10 @@ def _check_range(backend: Backend, like: Array, given: Mapping[str, float | Arra
             )
 
 
-def normal(kind: str) -> tuple[float, float]:
+@constant_when_traced
+def _normal(kind: str) -> tuple[float, float]:
     """The smallest number that has all its digits in a dtype, and the largest."""
     return NORMAL[kind]
-
-
-vars(normal)["_dynamo_marked_constant"] = True
 
 
 def _check_libraries(backend: Backend, arrays: Mapping[str, Array]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from sincere_spec.backends import by_root, known_roots
 from sincere_spec.errors import MixedBackendsError, UnknownArrayError
 from sincere_spec.interface import Backend
+from sincere_spec.tracing import constant_when_traced
 
 _roots: dict[type, str] = {}
 
@@ -34,6 +35,7 @@ class _Adapters:
     """By root package the adapter, as an attribute: what a trace of torch.compile has read of a table, it keeps."""
 
 
+@constant_when_traced  # a traced look-up would guard the table that the first call fills, and the second compile again
 def _adapted(kind: type) -> str:
     """The root package that the adapter of a type is under, or nothing."""
     if kind not in _roots:
@@ -41,15 +43,10 @@ def _adapted(kind: type) -> str:
     return _roots[kind]
 
 
+@constant_when_traced  # the module of a built-in type cannot be traced
 def _package(kind: type) -> str:
     """The package of a type."""
     return kind.__module__.partition(".")[0]
-
-
-# What torch.compiler.assume_constant_result sets, without importing torch. A traced look-up would be a guard on the table
-# that the first call fills, and the second call would compile again; and the module of a built-in type cannot be traced.
-for _function in (_adapted, _package):
-    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def _search(kind: type) -> str:

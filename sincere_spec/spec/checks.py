@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Generic, TypeVar
 
 from sincere_spec.errors import OptionError, unknown_choice
+from sincere_spec.tracing import constant_when_traced
 
 T = TypeVar("T")
 INFINITY = float("inf")
@@ -58,12 +59,10 @@ def hold_no_array(word: object) -> None:
             NUMBER(value, f"{type(word).__name__}: {field}")
 
 
+@constant_when_traced  # a guard of a class's dictionary would hold all of it
 def _declared(kind: type) -> tuple[str, ...] | None:
     """The fields of a class that is a dataclass itself, and not by a base alone."""
     return tuple(vars(kind)["__dataclass_fields__"]) if "__dataclass_fields__" in vars(kind) else None
-
-
-_declared._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile would guard a class's dictionary
 
 
 def choice(value: object, name: str, choices: tuple[str, ...]) -> None:

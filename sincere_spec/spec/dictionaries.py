@@ -10,30 +10,28 @@ from typing import Any, TypeVar
 
 from sincere_spec.errors import OptionError
 from sincere_spec.spec.checks import shown
+from sincere_spec.tracing import constant_when_traced
 
 T = TypeVar("T")
 DEEPEST = 32  # levels; the records of the package have five
 
 
+@constant_when_traced
 def fields_of(kind: type) -> tuple[str, ...]:
     """The names of the fields of a class of records."""
     return tuple(f.name for f in fields(kind))
 
 
+@constant_when_traced
 def outline(kind: type) -> tuple[str, ...]:
     """The name of a class of records, and those of its fields; nothing of another class."""
     return (kind.__name__, *fields_of(kind)) if is_dataclass(kind) else ()
 
 
+@constant_when_traced
 def spelled(choice: Enum) -> tuple[str, str]:
     """The name of an enumeration, and the value of its member."""
     return type(choice).__name__, choice.value
-
-
-# What torch.compiler.assume_constant_result sets, without importing torch: else torch.compile guards every class and name that
-# is read here, which each compiled call checks. What they are given is guarded by its identity.
-for _function in (fields_of, outline, spelled):
-    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def changed(record: T, **changes: Any) -> T:
