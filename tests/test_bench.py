@@ -206,7 +206,8 @@ def test_a_run_of_relations() -> None:
     for name, loss, ratio in rows:
         against = relations()[name].against
         plain = times[f"dense+{against}" if against else "dense", loss]
-        assert float(ratio) == round(min(times[f"dense+{name}", loss].cpu) / min(plain.cpu), 2)
+        ratios = np.asarray(times[f"dense+{name}", loss].cpu) / plain.cpu
+        assert float(ratio) == round(np.median(ratios), 2)
     assert text.count("dense+overlap") == 2
 
 

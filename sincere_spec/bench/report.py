@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def relations(results: Sequence[Result]) -> str:
     machines = "; ".join(sorted({_machine(result) for result in results}))
     busy = [share for result in results if (share := _share(result)) is not None]
     runs = max(result.settings["runs"] for result in results)
-    said = f"The least processor time of {runs} calls in turn, forward and backward."
+    said = f"Processor time, forward and backward: the median ratio of {runs} calls in turn."
     if busy:
         said += f" One thread had as little as {min(busy):.0%} of a processor."
     said = f"{machines}. {'; '.join(map(_version, results))}.\n{said}"
@@ -136,7 +137,7 @@ def relations(results: Sequence[Result]) -> str:
 
 
 def _ratio(result: Result, loss: str, size: int, relation: str, against: str) -> str:
-    """The processor time of a relation over that of what it is measured against."""
+    """The processor time of a relation over that of what it is measured against, call by call: either's own may be bimodal."""
     (engine,) = result.settings["engines"]
     said = _find(result.times, loss, size, f"{engine}+{relation}")
     plain = _find(result.times, loss, size, f"{engine}+{against}" if against else engine)
@@ -144,7 +145,7 @@ def _ratio(result: Result, loss: str, size: int, relation: str, against: str) ->
         return ""
     if not said.cpu or not plain.cpu:
         return _why(said if not said.cpu else plain)
-    return f"{min(said.cpu) / min(plain.cpu):.2f}"
+    return f"{statistics.median(a / b for a, b in zip(said.cpu, plain.cpu, strict=True)):.2f}"
 
 
 # --- tables ---
