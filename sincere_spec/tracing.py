@@ -11,8 +11,9 @@ F = TypeVar("F", bound=Callable[..., object])
 def constant_when_traced(function: F) -> F:
     """Have torch.compile run a function while it traces, and keep its result: a decorator.
 
-    It is `torch.compiler.assume_constant_result` without importing torch. What the function reads is not guarded, and not checked
-    before each step. So the result must follow from the arguments alone, which are.
+    It does what `torch.compiler.assume_constant_result` does, which would import torch and its compiler: two seconds and 160 MB.
+    What the function reads is not guarded, and not checked before each step. So the result must follow from the arguments alone,
+    which are.
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function

@@ -23,6 +23,7 @@ from sincere_spec.arrays import COMPUTE_DTYPE, Array
 from sincere_spec.backends.torch.autograd import autocast, full_precision, has_tangent, second_order
 from sincere_spec.errors import EngineUnavailable
 from sincere_spec.interface import Differentiable, Static, readers
+from sincere_spec.tracing import constant_when_traced
 
 NAMESPACE = __name__.removesuffix(".backends.torch.operators").replace(
     ".", "_"
@@ -63,12 +64,9 @@ def _constant(described: Any) -> Any:
     return guard_scalar(described) if isinstance(described, (int, float)) else described
 
 
+@constant_when_traced
 def _text(described: dict[str, Any]) -> str:
     return json.dumps({"version": VERSION, "static": described})
-
-
-# What torch.compiler.assume_constant_result sets; that imports torch._dynamo, for two seconds and 160 MB.
-vars(_text)["_dynamo_marked_constant"] = True
 
 
 @lru_cache(maxsize=1024)
