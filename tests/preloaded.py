@@ -27,6 +27,7 @@ for line in sys.stdin:
         os.chdir(asked["folder"])
         signal.alarm(asked["timeout"])
         sys.argv[:] = ["-c"]
+        # The server's module is held: it would be cleared, and this code with it.
         server, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
         exec(compile(asked["code"], "<string>", "exec", dont_inherit=True), vars(sys.modules["__main__"]))
         sys.exit()

@@ -50,7 +50,7 @@ class TorchBackend:
             raise UnknownArrayError(
                 f"{argument}: expected a dense tensor; got a {kind} one: convert it, for example by to_dense()."
             )
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # then it is neither of the tracers below
             return x
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # it would keep this batch's labels and counts for all others
             raise EngineUnavailable("torch.jit.trace cannot trace it; torch.export and torch.compile do.")

@@ -25,12 +25,12 @@ class Neighbours:
     positives, from the first to the last of `between`; None where these are the same.
     """
 
-    columns: Array | None
-    others: Array | None
-    mask: Array | None
-    number: Array | None
+    columns: Array | None  # [n, most]
+    others: Array | None  # [n, positives at most], or as `columns`
+    mask: Array | None  # as `others`
+    number: Array | None  # [n], of towers that are both compared [n + m]
     most: int
-    positives: Array | None
+    positives: Array | None  # [n]
     between: tuple[int, int]
 
 
@@ -38,43 +38,43 @@ def neighbours(comparison: Comparison) -> Neighbours | None:
     """The neighbours of each row; None where the framework cannot scatter, some row has none, or there are too many."""
     labels, key_labels = comparison.rows["label"], comparison.columns["label"]
     backend, xp = comparison.backend, comparison.xp
-    if not (backend.has_columns(labels) and _by_label_alone(comparison)):
+    if not (backend.has_columns(labels) and _negatives_by_label(comparison)):
         return None
     if comparison.alike is not None:
         return _alike(comparison, comparison.alike)
     partnered = comparison.partners is not None  # by the arrangement, never found by its label
     if partnered and (comparison.has_partner is not None or (comparison.both_ways and labels is not key_labels)):
         return None
-    order = xp.argsort(key_labels)
-    ordered = xp.take(key_labels, order, axis=0)
-    first = xp.searchsorted(ordered, labels, side="left")
-    last = xp.searchsorted(ordered, labels, side="right")
+    order = xp.argsort(key_labels)  # [m]
+    ordered = xp.take(key_labels, order, axis=0)  # [m]
+    first = xp.searchsorted(ordered, labels, side="left")  # [n]
+    last = xp.searchsorted(ordered, labels, side="right")  # [n]
     number = last - first
     fewest, most = map(int, backend.extremes(number))
     if fewest == 0 or most > FEW * key_labels.shape[0]:
         return None
-    own = backend.indices(order)
-    places = first[:, None] + own[None, :most]
-    mask = places < last[:, None]
+    own = backend.indices(order)  # [m]
+    places = first[:, None] + own[None, :most]  # [n, most]
+    mask = places < last[:, None]  # [n, most]
     columns = xp.take(order, xp.reshape(xp.where(mask, places, first[:, None]), (-1,)), axis=0)
-    columns = xp.reshape(columns, (labels.shape[0], most))
+    columns = xp.reshape(columns, (labels.shape[0], most))  # [n, most]
     if partnered:
         number = xp.concat([number, number], axis=0) if comparison.both_ways else number
         partner = own[:, None] if comparison.partners is comparison.keys else None  # the column of the row's own number
         return Neighbours(columns, partner, None, number, most, None, (1, 1))
     if comparison.samples is Samples.WITHIN_LABELS:
-        ids = xp.reshape(xp.take(comparison.columns["sample"], xp.reshape(columns, (-1,)), axis=0), columns.shape)
-        mask = mask & (ids != comparison.rows["sample"][:, None])
-        number_of_positives = xp.sum(xp.astype(mask, number.dtype), axis=1)
-        fewest, most_positives = map(int, backend.extremes(number_of_positives))
-        return Neighbours(columns, columns, mask, number, most, number_of_positives, (fewest, most_positives))
+        ids = xp.take(comparison.columns["sample"], xp.reshape(columns, (-1,)), axis=0)
+        mask = mask & (xp.reshape(ids, columns.shape) != comparison.rows["sample"][:, None])
+        positives = xp.sum(xp.astype(mask, number.dtype), axis=1)  # [n]
+        fewest_positives, most_positives = map(int, backend.extremes(positives))
+        return Neighbours(columns, columns, mask, number, most, positives, (fewest_positives, most_positives))
     if comparison.keys is None:
         mask = mask & (columns != own[:, None])
         return Neighbours(columns, columns, mask, number, most, number - 1, (fewest - 1, most - 1))
     return Neighbours(columns, columns, mask, number, most, number, (fewest, most))
 
 
-def _by_label_alone(comparison: Comparison) -> bool:
+def _negatives_by_label(comparison: Comparison) -> bool:
     """Whether a pair of two labels is a negative, whatever else is known of it, and all rows take part."""
     by_label = isinstance(comparison.relation, (SameLabel, OtherLabel))
     return by_label and comparison.samples is not Samples.ANYWHERE and comparison.inside is None
