@@ -176,7 +176,7 @@ RAGGED = (9, 14, 11, 20, 17, 13, 9, 14)
 
 @pytest.mark.parametrize(
     ("options", "programs"),
-    [({"engine": "dense"}, 1), ({"engine": "tiled", "tile": 8}, 6), ({"engine": "tiled", "reduction": "none"}, 6)],
+    [({"engine": "dense"}, 3), ({"engine": "tiled", "tile": 8}, 6), ({"engine": "tiled", "reduction": "none"}, 6)],
 )
 def test_batches_of_many_sizes_share_a_few_programs(
     options: dict[str, Any], programs: int, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +188,7 @@ def test_batches_of_many_sizes_share_a_few_programs(
     from sincere_spec.call import buckets
 
     monkeypatch.setattr(buckets, "BUCKETS", (24, 48))
+    monkeypatch.setattr(buckets, "_calls", {})
     backend._compiled.clear_cache()
     here, none = options | {"where": None}, options.get("reduction") == "none"
 
@@ -228,10 +229,11 @@ def test_arrays_of_several_sizes_are_padded_each_to_its_bucket(engine: str, monk
             assert distance(np.asarray(x), exact) <= rule("float64", 0.07), record.name
 
 
-def test_the_programs_of_two_hundred_sizes_are_at_most_sixteen() -> None:
+def test_the_programs_of_two_hundred_sizes_are_at_most_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not compiled: sizes up to 5000, with one program for whole matrices and two for tiles."""
     from sincere_spec.call import buckets
 
+    monkeypatch.setattr(buckets, "_calls", {})
     sizes = np.random.default_rng(0).permutation(np.arange(8, 5000))[:200].tolist()
     crossover, programs = 1722, set()
     for size in (*sizes, *sizes):
@@ -239,9 +241,93 @@ def test_the_programs_of_two_hundred_sizes_are_at_most_sixteen() -> None:
         program = buckets.program_of(("a call of the test", engine), (size,), engine == "dense")
         rows = buckets.bucket(size) if program is buckets.Program.SHARED else size
         steps = ("both",) if engine == "dense" else ("forward", "backward")
-        programs |= {(engine, rows, step) for step in steps if program is not buckets.Program.NONE}
+        programs |= {(engine, rows, step) for step in steps}
         assert size <= rows <= max(512, 2 * size)
     assert len(programs) <= 16
+
+
+def test_a_process_of_many_calls_does_not_compile_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux ends a process whose programs have too many mappings of memory, some five thousand programs."""
+    import jax
+
+    from sincere_spec.backends import jax as backend
+    from sincere_spec.call import buckets
+
+    monkeypatch.setattr(buckets, "OWN_CALLS", 1)
+    monkeypatch.setattr(buckets, "_calls", {})
+    backend._compiled.clear_cache()
+    z, labels, _ = batch()
+    records = (losses.sincere(), losses.supcon(), losses.supcon(summation="in"), losses.sincere())
+    found = [jax.grad(lambda z: ss.evaluate(record, z, labels, engine="dense"))(z) for record in records]  # noqa: B023
+    assert backend._compiled._cache_size() == 1
+    assert (found[0] == found[3]).all()
+
+
+@pytest.mark.parametrize("engine", ["dense", "tiled"])
+def test_a_new_size_and_a_new_temperature_compile_nothing(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a bucket is known, in either way to ask for a gradient: nor does JAX for its transposition."""
+    import jax
+
+    from sincere_spec.call import buckets
+
+    monkeypatch.setattr(buckets, "BUCKETS", (48,))
+    monkeypatch.setattr(buckets, "_calls", {})
+    z, labels = np.random.default_rng(0).normal(size=(48, WIDTH)), np.arange(48) % 4
+
+    def asked(count: int, temperature: float) -> Any:
+        options = {"temperature": temperature, "engine": engine}
+        given = jax.device_put(z[:count]), jax.device_put(labels[:count])
+        both = jax.value_and_grad(lambda *arrays: ss.sincere_loss(*arrays, **options))(*given)
+        options.pop("temperature")
+        return both, ss.value_and_gradient(losses.sincere(temperature), *given, **options)
+
+    for count in (9, 14, 20, 33):
+        asked(count, TEMPERATURE)
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    for count, temperature in ((21, TEMPERATURE), (40, 0.2), (37, 0.25)):
+        compiled.clear()
+        both = asked(count, temperature)
+        assert not [event for event in compiled if event.endswith("backend_compile_duration")], count
+        want = ss.value_and_gradient(losses.sincere(temperature), z[:count], labels[:count], engine="dense")
+        for found in both:
+            assert distance(np.asarray(found[0]), want[0]) <= rule("float64", temperature)
+            assert distance(np.asarray(found[1]), want[1]) <= rule("float64", temperature)
+
+
+def test_the_product_with_a_tangent_is_right_under_every_transform() -> None:
+    """An eager call has a primitive for it, whose rules JAX calls where it likes to."""
+    import jax
+
+    z, labels, temperature = batch()
+    tangents = jax.numpy.stack([z[::-1], z * 2.0 + 1.0])
+
+    def loss(z: Any) -> Any:
+        return ss.sincere_loss(z, labels, temperature, engine="tiled")
+
+    gradient = np.asarray(ss.value_and_gradient(losses.sincere(), z, labels, temperature=TEMPERATURE)[1])
+    want = np.sum(gradient * np.asarray(tangents), axis=(1, 2))
+    _, along = jax.linearize(loss, z)
+    _, back = jax.vjp(loss, z)
+    cotangents = jax.numpy.asarray(want)
+    for found in (
+        jax.numpy.stack([jax.jvp(loss, (z,), (x,))[1] for x in tangents]),
+        jax.numpy.stack([along(x) for x in tangents]),
+        jax.vmap(along)(tangents),
+        jax.jit(jax.vmap(along))(tangents),
+        jax.vmap(lambda x: jax.jvp(loss, (z,), (x,))[1])(tangents),
+    ):
+        assert distance(np.asarray(found), want) <= rule("float64", TEMPERATURE)
+    for found in (
+        jax.vmap(back)(cotangents)[0],
+        jax.numpy.stack([back(x)[0] for x in cotangents]),
+        jax.jit(jax.vmap(back))(cotangents)[0],
+        jax.numpy.stack([jax.linear_transpose(along, z)(x)[0] for x in cotangents]),
+        jax.vmap(jax.grad(lambda x: along(x) ** 2 / 2))(tangents),
+    ):
+        assert distance(np.asarray(found), np.asarray(cotangents)[:, None, None] * gradient) <= rule(
+            "float64", TEMPERATURE
+        )
 
 
 def test_ids_that_a_compiled_function_has_from_outside_are_read() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.jax import divided, namespace, ranks
+from sincere_spec.backends.jax import divided, host, namespace, ranks
 from sincere_spec.backends.jax.sharded import refuse_explicit, varying_alike
 from sincere_spec.backends.jax.transforms import row_values, scalar_value
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
@@ -54,11 +54,10 @@ class JaxBackend:
         return "cuda" if kind == "gpu" else kind
 
     def concrete(self, x: Array) -> bool:
-        # JAX 0.5 calls rules with NumPy's arrays, which have no devices.
-        return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+        return host.concrete(x)
 
     def on_host(self, x: Array) -> bool:
-        return self.concrete(x) and all(device.platform == "cpu" for device in x.devices())
+        return host.on_host(x)
 
     def extremes(self, x: Array) -> tuple[float, float]:
         values = np.asarray(x)
@@ -76,7 +75,7 @@ class JaxBackend:
     def indices(self, x: Array) -> Array:
         if not self.concrete(x):
             return jnp.arange(x.shape[0])
-        return jnp.asarray(np.arange(x.shape[0], dtype=jax.dtypes.canonicalize_dtype(int)))  # compiles nothing
+        return jax.device_put(np.arange(x.shape[0], dtype=jax.dtypes.canonicalize_dtype(int)))  # compiles nothing
 
     def hold(self, x: Array) -> Array:
         return lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
@@ -149,7 +148,7 @@ class JaxBackend:
 
     def rows_of(self, x: Array, start: Any, count: int) -> Array:
         if self.on_host(x) and isinstance(start, int):
-            return self._like(x, np.asarray(x)[start : start + count])
+            return host.beside(x, np.asarray(x)[start : start + count])
         return lax.dynamic_slice_in_dim(x, start, count)
 
     def with_rows(self, x: Array, rows: Array, start: Any) -> Array:
@@ -159,11 +158,11 @@ class JaxBackend:
         if self.on_host(x):
             rows = np.zeros((count, *x.shape[1:]), x.dtype)
             rows[: len(x)] = np.asarray(x)
-            return self._like(x, rows)
+            return host.beside(x, rows)
         return jnp.pad(x, [(0, count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
 
     def first_rows(self, count: int, size: int) -> Array:
-        return jnp.asarray(np.arange(size) < count)
+        return jax.device_put(np.arange(size) < count)
 
     def runs_by_size(self, arrays: Sequence[Array], dense: bool) -> bool:
         return all(self.concrete(x) and len(x.devices()) == 1 for x in arrays)
@@ -178,10 +177,6 @@ class JaxBackend:
 
     def divided(self, program: Divisible, operands: tuple[Array, ...]) -> tuple[Array, ...]:
         return divided.divided(program, operands)
-
-    def _like(self, x: Array, rows: Any) -> Array:
-        """Rows of the host beside an array of it: no program of JAX's is made for their number."""
-        return jax.device_put(rows, x.sharding if x.committed else None)
 
     def number(self, value: float, dtype: str) -> Array:
         return jnp.asarray(value, dtype=dtype)

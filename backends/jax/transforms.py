@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from sincere_spec.arrays import Array
+from sincere_spec.backends.jax.host import inner_product
 from sincere_spec.interface import Static
 
 Arrays = tuple[Array, ...]
@@ -35,7 +36,7 @@ def _scalar_value_along(static: Static, primals: Any, tangents: Any) -> tuple[Ar
     value, saved = _forward(static, moving, constants, arrays)
     gradients = _backward(static, moving, constants, arrays, saved, jnp.ones_like(value))
     products = (
-        jnp.sum(gradient.astype(value.dtype) * tangent.astype(value.dtype))
+        inner_product(gradient.astype(value.dtype), tangent.astype(value.dtype))
         for gradient, tangent in zip(gradients, along, strict=True)
         if gradient is not None
     )

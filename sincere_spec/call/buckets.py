@@ -1,9 +1,9 @@
 """Batches of many sizes in a few programs: rows are padded to a bucket, and take no part there, as those outside of `where`.
 
-A compiled program has one shape. The first sizes of a call are not padded, as most trainings have one size, and a last batch:
-tiles have a program for each of them, and whole matrices are made by single operations, which other calls share. What comes
-after them is padded. Inside a caller's own program shapes are fixed, and nothing is; but for a number of rows that it does not
-know: tiles are a program of their own there, for each number that comes.
+A compiled program has one shape. The first sizes of a call are not padded, as most trainings have one size, and a last batch,
+and each of them has a program. What comes after them is padded. Where a process makes many different calls, later ones of whole
+matrices are made by single operations, which calls share. Inside a caller's own program shapes are fixed, and nothing is padded;
+but for a number of rows that it does not know: tiles are a program of their own there, for each number that comes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ OWN_SIZES = 2
 BUCKETS = (512, 1024, 1536, 2048, 4096, 8192)
 """The first buckets: a matrix of 512 rows costs next to nothing, and loops over tiles end with the real rows."""
 
-_calls: dict[Any, set[tuple[int, ...]]] = {}
+OWN_CALLS = 64
+"""How many calls of a process have programs for whole matrices: each program is about a megabyte and ten mappings of memory, of
+which Linux allows 65530. Who trains makes few different calls, and who compares numbers makes thousands."""
+
+
+class _Sizes(NamedTuple):
+    """The sizes of a call that are not padded, and whether whole matrices of these sizes have programs."""
+
+    own: set[tuple[int, ...]]
+    compiled: bool
+
+
+_calls: dict[Any, _Sizes] = {}
 
 
 class Program(Enum):
@@ -58,10 +70,12 @@ def bucket_of_unknown(backend: TracingBackend, rows: Array) -> Array:
 
 def program_of(call: Any, sizes: tuple[int, ...], dense: bool) -> Program:
     """What runs a call with arrays of these sizes, which is remembered."""
-    own = _calls.setdefault(call, set())
-    if len(own) < OWN_SIZES:
-        own.add(sizes)
-    return Program.SHARED if sizes not in own else Program.NONE if dense else Program.OWN
+    known = _calls.setdefault(call, _Sizes(set(), compiled=not dense or len(_calls) < OWN_CALLS))
+    if len(known.own) < OWN_SIZES:
+        known.own.add(sizes)
+    if sizes not in known.own:
+        return Program.SHARED
+    return Program.OWN if known.compiled else Program.NONE
 
 
 class Padding(NamedTuple):

@@ -221,12 +221,12 @@ class Steps:
         made_forward = self.static.one_sided and program is Program.OWN and self.static.backend.gradient_follows()
         if self.static.compiled and not made_forward:  # the same program, whatever is wanted later
             wanted = (False,) * len(arrays)
-        run = _at_once if program is Program.NONE else self.static.backend.run
+        run, steps = (_at_once, self) if program is Program.NONE else (self.static.backend.run, self._held())
         if program is not Program.SHARED:
-            value, saved = run(_forward, (self.static, wanted), self.constants, arrays)
+            value, saved = run(_forward, (steps.static, wanted), steps.constants, arrays)
             return value, saved
-        padding = self._padding(arrays)
-        steps, padded = self._padded(arrays, padding)
+        padding = steps._padding(arrays)
+        steps, padded = steps._padded(arrays, padding)
         value, saved = run(_forward, (steps.static, wanted), steps.constants, padded)
         if not self.static.scalar:
             value = padding.restored_vector(self.static.backend.namespace(value), padding.with_loss, value)
@@ -291,8 +291,17 @@ class Steps:
         rows = self._rows(arrays)
         if not backend.runs_by_size((*self.constants, *arrays), dense_) or 0 in rows.values():
             return unpadded
-        call = replace(static, plan=replace(static.plan, tile=None), tile=None)
+        call = replace(static, plan=replace(static.plan, tile=None), tile=None, numbers=())
         return program_of((call, tuple(x.shape[1:] for x in arrays)), tuple(rows.values()), dense_)
+
+    def _held(self) -> Steps:
+        """The same call with its numbers as arrays: one program serves all of them."""
+        static = self.static
+        if not static.numbers:
+            return self
+        made = (static.backend.number(value, COMPUTE_DTYPE[static.kind]) for _, value in static.numbers)
+        held = (*static.held, *(name for name, _ in static.numbers))
+        return Steps(replace(static, held=held, numbers=()), (*self.constants, *made))
 
     def _rows(self, arrays: tuple[Array, ...]) -> dict[str, Any]:
         """The number of rows of each array."""
