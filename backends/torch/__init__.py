@@ -14,8 +14,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from sincere_spec.arrays import Array, Namespace, T
-from sincere_spec.backends.torch import func, namespace, operators
+from sincere_spec.backends.torch import namespace
 from sincere_spec.backends.torch.autograd import Product, Value, autocast, full_precision
+from sincere_spec.backends.torch.func import forward_levels, is_transformed, run_function
+from sincere_spec.backends.torch.operators import ADAPTERS, run_operator
 from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Collectives, Differentiable, Kernels
 from sincere_spec.spec.words import Logit
@@ -122,7 +124,7 @@ class TorchBackend:
         return x.mul_(LOG2_E).exp2_()  # twice as fast as exp_
 
     def has_columns(self, like: Array) -> bool:
-        return self.on_host(like) and not func.is_active()  # vmap has no rule for writing to some columns
+        return self.on_host(like) and not is_transformed()  # vmap has no rule for writing to some columns
 
     def columns_of(self, x: Array, columns: Array) -> Array:
         return x.gather(1, columns)
@@ -135,13 +137,13 @@ class TorchBackend:
 
     def tiles_obstacle(self, like: Array) -> str | None:
         if torch.compiler.is_compiling():
-            return "torch.compile cannot trace it inside transforms of torch.func" if func.is_active() else None
-        if func.forward_levels() > 1:
+            return "torch.compile cannot trace it inside transforms of torch.func" if is_transformed() else None
+        if forward_levels() > 1:
             return "torch.func.jvp inside torch.func.jvp cannot enter it"
         return None
 
     def when_run(self, like: Array) -> str | None:
-        if func.is_active():
+        if is_transformed():
             return "transforms of torch.func are around it"
         if torch.compiler.is_compiling():
             return "one program of torch.compile or torch.export serves any number of rows"
@@ -151,7 +153,7 @@ class TorchBackend:
 
     def fuses(self, sizes: tuple[Any, Any]) -> bool:
         rows, columns = sizes
-        most = TRANSFORMED if func.is_active() else FUSED if torch.compiler.is_compiling() else 0
+        most = TRANSFORMED if is_transformed() else FUSED if torch.compiler.is_compiling() else 0
         return statically_known_true(rows * columns <= most)
 
     def held_number(self, value: float, like: Array) -> Array:
@@ -186,7 +188,7 @@ class TorchBackend:
     def collectives(self, group: object) -> Collectives | str:
         if torch.compiler.is_compiling():
             return "torch.compile and torch.export cannot trace it; call it outside"
-        if torch._C._functorch.peek_interpreter_stack() is not None:
+        if is_transformed():
             return "transforms of torch.func cannot enter it"
         if forward_ad._current_level >= 0:
             return "it has no forward mode"
@@ -219,7 +221,7 @@ class TorchBackend:
         return value
 
     def _program(self, steps: Differentiable, arrays: Sequence[Array], wanted: Sequence[bool]) -> list[Array]:
-        return func.run(steps, arrays, any(wanted)) if func.is_active() else operators.run(steps, arrays, wanted)
+        return run_function(steps, arrays, any(wanted)) if is_transformed() else run_operator(steps, arrays, wanted)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         if torch.compiler.is_compiling() or not autocast():  # in a program `product` sees to it, for its gradient too
@@ -233,4 +235,4 @@ def _recorded() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None
 
 
-operators.ADAPTERS.append(TorchBackend())
+ADAPTERS.append(TorchBackend())

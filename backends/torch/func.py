@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import CInterpreter, TransformType
+from torch._C._functorch import TransformType
 
 from sincere_spec.arrays import Array
 from sincere_spec.backends.torch import operators
 from sincere_spec.backends.torch.autograd import full_precision
 from sincere_spec.interface import Differentiable
+from sincere_spec.tracing import constant_when_traced
 
 
-def is_active() -> bool:
-    """Whether transforms are around the call, in a form that torch.compile can trace in every version."""
-    return isinstance(torch._C._functorch.peek_interpreter_stack(), CInterpreter)
+@constant_when_traced  # not every version can trace it, and each guards the transforms by itself
+def is_transformed() -> bool:
+    """Whether transforms are around the call."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def forward_levels() -> int:
@@ -31,7 +33,7 @@ def _transforms() -> list[Any]:
     return torch._C._functorch.get_interpreter_stack() or []
 
 
-def run(steps: Differentiable, arrays: Sequence[Array], wanted: bool) -> list[Array]:
+def run_function(steps: Differentiable, arrays: Sequence[Array], wanted: bool) -> list[Array]:
     """The value, then the gradients of a scalar one if they are wanted, or sure to be asked for."""
     transforms = {interpreter.key() for interpreter in _transforms()}
     moving = steps.static.scalar and (wanted or bool(transforms & {TransformType.Grad, TransformType.Jvp}))

@@ -42,7 +42,7 @@ ADAPTERS: list[Any] = []
 """The adapter, which puts itself here."""
 
 
-def run(steps: Differentiable, arrays: Sequence[Array], wanted: Sequence[bool]) -> list[Array]:
+def run_operator(steps: Differentiable, arrays: Sequence[Array], wanted: Sequence[bool]) -> list[Array]:
     """The value, then the gradients that are wanted, as results of one operator."""
     text = text_of(steps.static)
     results: list[Array] = value_and_gradient(text, list(steps.constants), list(arrays), list(wanted))
