@@ -141,30 +141,27 @@ def intervals(
 
 
 def singular_values(backend: Backend, rows: Array, centred: bool) -> np.ndarray[Any, Any]:
-    """The singular values of a matrix, from the smaller of its two Gram matrices."""
+    """The singular values of a matrix: those of the triangle of its QR decomposition, made by blocks of rows.
+
+    A Gram matrix would cost half of it, and have those that are 0 at the square root of a rounding error.
+    """
     n, d = rows.shape
-    if n < d:
-        matrix = on_host(backend, rows)
-        if centred and n:
-            size = (matrix * matrix).sum()
-            matrix = matrix - matrix.mean(axis=0)
-            if (matrix * matrix).sum() <= ROUNDING * size:
-                matrix = np.zeros_like(matrix)
-        gram = matrix @ matrix.T
-    else:
-        gram, total = np.zeros((d, d)), np.zeros(d)
-        for start in range(0, n, BLOCK):
-            part = on_host(backend, rows[start : min(start + BLOCK, n), :])
-            gram += part.T @ part
-            total += part.sum(axis=0)
-        if centred and n:
-            size = np.trace(gram)
-            gram -= np.outer(total, total) / n
-            if np.trace(gram) <= ROUNDING * size:  # all rows are equal: what is left is rounding
-                gram = np.zeros_like(gram)
-    if not np.isfinite(gram).all():
+    starts = range(0, n, BLOCK)
+
+    def block(start: int) -> np.ndarray[Any, Any]:
+        return on_host(backend, rows[start : min(start + BLOCK, n), :])
+
+    centre = sum((block(start).sum(axis=0) for start in starts), np.zeros(d)) / n if centred and n else np.zeros(d)
+    triangle, size = np.zeros((0, d)), 0.0
+    for start in starts:
+        part = block(start)
+        size += (part * part).sum()
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, part - centre]), mode="r"))  # [at most d, d]
+    if not (np.isfinite(size) and np.isfinite(triangle).all()):
         return np.full(min(n, d), np.nan)
-    found: np.ndarray[Any, Any] = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
+    if centred and (triangle * triangle).sum() <= ROUNDING * size:  # all rows are equal: what is left is rounding
+        triangle = np.zeros_like(triangle)
+    found: np.ndarray[Any, Any] = np.linalg.svd(triangle, compute_uv=False)
     return found
 
 
