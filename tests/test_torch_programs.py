@@ -477,15 +477,21 @@ def test_what_is_refused_inside_a_program_is_refused_in_our_words(what: str) -> 
     program = torch.compile(REFUSALS[what], fullgraph=True, dynamic=True, backend="eager")
     with pytest.raises(torch._dynamo.exc.Unsupported) as caught:
         program(*batch(300))
-    kinds = "|".join(kind.__name__ for kind in ss.SincereSpecError.__subclasses__())
-    said = re.sub(r"\(\(ConstantVariable\(str: (.*)\),\)\)", r"(\1)", str(caught.value))  # as torch 2.11 says it
-    (words,) = re.findall(rf"raised exception (?:{kinds})\((['\"])(.*)\1\)", said)
+    said, kinds = str(caught.value), "|".join(kind.__name__ for kind in ss.SincereSpecError.__subclasses__())
+    if torch.__version__ >= (2, 12):
+        pieces = re.findall(rf"raised exception (?:{kinds})\((['\"])(.*)\1\)", said)
+    elif re.search(rf"raised exception (?:{kinds})\(", said):
+        pieces = re.findall(r"ConstantVariable\(str: (['\"])(.*?)\1\)", said)  # all of the message but what tuples say
+    else:
+        pytest.skip("this version of PyTorch cannot trace how the message is made")
+    words = [re.sub(r"s\d+", "300", piece.replace("\\'", "'")) for _, piece in pieces]  # a size has a symbol there
     if "NumPy" in what or "no integers" in what:  # which an eager call takes, or can say more of
-        assert "convert" in words[1]
+        assert "convert" in words[-1]
         return
     with pytest.raises(ss.SincereSpecError) as eager:
         REFUSALS[what](*batch(300))
-    assert re.sub(r"s\d+", "300", words[1].replace("\\'", "'")) == str(eager.value)  # a size has a symbol there
+    assert words
+    assert re.fullmatch(".*".join(map(re.escape, words)), str(eager.value))
 
 
 @pytest.mark.parametrize("what", ["a learnt temperature", "a list of labels"])

@@ -124,8 +124,9 @@ class Problem:
 
 def call_of(name: str, loss: PairLoss, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:
     """The call of the function of that name; raises SignatureError for a keyword that it does not have."""
-    if any(name not in KEYWORDS for name in keywords):
-        raise unknown_keyword(name, next(iter(keywords.keys() - KEYWORDS)), KEYWORDS)
+    for keyword in keywords:
+        if keyword not in KEYWORDS:
+            raise unknown_keyword(name, keyword, KEYWORDS)
     return Call(loss, arguments, **keywords)
 
 
