@@ -30,7 +30,7 @@ def mesh(count: int, explicit: bool = False) -> Any:
     import jax
 
     kind = jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto
-    return jax.make_mesh((count,), ("rows",), (kind,), devices=jax.devices()[:count])
+    return jax.make_mesh((count,), ("rows",), axis_types=(kind,), devices=jax.devices()[:count])
 
 
 def against_all_keys(z: Any, labels: Any, temperature: Any, **options: Any) -> Any:
@@ -95,11 +95,33 @@ def test_auto_inside_shard_map_where_it_takes_tiles() -> None:
         assert distance(np.asarray(x), np.asarray(exact)) <= 1e-12
 
 
+def test_a_jax_that_differentiates_tiles_wrongly_in_shard_map_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX 0.6.2 gave another value and gradient where the temperature was traced."""
+    import jax
+
+    z, labels, temperature = batch()
+    monkeypatch.setattr(jax, "__version_info__", (0, 6, 2))
+    monkeypatch.setattr(jax, "__version__", "0.6.2")
+    with pytest.raises(ss.EngineUnavailable, match=r"its tiles need JAX 0\.7 or later .* 0\.6\.2 is installed"):
+        over_devices(against_all_keys, True, engine="tiled")(z, labels, temperature)
+    plan = []
+
+    def planned(z: Any) -> Any:
+        plan.append(ss.explain(losses.sincere(), z, jax.numpy.arange(4096) % 7))
+        return z.sum()
+
+    jax.jit(planned).lower(jax.ShapeDtypeStruct((4096, WIDTH), "float64"))
+    assert plan[0].engine == "dense"
+
+
 @pytest.mark.parametrize("engine", ["dense", "tiled"])
 def test_explicit_axes_are_refused_with_what_to_do_and_that_works(engine: str) -> None:
     import jax
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
+
+    if not hasattr(jax, "reshard"):
+        pytest.skip("Explicit axes came to be used by default after this version of JAX")
 
     def loss(z: Any, labels: Any) -> Any:
         return ss.sincere_loss(z, labels, engine=engine, tile=4 if engine == "tiled" else None)

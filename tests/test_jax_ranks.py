@@ -30,7 +30,7 @@ def mesh(kind: str = "Auto") -> Any:
     import jax
 
     kinds = (getattr(jax.sharding.AxisType, kind),)
-    return jax.make_mesh((DEVICES,), ("rows",), kinds, devices=jax.devices()[:DEVICES])
+    return jax.make_mesh((DEVICES,), ("rows",), axis_types=kinds, devices=jax.devices()[:DEVICES])
 
 
 def given(case: distributed.Case) -> tuple[Any, Any, Any]:
@@ -168,7 +168,7 @@ def spread_over_all(rows: int) -> tuple[Any, Any, Any]:
 
     rng = np.random.default_rng(0)
     z, labels = rng.normal(size=(rows, 6)), rng.integers(0, 4, rows)
-    devices = jax.make_mesh((jax.device_count(),), ("rows",), (jax.sharding.AxisType.Auto,))
+    devices = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     own = jax.NamedSharding(devices, P("rows"))
     return jax.device_put(z, own), jax.device_put(labels, own), own
 
@@ -236,7 +236,7 @@ def test_every_kind_of_call_is_divided_by_plain_jit(name: str, rows_swept: list[
     case = next(case for case in distributed.cases(16, short=True) if case.name == name)
     arrays, parameters, rows = given(case)
     shape = (2, jax.device_count() // 2)
-    devices = jax.make_mesh(shape, ("rows", "model"), (jax.sharding.AxisType.Auto,) * 2)
+    devices = jax.make_mesh(shape, ("rows", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
     def spread(named: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -265,7 +265,7 @@ def test_rows_that_are_cut_into_columns_are_divided_and_uneven_ones_are_not(rows
     program = jax.jit(jax.value_and_grad(lambda z, y: ss.sincere_loss(z, y, temperature=0.1, engine="tiled", tile=8)))
     for count, rows in ((16, [16 // jax.device_count()]), (15, [])):
         z, labels = rng.normal(size=(count, 8)), rng.integers(0, 4, count)
-        mesh_of_all = jax.make_mesh((jax.device_count(),), ("model",), (jax.sharding.AxisType.Auto,))
+        mesh_of_all = jax.make_mesh((jax.device_count(),), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
         got, gradient = program(jax.device_put(z, jax.NamedSharding(mesh_of_all, P(None, "model"))), labels)
         want, exact = ss.value_and_gradient(ss.losses.sincere(0.1), z, labels)
         np.testing.assert_allclose(got, want, rtol=LIMIT)
@@ -421,7 +421,7 @@ from jax.sharding import PartitionSpec as P
 import sincere_spec as ss
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
-mesh = jax.make_mesh((jax.device_count(),), ("rows",), (jax.sharding.AxisType.Auto,))
+mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
 a, b = (np.random.default_rng(seed).normal(size=(16, 6)) for seed in range(2))
 spread = jax.device_put((a, b), jax.NamedSharding(mesh, P("rows")))
 program = jax.jit(jax.value_and_grad(lambda a, b: ss.info_nce_loss(a, b, temperature=0.1, engine="tiled", tile=8)))

@@ -19,6 +19,9 @@ from sincere_spec.errors import EngineUnavailable, UnknownArrayError
 from sincere_spec.interface import Collectives, Differentiable, Divisible, Kernels
 from sincere_spec.spec.words import Logit
 
+OLDEST_TILES = (0, 7)
+"""The first JAX that differentiates tiles inside `shard_map` right where a temperature is traced: 0.6.2 gives other numbers."""
+
 OLDEST_PALLAS = (0, 6, 2)
 """The first JAX whose Pallas has the compiler parameters of `kernels`."""
 
@@ -90,7 +93,9 @@ class JaxBackend:
         return False
 
     def tiles_obstacle(self, like: Array) -> str | None:
-        return None
+        if self.concrete(like) or jax.__version_info__ >= OLDEST_TILES:
+            return None
+        return f"its tiles need JAX 0.7 or later inside a transform, and {jax.__version__} is installed"
 
     def when_run(self, like: Array) -> str | None:
         return None
