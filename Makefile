@@ -55,8 +55,7 @@ test-triton36:
 
 # The oldest versions that pyproject.toml allows, as it declares them, in an environment of their own. PyPI has the oldest torch
 # for Linux with CUDA alone, 3 GB: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has it without. A framework that
-# FRAMEWORKS does not name is not installed, and its tests are skipped. The oldest scikit-learn warns under a newer SciPy, and the
-# oldest Keras cannot compile a step of its own losses in PyTorch.
+# FRAMEWORKS does not name is not installed, and its tests are skipped. The oldest scikit-learn warns under a newer SciPy.
 OLDEST     := .venv-oldest
 FRAMEWORKS ?= torch jax tensorflow keras
 FLOORS      = $(shell for extra in dependencies verify $(FRAMEWORKS); do grep "^$$extra = " pyproject.toml; done \
@@ -66,8 +65,7 @@ test-oldest:
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check $(FLOORS) \
 	  'scipy<1.16' hypothesis pytest pytest-timeout pytest-xdist
 	@PYTHONPATH=. $(OLDEST)/bin/python -m pytest tests/test_losses.py tests/test_gradients.py tests/test_jax.py tests/test_keras.py \
-	  tests/test_readme.py tests/test_tensorflow.py tests/test_torch.py tests/test_torch_programs.py \
-	  --deselect 'tests/test_keras.py::test_a_step_of_fit_follows_the_gradient_of_the_function[keras_torch-SincereLoss-True]' $(ARGS)
+	  tests/test_readme.py tests/test_tensorflow.py tests/test_torch.py tests/test_torch_programs.py $(ARGS)
 	@PYTHONPATH=. $(OLDEST)/bin/python -m sincere_spec verify --framework numpy
 
 lint: install
