@@ -90,7 +90,8 @@ def test_one_array_has_one_gradient_and_several_a_named_tuple(framework: str) ->
     _, several = ss.value_and_gradient(losses.sincere(), z, call.labels, temperature=temperature)
     assert several._fields == ("embeddings", "temperature")
     assert tuple(several.temperature.shape) == ()
-    np.testing.assert_array_equal(here.numbers(several.embeddings), here.numbers(gradient))
+    apart = distance(here.numbers(several.embeddings), here.numbers(gradient))
+    assert apart <= (rule("float64", 0.2) if framework == "jax" else 0.0)  # two programs of XLA may round differently
     for name, fields in {
         "sincere_keys": ("embeddings", "keys"),
         "info_nce_queue": ("queries", "positives", "negatives"),
