@@ -24,8 +24,8 @@ BUCKETS = (512, 1024, 1536, 2048, 4096, 8192)
 """The first buckets: a matrix of 512 rows costs next to nothing, and loops over tiles end with the real rows."""
 
 OWN_CALLS = 64
-"""How many calls of a process, the first, have programs for whole matrices: one is about a megabyte and ten mappings of memory, of
-which Linux allows 65530. Who trains makes few different calls, and who compares numbers makes thousands."""
+"""How many calls of a process have programs for whole matrices, the first ones: a program is about a megabyte and ten mappings of
+memory, of which Linux allows 65530. A training makes few different calls, a comparison of numbers thousands."""
 
 
 class _Sizes(NamedTuple):
