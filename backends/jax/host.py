@@ -18,12 +18,12 @@ from sincere_spec.arrays import Array
 
 
 def concrete(x: Array) -> bool:
-    """Whether it has values: JAX 0.5 calls rules with NumPy's arrays, which have no devices."""
+    """Whether it is an array of JAX that has values."""
     return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
 
 
 def on_host(x: Array) -> bool:
-    """Whether it has values in the memory of the processor."""
+    """Whether it is one whose values are in the memory of the processor."""
     return concrete(x) and all(device.platform == "cpu" for device in x.devices())
 
 
