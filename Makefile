@@ -64,8 +64,8 @@ test-oldest:
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check $(FLOORS) \
 	  'scipy<1.16' hypothesis pytest pytest-timeout pytest-xdist
-	@PYTHONPATH=. $(OLDEST)/bin/python -m pytest tests/test_losses.py tests/test_gradients.py tests/test_jax.py tests/test_keras.py \
-	  tests/test_readme.py tests/test_tensorflow.py tests/test_torch.py tests/test_torch_programs.py $(ARGS)
+	@PYTHONPATH=. $(OLDEST)/bin/python -m pytest tests/test_losses.py tests/test_gradients.py tests/test_jax.py tests/test_jax_ranks.py \
+	  tests/test_keras.py tests/test_readme.py tests/test_tensorflow.py tests/test_torch.py tests/test_torch_programs.py $(ARGS)
 	@PYTHONPATH=. $(OLDEST)/bin/python -m sincere_spec verify --framework numpy
 
 lint: install

@@ -351,8 +351,12 @@ def test_the_recipe_of_sharded_arrays_has_the_gradient_of_one_device() -> None:
 )
 def test_the_command_finds_what_is_planted(fault: str, form: str) -> None:
     """And not where nothing is: each form of a call is judged by itself."""
+    import jax
+
     from sincere_spec.backends.jax.ranks import AxisCollectives
 
+    if form == "in shard_map" and jax.__version_info__ < (0, 8):
+        pytest.skip("JAX itself refuses what is planted, before 0.8")
     real, total = engine_over_ranks.of_all_ranks, AxisCollectives.total
     planted = {
         "nobody else's cotangents": mock.patch(

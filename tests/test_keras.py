@@ -18,6 +18,8 @@ pytestmark = [
     # Keras's own, on its torch backend
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning"),
+    # PyTorch's own, where its compiler enters Keras 3.12 in pieces
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
 FUNCTIONS = {loss.class_name: loss.function for loss in ss.losses.table.TABLE}

@@ -18,8 +18,8 @@ from sincere_spec.arrays import Array
 from sincere_spec.backends.jax.ranks import AxisCollectives
 from sincere_spec.interface import Divisible
 
-OLDEST = (0, 7)
-"""The first JAX that propagates shardings by Shardy, whose rules are given here, unless it is told otherwise."""
+OLDEST = (0, 7, 2)
+"""The first JAX whose rules for Shardy, which are given here, can say along which axes an array is replicated."""
 
 
 def may_divide(arrays: Sequence[Array]) -> bool:
