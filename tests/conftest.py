@@ -21,6 +21,7 @@ import os
 import re
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -112,6 +113,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return crashed
 
     return OneUnitPerProcess(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker that has run its tests ends, and gives its memory back. pytest-xdist keeps it until the last one has."""
+    if not error:
+        node.gateway.exit()
 
 
 def process_of(nodeid: str) -> str:
