@@ -440,27 +440,35 @@ def a_group_of_one(rank: int) -> Any:
     return all(bool((a == b).all()) for a, b in zip(*pairs, strict=True))
 
 
-def _live_bytes(function: Callable[[], Any]) -> int:
-    """What is left of the tensors that a call made while its result is there, whatever the allocator keeps of the others."""
+def _live_bytes(calls: dict[str, Callable[[], Any]]) -> dict[str, int]:
+    """What is left of the tensors that each call made while its result is there, whatever the allocator keeps of the others."""
     from torch.multiprocessing.reductions import StorageWeakRef
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    made = {}
-
     class Recorder(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.made: dict[int, tuple[Any, int]] = {}
+
         def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = operator(*args, **(kwargs or {}))
             for x in tree_leaves(result):
                 if hasattr(x, "untyped_storage"):
                     storage = x.untyped_storage()
-                    made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                    self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
             return result
 
-    with Recorder():
-        result = function()
-    left = sum(size for reference, size in made.values() if not reference.expired())
-    del result
+    recorders, results = {name: Recorder() for name in calls}, []
+    for name, call in calls.items():
+        with recorders[name]:
+            results.append(call())
+    time.sleep(1)  # a thread of gloo holds the tensors of a collective until it runs again after the call
+    left = {
+        name: sum(size for reference, size in recorder.made.values() if not reference.expired())
+        for name, recorder in recorders.items()
+    }
+    del results
     return left
 
 
@@ -483,7 +491,7 @@ def kept(rank: int) -> Any:
         "sincere": lambda: ss.sincere_loss(a, labels, **options),
         "logits": lambda: (a @ wholes[1].T).exp().sum(),
     }
-    return {name: _live_bytes(call) / 8 for name, call in calls.items()}
+    return {name: left / 8 for name, left in _live_bytes(calls).items()}
 
 
 @check
