@@ -459,17 +459,15 @@ def _live_bytes(calls: dict[str, Callable[[], Any]]) -> dict[str, int]:
                     self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
             return result
 
-    recorders, results = {name: Recorder() for name in calls}, []
+    recorders, results = {name: Recorder() for name in calls}, []  # results keep what their backward needs
     for name, call in calls.items():
         with recorders[name]:
             results.append(call())
     time.sleep(1)  # a thread of gloo holds the tensors of a collective until it runs again after the call
-    left = {
+    return {
         name: sum(size for reference, size in recorder.made.values() if not reference.expired())
         for name, recorder in recorders.items()
     }
-    del results
-    return left
 
 
 @check

@@ -120,9 +120,6 @@ def test_explicit_axes_are_refused_with_what_to_do_and_that_works(engine: str) -
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    if not hasattr(jax, "reshard"):
-        pytest.skip("Explicit axes came to be used by default after this version of JAX")
-
     def loss(z: Any, labels: Any) -> Any:
         return ss.sincere_loss(z, labels, engine=engine, tile=4 if engine == "tiled" else None)
 
@@ -131,13 +128,17 @@ def test_explicit_axes_are_refused_with_what_to_do_and_that_works(engine: str) -
     here = mesh(2, explicit=True)
     z, labels = (jax.device_put(x, NamedSharding(here, P("rows"))) for x in (z, labels))
     with jax.set_mesh(here):
-        with pytest.raises(ss.EngineUnavailable, match=r"embeddings is sharded over 'rows' .* jax.reshard\(x, jax.P"):
+        with pytest.raises(
+            ss.EngineUnavailable, match=r"embeddings is sharded over 'rows' .* jax.sharding.reshard\(x, jax.P"
+        ):
             loss(z, labels)
         with pytest.raises(ss.EngineUnavailable, match=r"auto_axes"):
             jax.jit(loss)(z, labels)
         with pytest.raises(ss.EngineUnavailable, match=r"labels is sharded"):
-            loss(jax.reshard(z, P()), labels)
-        whole = jax.jit(jax.value_and_grad(lambda z, y: loss(jax.reshard(z, P()), jax.reshard(y, P()))))(z, labels)
+            loss(jax.sharding.reshard(z, P()), labels)
+        whole = jax.jit(
+            jax.value_and_grad(lambda z, y: loss(jax.sharding.reshard(z, P()), jax.sharding.reshard(y, P())))
+        )(z, labels)
         parted = jax.jit(jax.value_and_grad(jax.sharding.auto_axes(loss, out_sharding=P())))(z, labels)
     for found in (whole, parted):
         for x, exact in zip(found, want):

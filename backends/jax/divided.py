@@ -21,12 +21,16 @@ from sincere_spec.interface import Divisible
 OLDEST = (0, 7, 2)
 """The first JAX whose rules for Shardy, which are given here, can say along which axes an array is replicated."""
 
+OLDEST_UNDER_MESH = (0, 10)
+"""The first JAX that lowers `custom_partitioning` under `jax.set_mesh`: in 0.9.0 XLA had no implementation of what it made."""
+
 
 def may_divide(arrays: Sequence[Array]) -> bool:
     """Whether a compiler may find these arrays divided over devices; inside `jax.shard_map` the caller has divided them."""
     if jax.__version_info__ < OLDEST or not getattr(jax.config, "jax_use_shardy_partitioner", False):
         return False
-    if getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
+    mesh = jax.sharding.get_abstract_mesh()
+    if getattr(mesh, "manual_axes", ()) or (mesh.axis_names and jax.__version_info__ < OLDEST_UNDER_MESH):
         return False
     if any(isinstance(x, jax.core.Tracer) for x in arrays):
         return jax.device_count() > 1

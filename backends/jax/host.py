@@ -1,7 +1,7 @@
 """What NumPy does with arrays of the CPU: JAX compiles a program for each new shape, even to cut or to scale an array.
 
-In eager reverse mode JAX transposes the product of a gradient with a tangent by operations of its own. `inner_product` is a
-primitive there, so that the transposition is ours.
+Reverse mode in eager JAX transposes `sum(gradient * tangent)` operation by operation, and compiles each for each shape.
+`inner_product` is one primitive, whose transpose rule is a multiplication of NumPy.
 """
 
 from __future__ import annotations

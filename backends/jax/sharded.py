@@ -19,7 +19,7 @@ def refuse_explicit(x: Array, argument: str) -> None:
             f"{argument} is sharded over {', '.join(map(repr, axes))} of a mesh with Explicit axes, and an engine compares all "
             "rows with all. Call the loss inside jax.shard_map with across= and the name of the axis, where each device has "
             "its own rows; or inside jax.sharding.auto_axes(..., out_sharding=jax.P()); or give it whole arrays, "
-            "jax.reshard(x, jax.P())."
+            "jax.sharding.reshard(x, jax.P())."
         )
 
 

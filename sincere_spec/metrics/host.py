@@ -143,7 +143,8 @@ def intervals(
 def singular_values(backend: Backend, rows: Array, centred: bool) -> np.ndarray[Any, Any]:
     """The singular values of a matrix: those of the triangle of its QR decomposition, made by blocks of rows.
 
-    A Gram matrix would cost half of it, and have those that are 0 at the square root of a rounding error.
+    A Gram matrix costs half as much, but squares the condition number: a singular value of 0 comes out as the square root of
+    a rounding error.
     """
     n, d = rows.shape
     starts = range(0, n, BLOCK)
